@@ -1,0 +1,1 @@
+//! addon: to be written.

@@ -1,0 +1,1 @@
+//! daemons: to be written.

@@ -1,0 +1,1 @@
+//! The distribution on disk, and the copy of it that a node runs.
