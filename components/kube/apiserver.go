@@ -1,0 +1,124 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
+	restclient "k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
+	"k8s.io/kubernetes/cmd/kube-apiserver/app"
+	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
+)
+
+const (
+	// readyPoll is the pause between two looks at the API server's readiness.
+	readyPoll = 50 * time.Millisecond
+	// readyRequestBound ends one look that gets no answer.
+	readyRequestBound = 2 * time.Second
+	// readyReport is how often a wait that lasts is mentioned in the log.
+	readyReport = 10 * time.Second
+)
+
+type apiServerOptions struct{ *options.ServerRunOptions }
+
+func parseAPIServer(args []string) (*apiServerOptions, error) {
+	o := options.NewServerRunOptions()
+	if err := parseArguments("kube-apiserver", o.Flags(), args); err != nil {
+		return nil, err
+	}
+	return &apiServerOptions{o}, nil
+}
+
+// apiServer is a prepared API server and a way to ask it how it is.
+type apiServer struct {
+	prepared interface{ Run(context.Context) error }
+	loopback *restclient.Config
+}
+
+func (a *apiServer) run(ctx context.Context) error { return a.prepared.Run(ctx) }
+
+// newAPIServer builds the chain of servers (aggregator, core, extensions).
+// It reaches for the datastore, so ctx must end when the process is to stop.
+func newAPIServer(ctx context.Context, o *apiServerOptions) (*apiServer, error) {
+	completedOptions, err := o.Complete(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if errs := completedOptions.Validate(); len(errs) != 0 {
+		return nil, utilerrors.NewAggregate(errs)
+	}
+	config, err := app.NewConfig(completedOptions)
+	if err != nil {
+		return nil, err
+	}
+	completed, err := config.Complete()
+	if err != nil {
+		return nil, err
+	}
+	chain, err := app.CreateServerChain(completed)
+	if err != nil {
+		return nil, err
+	}
+	prepared, err := chain.PrepareRun()
+	if err != nil {
+		return nil, err
+	}
+	return &apiServer{prepared: prepared, loopback: chain.GenericAPIServer.LoopbackClientConfig}, nil
+}
+
+// waitReady returns once /readyz answers 200, which is after the bootstrap
+// roles exist. It ends with ctx: how long a start may take is the
+// supervisor's to say.
+func (a *apiServer) waitReady(ctx context.Context) error {
+	client, err := restclient.HTTPClientFor(a.loopback)
+	if err != nil {
+		return fmt.Errorf("loopback client: %w", err)
+	}
+	client.Timeout = readyRequestBound
+	url := a.loopback.Host + "/readyz"
+	started := time.Now()
+	reported := started
+	ticker := time.NewTicker(readyPoll)
+	defer ticker.Stop()
+	for {
+		answer := askReady(ctx, client, url)
+		if answer == "ok" {
+			klog.InfoS("API server is ready", "after", time.Since(started).Round(time.Millisecond))
+			return nil
+		}
+		if time.Since(reported) >= readyReport {
+			reported = time.Now()
+			klog.InfoS("API server is not ready yet", "after", time.Since(started).Round(time.Second), "answer", answer)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+		}
+	}
+}
+
+// askReady returns "ok", or what stands in the way in the server's own words.
+func askReady(ctx context.Context, client *http.Client, url string) string {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err.Error()
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return err.Error()
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(response.Body, 4096))
+	if err != nil {
+		return err.Error()
+	}
+	if response.StatusCode == http.StatusOK {
+		return "ok"
+	}
+	return string(body)
+}
