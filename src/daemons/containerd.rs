@@ -37,9 +37,11 @@ fn config(context: &Context) -> String {
     let build = context.stable_build();
     let quote = |path: &std::path::Path| toml::Value::from(path.to_string_lossy().as_ref());
     format!(
-        r#"version = 3
+        r#"version = 4
 root = {root}
 state = {state}
+# The host's own containerd keeps its configuration to itself.
+imports = []
 disabled_plugins = [
   "io.containerd.internal.v1.tracing",
   "io.containerd.tracing.processor.v1.otlp",
@@ -51,12 +53,16 @@ disabled_plugins = [
   "io.containerd.snapshotter.v1.native",
   "io.containerd.snapshotter.v1.zfs",
   "io.containerd.differ.v1.erofs",
+  "io.containerd.mount-handler.v1.erofs",
+  "io.containerd.monitor.container.v1.restart",
+  "io.containerd.image-verifier.v1.bindir",
+  "io.containerd.internal.v1.opt",
 ]
 
-[grpc]
+[plugins.'io.containerd.server.v1.grpc']
   address = {socket}
 
-[ttrpc]
+[plugins.'io.containerd.server.v1.ttrpc']
   address = {ttrpc}
 
 [plugins.'io.containerd.cri.v1.images']
@@ -73,8 +79,8 @@ disabled_plugins = [
   # True where this process may not lower an OOM score: pods would fail to start otherwise.
   restrict_oom_score_adj = {restrict_oom}
   enable_selinux = false
+  enable_criu = false
   netns_mounts_under_state_dir = true
-  device_ownership_from_security_context = false
   [plugins.'io.containerd.cri.v1.runtime'.containerd]
     default_runtime_name = "runc"
     [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
@@ -88,6 +94,7 @@ disabled_plugins = [
   [plugins.'io.containerd.cri.v1.runtime'.cni]
     bin_dirs = [{cni_bin}]
     conf_dir = {cni_conf}
+    use_internal_loopback = true
 
 [plugins.'io.containerd.grpc.v1.cri']
   disable_tcp_service = true
