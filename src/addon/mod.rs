@@ -1,1 +1,7 @@
-//! addon: to be written.
+//! To be written.
+
+#[derive(Debug, thiserror::Error)]
+pub enum AddonError {
+    #[error("there is no addon {0}")]
+    Unknown(String),
+}

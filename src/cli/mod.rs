@@ -1,1 +1,1 @@
-//! cli: to be written.
+//! To be written.

@@ -1,1 +1,1 @@
-//! kube: to be written.
+//! To be written.
