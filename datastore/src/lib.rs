@@ -35,6 +35,7 @@ pub mod server;
 pub mod shared;
 pub mod state;
 pub mod store;
+pub mod suite;
 pub mod txn;
 pub mod watch_hub;
 pub mod writer;
