@@ -56,6 +56,7 @@ func RunEtcd(t testing.TB, cfg *embed.Config) *kubernetes.Client {
 	}
 	listen, endpoint := address(t)
 	start(t, cfg, listen)
+	listening(t, listen)
 	client, err := kubernetes.New(clientv3.Config{
 		Endpoints:   []string{endpoint},
 		DialTimeout: 10 * time.Second,
@@ -140,11 +141,29 @@ func goDuration(d time.Duration) string {
 	return fmt.Sprintf("%dms", d.Milliseconds())
 }
 
+// listening waits for the first accepted connection: a client that is refused
+// once waits a second before it tries again.
+func listening(t testing.TB, listen string) {
+	t.Helper()
+	network, address := "tcp", listen
+	if path, ok := strings.CutPrefix(listen, "unix:"); ok {
+		network, address = "unix", path
+	}
+	for deadline := time.Now().Add(startTimeout); time.Now().Before(deadline); {
+		if connection, err := net.Dial(network, address); err == nil {
+			connection.Close()
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	t.Fatalf("nobody listens on %s after %v", listen, startTimeout)
+}
+
 func ready(t testing.TB, client *kubernetes.Client) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
-	if _, err := client.Get(ctx, "health"); err != nil {
+	if _, err := client.KV.Get(ctx, "health"); err != nil {
 		t.Fatalf("the datastore does not serve: %v", err)
 	}
 }
