@@ -14,7 +14,9 @@
 //! Every write is guarded by the epoch that [`Store::open`] claims: a writer
 //! that another one has replaced can change nothing any more.
 
+mod disk;
 pub mod memory;
+mod schema;
 pub mod sql;
 
 use std::future::Future;

@@ -52,11 +52,7 @@ async fn restart(running: Running, place: &impl Place) -> Running {
 }
 
 fn put(key: &str, value: &str) -> PutRequest {
-    PutRequest {
-        key: key.to_owned().into(),
-        value: value.to_owned().into(),
-        ..Default::default()
-    }
+    PutRequest { key: key.to_owned().into(), value: value.to_owned().into(), ..Default::default() }
 }
 
 fn everything(engine: &Engine, revision: i64) -> Result<RangeResponse, RequestError> {
@@ -267,10 +263,7 @@ pub async fn requests_without_sense_are_refused(place: impl Place) {
     assert_eq!(engine.put(large).await, Err(RequestError::TooLarge));
     let ignore = PutRequest { key: "a".into(), ignore_value: true, ..Default::default() };
     assert_eq!(engine.put(ignore).await, Err(RequestError::KeyNotFound));
-    assert_eq!(
-        engine.grant(LeaseId(1), i64::MAX).await,
-        Err(RequestError::LeaseTtlTooLarge)
-    );
+    assert_eq!(engine.grant(LeaseId(1), i64::MAX).await, Err(RequestError::LeaseTtlTooLarge));
     assert_eq!(engine.revision(), Revision(1), "nothing was written");
     running.stop().await.expect("the writer ends orderly");
 }

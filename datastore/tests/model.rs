@@ -18,15 +18,35 @@ use skiff_datastore::{Engine, KeyRange, Revision, Running};
 
 #[derive(Clone, Debug)]
 enum Action {
-    Put { key: u8, lease: u8 },
-    Delete { from: u8, to: u8 },
+    Put {
+        key: u8,
+        lease: u8,
+    },
+    Delete {
+        from: u8,
+        to: u8,
+    },
     /// Puts, if the key has this version, else deletes it.
-    PutIfVersion { key: u8, version: i64 },
-    Grant { lease: u8 },
-    Revoke { lease: u8 },
-    Compact { back: i64 },
+    PutIfVersion {
+        key: u8,
+        version: i64,
+    },
+    Grant {
+        lease: u8,
+    },
+    Revoke {
+        lease: u8,
+    },
+    Compact {
+        back: i64,
+    },
     Restart,
-    Range { from: u8, to: u8, limit: i64, back: i64 },
+    Range {
+        from: u8,
+        to: u8,
+        limit: i64,
+        back: i64,
+    },
 }
 
 fn action() -> impl Strategy<Value = Action> {
@@ -115,11 +135,8 @@ impl World {
         match action {
             Action::Put { key, lease } => self.put(*key, *lease).await,
             Action::Delete { from, to } => {
-                let request = DeleteRangeRequest {
-                    key: name(*from),
-                    range_end: name(*to),
-                    prev_kv: true,
-                };
+                let request =
+                    DeleteRangeRequest { key: name(*from), range_end: name(*to), prev_kv: true };
                 let range = KeyRange::from_wire(name(*from), name(*to));
                 let expected: Vec<_> = self
                     .model
