@@ -1,0 +1,3 @@
+//! One verb of `cargo xtask` a file.
+
+pub mod components;
