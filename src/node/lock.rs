@@ -1,12 +1,12 @@
 //! One skiffd per root.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 
-/// Held as long as skiffd lives; the kernel drops it with the process.
+/// Held as long as skiffd lives; the kernel drops it with the process. The file says its pid.
 #[derive(Debug)]
 pub struct Lock(#[allow(dead_code, reason = "held, not read")] Flock<File>);
 
@@ -27,7 +27,11 @@ impl Lock {
         }
         let file = OpenOptions::new().create(true).append(true).open(path).map_err(io_error)?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(Self(lock)),
+            Ok(mut lock) => {
+                lock.set_len(0).map_err(io_error)?;
+                writeln!(lock, "{}", std::process::id()).map_err(io_error)?;
+                Ok(Self(lock))
+            }
             Err((_, nix::Error::EWOULDBLOCK)) => Err(LockError::Held(path.to_path_buf())),
             Err((_, e)) => Err(io_error(e.into())),
         }

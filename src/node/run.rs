@@ -58,7 +58,7 @@ pub async fn run(options: Options) -> Result<(), NodeError> {
         return Err(NodeError::NotRoot);
     }
     let paths = options.paths;
-    let _lock = Lock::take(&paths.run().join("skiffd.lock"))?;
+    let _lock = Lock::take(&paths.run().join("skiffd.pid"))?;
     let config = Config::load(&options.config.unwrap_or_else(|| paths.config()))?;
     let build = Distribution::find()?;
     build.require_complete()?;
