@@ -110,8 +110,7 @@ async fn what_was_acknowledged_survives_kill_9() {
 
 async fn check_all(daemon: &Daemon, acknowledged: &[(String, i64)]) {
     let mut client = KvClient::new(daemon.channel().await).max_decoding_message_size(usize::MAX);
-    let request =
-        RangeRequest { key: "\0".into(), range_end: "\0".into(), ..Default::default() };
+    let request = RangeRequest { key: "\0".into(), range_end: "\0".into(), ..Default::default() };
     let answer = client.range(request).await.unwrap().into_inner();
     let found: std::collections::HashMap<_, _> =
         answer.kvs.iter().map(|kv| (kv.key.as_ref(), kv.mod_revision)).collect();
@@ -167,7 +166,9 @@ async fn sigterm_ends_orderly_although_clients_watch() {
 async fn garbage_on_the_socket_harms_nobody() {
     let home = TempDir::new().unwrap();
     let daemon = start(home.path()).await;
-    for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0xff; 4096], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0"] {
+    for garbage in
+        [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0xff; 4096], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0"]
+    {
         let mut stream = tokio::net::UnixStream::connect(&daemon.socket).await.unwrap();
         stream.write_all(garbage).await.unwrap();
         stream.shutdown().await.unwrap();
