@@ -161,7 +161,7 @@ async fn serve(
         // An error means that the sender is gone, which is a stop as well.
         let _ = stopping.wait_for(|stopping| *stopping).await;
     };
-    let router = router(server, options.max_request_bytes + MESSAGE_OVERHEAD_BYTES);
+    let router = router(server, options.max_request_bytes);
     match bound {
         Bound::Unix(listener) => {
             let incoming = tokio_stream::wrappers::UnixListenerStream::new(listener);
@@ -175,7 +175,9 @@ async fn serve(
     }
 }
 
-fn router(server: Server, message_bytes_max: usize) -> Router {
+/// Every service of `server`, to be served on a listener.
+pub fn router(server: Server, request_bytes_max: usize) -> Router {
+    let message_bytes_max = request_bytes_max.saturating_add(MESSAGE_OVERHEAD_BYTES);
     Transport::builder()
         .add_service(KvServer::new(server.clone()).max_decoding_message_size(message_bytes_max))
         .add_service(WatchServer::new(server.clone()))
