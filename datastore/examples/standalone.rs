@@ -11,9 +11,12 @@ struct Arguments {
 }
 
 fn main() -> std::process::ExitCode {
+    dqlite::memory::limit_arenas(1);
     let arguments = Arguments::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let format = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi);
+    format.with_writer(std::io::stderr).init();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

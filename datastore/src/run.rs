@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch as signals;
+use tokio::task::JoinHandle;
 use tonic::transport::Server as Transport;
 use tonic::transport::server::Router;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::engine::Engine;
 use crate::listen::{Bound, Listen, ListenError};
@@ -27,18 +28,16 @@ use crate::writer::WriterError;
 const MESSAGE_OVERHEAD_BYTES: usize = 512 << 10;
 /// How long open requests may take to end after a signal.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long the writer may take to finish after them.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why the datastore ended.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     #[error(transparent)]
     Listen(#[from] ListenError),
-    #[error("can't open the datastore in {dir}")]
-    Open {
-        dir: PathBuf,
-        #[source]
-        source: OpenError,
-    },
+    #[error("can't open the datastore")]
+    Open(#[from] OpenError),
     #[error(
         "can't read the datastore in {dir}; keep a copy of it and restore a backup, \
          or move it away to begin with an empty one"
@@ -84,33 +83,56 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         stopping: stopped,
     };
     info!(after_ms = began.elapsed().as_millis() as u64, "datastore serves");
-    let serving = serve_all(bound, server, &options);
-    tokio::pin!(serving);
+    let mut serving = Box::pin(serve_all(bound, server, &options));
     let mut writer = running.writer;
-    let result = tokio::select! {
-        result = &mut serving => result.map_err(RunError::Serve),
-        result = &mut writer => match result.expect("the writer does not panic") {
-            Ok(()) => Ok(()),
-            Err(error) => Err(RunError::Writer(error)),
-        },
+    let ended = tokio::select! {
+        result = &mut serving => Ended::Serving(result),
+        result = &mut writer => Ended::Writer(result.expect("the writer does not panic")),
         () = &mut stop => {
             stopping.send_replace(true);
             // A client that does not let go is cut off.
             let _ = tokio::time::timeout(DRAIN_TIMEOUT, &mut serving).await;
-            Ok(())
+            Ended::Stop
         }
     };
     remove_sockets(&options.listen);
+    drop(serving);
     running.expiry.abort();
     drop(running.engine);
-    result
+    match ended {
+        Ended::Writer(result) => Ok(result?),
+        Ended::Serving(result) => {
+            finish(writer).await?;
+            Ok(result?)
+        }
+        Ended::Stop => finish(writer).await,
+    }
+}
+
+/// What made the daemon end.
+enum Ended {
+    Stop,
+    Serving(Result<(), tonic::transport::Error>),
+    Writer(Result<(), WriterError>),
+}
+
+/// Lets the writer finish what is queued and close the store. It ends when
+/// every request has let go of it; one that does not is left behind, for what
+/// was acknowledged is safe.
+async fn finish(mut writer: JoinHandle<Result<(), WriterError>>) -> Result<(), RunError> {
+    match tokio::time::timeout(FINISH_TIMEOUT, &mut writer).await {
+        Ok(result) => Ok(result.expect("the writer does not panic")?),
+        Err(_) => {
+            warn!(after_ms = FINISH_TIMEOUT.as_millis() as u64, "a request did not end");
+            writer.abort();
+            Ok(())
+        }
+    }
 }
 
 async fn open(options: &Options) -> Result<crate::engine::Running, RunError> {
     let dir = options.dir.clone();
-    let store = SqlStore::open_dir(&dir)
-        .await
-        .map_err(|source| RunError::Open { dir: dir.clone(), source })?;
+    let store = SqlStore::open_dir(&dir).await?;
     let limits = Limits {
         request_bytes_max: options.max_request_bytes,
         quota_bytes: options.quota_backend_bytes,
@@ -139,7 +161,7 @@ async fn serve(
         // An error means that the sender is gone, which is a stop as well.
         let _ = stopping.wait_for(|stopping| *stopping).await;
     };
-    let router = router(server, options.max_request_bytes + MESSAGE_OVERHEAD_BYTES);
+    let router = router(server, options.max_request_bytes);
     match bound {
         Bound::Unix(listener) => {
             let incoming = tokio_stream::wrappers::UnixListenerStream::new(listener);
@@ -153,7 +175,9 @@ async fn serve(
     }
 }
 
-fn router(server: Server, message_bytes_max: usize) -> Router {
+/// Every service of `server`, to be served on a listener.
+pub fn router(server: Server, request_bytes_max: usize) -> Router {
+    let message_bytes_max = request_bytes_max.saturating_add(MESSAGE_OVERHEAD_BYTES);
     Transport::builder()
         .add_service(KvServer::new(server.clone()).max_decoding_message_size(message_bytes_max))
         .add_service(WatchServer::new(server.clone()))

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use dqlite::{Connection, DatabaseName, MemberId, Node, Statement, Value, params};
+use dqlite::{Connection, DatabaseName, MemberId, Node, NodeError, Statement, Value, params};
 
 use super::disk;
 use super::schema::{self, META};
@@ -50,10 +50,17 @@ pub enum OpenError {
         #[source]
         source: std::io::Error,
     },
+    #[error("another datastore runs on {dir}")]
+    InUse { dir: PathBuf },
     #[error(
-        "can't start dqlite; if its files are damaged, move the directory away and restore a backup"
+        "dqlite can't start from its files in {dir}; if they are damaged, keep a copy, \
+         move the directory away and restore a backup"
     )]
-    Start(#[source] dqlite::NodeError),
+    Start {
+        dir: PathBuf,
+        #[source]
+        source: dqlite::NodeError,
+    },
 }
 
 /// A member of dqlite in this process, and the connection of its writer.
@@ -83,7 +90,10 @@ impl SqlStore {
         let node = tokio::task::spawn_blocking(start)
             .await
             .expect("starting a node does not panic")
-            .map_err(OpenError::Start)?;
+            .map_err(|source| match source {
+                NodeError::Locked { .. } => OpenError::InUse { dir: dir.clone() },
+                source => OpenError::Start { dir: dir.clone(), source },
+            })?;
         Ok(SqlStore { dir, node: Some(node), link: None, epoch: 0 })
     }
 

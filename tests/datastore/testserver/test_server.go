@@ -30,6 +30,8 @@ const (
 	program = "SKIFF_DATASTORE"
 	// transport chooses how tests connect: "tcp" (default) or "unix".
 	transport = "SKIFF_DATASTORE_TRANSPORT"
+	// used names a file that gets the name of each test with a datastore.
+	used = "SKIFF_DATASTORE_USED"
 
 	startTimeout = 60 * time.Second
 	stopTimeout  = 15 * time.Second
@@ -54,6 +56,7 @@ func RunEtcd(t testing.TB, cfg *embed.Config) *kubernetes.Client {
 	if cfg == nil {
 		cfg = NewTestConfig(t)
 	}
+	note(t)
 	listen, endpoint := address(t)
 	start(t, cfg, listen)
 	listening(t, listen)
@@ -70,6 +73,22 @@ func RunEtcd(t testing.TB, cfg *embed.Config) *kubernetes.Client {
 	client.KV = storagetesting.NewKVRecorder(client.KV)
 	client.Kubernetes = storagetesting.NewKubernetesRecorder(client.Kubernetes)
 	return client
+}
+
+// note lets the runner tell tests of storage from tests of its surroundings.
+func note(t testing.TB) {
+	t.Helper()
+	path := os.Getenv(used)
+	if path == "" {
+		return
+	}
+	file, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	name, _, _ := strings.Cut(t.Name(), "/")
+	fmt.Fprintln(file, name)
 }
 
 func address(t testing.TB) (listen, endpoint string) {
