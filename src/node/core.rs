@@ -69,15 +69,19 @@ impl Node {
 
     /// Daemons with processor time and memory, measured now.
     pub async fn services_with_usage(&self) -> Vec<Service> {
-        self.supervisor.measure().await.iter().map(service).collect()
+        match self.supervisor.measure().await {
+            Ok(daemons) => daemons.iter().map(service).collect(),
+            // The supervisor ended: what was last published is all there is.
+            Err(_) => self.status().services,
+        }
     }
 
     pub async fn act_on_service(&self, name: &str, action: ServiceAction) -> Result<(), String> {
         let name = name.into();
         let outcome = match action {
             ServiceAction::Start => self.supervisor.start(&name).await,
-            ServiceAction::Stop => self.supervisor.stop(&name).await,
-            ServiceAction::Restart => self.supervisor.restart(&name).await,
+            ServiceAction::Stop => self.supervisor.stop(&name).await.map(drop),
+            ServiceAction::Restart => self.supervisor.restart(&name).await.map(drop),
         };
         outcome.map_err(|error| error.to_string())
     }

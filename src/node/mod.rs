@@ -26,5 +26,9 @@ mod upkeep;
 
 pub use core::{Node, Order};
 pub use lock::{Lock, LockError};
-pub use run::{NodeError, Options, run};
-pub use stop::remove_state;
+pub use run::{NodeError, Options, reset_stopped, run};
+
+/// The group of people with all rights, as it stands in their certificates.
+pub const fn admin_group() -> &'static str {
+    bootstrap::ADMIN_GROUP
+}

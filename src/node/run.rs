@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use skiff_api::Progress;
-use skiff_supervisor::{Handle, StartError, Supervisor};
+use skiff_supervisor::{Handle, HandleError, StartError, Supervisor};
 use time::{Duration, OffsetDateTime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -48,17 +48,44 @@ pub enum NodeError {
     Supervisor(#[from] StartError),
     #[error("cannot listen on {}", .0.display())]
     Listen(PathBuf, #[source] io::Error),
+    #[error("cannot remove {}", .0.display())]
+    Reset(PathBuf, #[source] io::Error),
+    #[error("cannot leave the daemons to another skiffd")]
+    Detach(#[source] HandleError),
     #[error("cannot receive signals")]
     Signal(#[source] io::Error),
 }
 
-/// Runs until it is ordered to end. The runtime may have a single thread.
+/// Runs until it is ordered to end. The runtime may have a single thread. Whoever started it in
+/// the background reads the reason of a failure from [`Paths::start_failure`].
 pub async fn run(options: Options) -> Result<(), NodeError> {
     if !super::account::is_root() {
         return Err(NodeError::NotRoot);
     }
-    let paths = options.paths;
+    let failure = options.paths.start_failure();
+    let _lock = Lock::take(&options.paths.run().join("skiffd.pid"))?;
+    let _ = std::fs::remove_file(&failure);
+    let outcome = live(options).await;
+    if let Err(error) = &outcome {
+        tracing::error!(error = error as &dyn std::error::Error, "skiffd ends");
+        let body = serde_json::to_vec(&server::error_body(error)).unwrap_or_default();
+        let _ = std::fs::write(&failure, body);
+    }
+    outcome
+}
+
+/// Resets a node whose skiffd does not run. What it left running is ended first.
+pub async fn reset_stopped(paths: &Paths) -> Result<(), NodeError> {
     let _lock = Lock::take(&paths.run().join("skiffd.pid"))?;
+    let cgroup = format!("/{}", paths.instance());
+    let kube = paths.builds().join("current/bin/kube");
+    let stop = Stop { paths, kube: &kube, cgroup: &cgroup, bridge: prepare::BRIDGE };
+    stop.remove_leftovers().await;
+    remove_state(paths).map_err(|e| NodeError::Reset(paths.root().into(), e))
+}
+
+async fn live(options: Options) -> Result<(), NodeError> {
+    let paths = options.paths;
     let config = Config::load(&options.config.unwrap_or_else(|| paths.config()))?;
     let build = Distribution::find()?;
     build.require_complete()?;
@@ -73,6 +100,9 @@ pub async fn run(options: Options) -> Result<(), NodeError> {
     let ttl = Duration::minutes(i64::from(config.pki.leaf_ttl_minutes));
     prepare::leaves(&context, &config.api.extra_sans, &authorities, now, ttl)?;
     prepare::files(&context)?;
+    let port = paths.api_port_file();
+    std::fs::write(&port, context.api_port.to_string())
+        .map_err(|e| PrepareError::Write(port, e))?;
 
     let (supervisor, probes) = supervise(&context, &build).await?;
     let board = Arc::new(Board::new(Identity {
@@ -124,9 +154,9 @@ async fn supervise(
         launcher: vec![skiff, "confine".into()],
         records: paths.daemon_records(),
         cgroup: context.cgroup.clone(),
+        start: true,
     };
     let supervisor = Supervisor::start(config, daemons::specs(context, &probes)).await?;
-    supervisor.start_all().await;
     Ok((supervisor, probes))
 }
 
@@ -147,18 +177,19 @@ async fn carry_out(
         match order {
             None => {
                 tracing::info!("leaving; the daemons stay");
-                node.supervisor.clone().detach().await;
-                return Ok(());
+                return detach(node).await;
             }
             Some(Order::Detach { reply }) => {
-                node.supervisor.clone().detach().await;
+                detach(node).await?;
                 done(&reply, "skiffd left; the daemons stay").await;
                 return Ok(());
             }
             Some(Order::Restart { reply }) => {
                 step(&reply, "restarting the daemons one after the other");
-                node.supervisor.restart_all().await;
-                done(&reply, "the daemons were restarted; pods kept running").await;
+                match node.supervisor.restart_all().await {
+                    Ok(()) => done(&reply, "the daemons were restarted; pods kept running").await,
+                    Err(error) => fail(&reply, "the daemons were not restarted", &error).await,
+                }
             }
             Some(Order::Stop { reply }) => {
                 stop(node, paths, &reply).await;
@@ -176,6 +207,10 @@ async fn carry_out(
             }
         }
     }
+}
+
+async fn detach(node: &Node) -> Result<(), NodeError> {
+    node.supervisor.clone().detach().await.map_err(NodeError::Detach)
 }
 
 async fn stop(node: &Node, paths: &Paths, reply: &mpsc::Sender<Progress>) {
