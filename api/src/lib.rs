@@ -1,1 +1,22 @@
-//! To be written.
+//! Request and response types of the local API, and its typed client.
+//!
+//! What comes in: a path to skiffd's socket. What goes out: values of the types
+//! below. The API is HTTP/1 with JSON bodies over a Unix socket; whoever may
+//! open the socket (root and the group `skiff`) may use it. No server code
+//! lives here, and no task.
+
+pub mod addon;
+pub mod client;
+pub mod error;
+pub mod kubeconfig;
+pub mod node;
+pub mod service;
+pub mod setting;
+
+pub use addon::{Addon, AddonAction, AddonState, EnableRequest, Progress};
+pub use client::{Client, ClientError};
+pub use error::ErrorBody;
+pub use kubeconfig::{ClientCertificate, CredentialRequest, KubeconfigRequest};
+pub use node::{Component, Condition, Notice, Phase, Status, Version};
+pub use service::{Service, ServiceAction, ServiceState};
+pub use setting::Setting;

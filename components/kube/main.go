@@ -3,6 +3,7 @@
 //
 //	kube control --config FILE   API server, controller manager, scheduler
 //	kube node --config FILE      kubelet, proxy, pod network configuration
+//	kube pods stop --endpoint E  end all pods of a runtime, within their grace
 //	kube kubectl ARGS...         kubectl; also when called by that name
 //	kube version                 what this program was built from
 //
@@ -32,6 +33,7 @@ const certificateRefresh = 10 * time.Second
 const usage = `usage:
   kube control --config FILE   run API server, controller manager, scheduler
   kube node --config FILE      run kubelet, proxy and pod network set-up
+  kube pods stop --endpoint E  end all pods of a runtime, within their grace
   kube kubectl ARGS...         run kubectl
   kube version                 print the Kubernetes version
 `
@@ -81,6 +83,8 @@ func run(args []string) error {
 			return err
 		}
 		return withSignals(func(ctx context.Context) error { return runNode(ctx, config) })
+	case "pods":
+		return runPods(args[1:])
 	case "kubectl":
 		os.Exit(runKubectl(append([]string{"kubectl"}, args[1:]...)))
 		return nil

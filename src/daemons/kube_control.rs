@@ -1,0 +1,173 @@
+//! kube-control: API server, controller manager and scheduler in one unprivileged process.
+
+use serde_json::json;
+use skiff_supervisor::DaemonSpec;
+
+use super::context::{Context, File, Probes};
+use super::{datastore, reading, yaml};
+
+pub const NAME: &str = "kube-control";
+/// How long a node may be silent before its pods are moved, in seconds (upstream: 50).
+const NODE_GRACE_S: u32 = 24;
+
+pub fn spec(context: &Context, probes: &Probes) -> DaemonSpec {
+    let config = context.paths.daemon_etc(NAME).join("kube-control.json");
+    reading(context.daemon(NAME, "kube"), &files(context))
+        .args(["control", "--config", &config.to_string_lossy()])
+        .env("GOGC", "50")
+        .user(context.accounts.control)
+        .needs(datastore::NAME)
+        .readiness(probes.api_server.clone())
+        .build()
+}
+
+pub fn files(context: &Context) -> Vec<File> {
+    let etc = context.paths.daemon_etc(NAME);
+    let commands = json!({
+        "apiserver": api_server(context),
+        "controllerManager": controller_manager(context),
+        "scheduler": scheduler(context),
+    });
+    vec![
+        File::new(etc.join("kube-control.json"), yaml::text(&commands)),
+        File::new(etc.join("audit-policy.yaml"), yaml::text(&audit_policy())),
+    ]
+}
+
+fn api_server(context: &Context) -> Vec<String> {
+    let own = context.paths.daemon_pki(NAME);
+    let etc = context.paths.daemon_etc(NAME);
+    let pki = context.paths.pki();
+    let leaf = own.join("apiserver.pem");
+    let kubelet_client = own.join("apiserver-kubelet-client.pem");
+    let front_proxy = own.join("front-proxy-client.pem");
+    let socket = context.paths.datastore_socket();
+    let mut flags = Flags::default();
+    flags
+        .set("etcd-servers", format!("unix://{}", socket.display()))
+        .set("advertise-address", context.address)
+        .set("bind-address", if context.address.is_ipv4() { "0.0.0.0" } else { "::" })
+        .set("secure-port", context.api_port)
+        .set("service-cluster-ip-range", &context.service_cidr)
+        .path("tls-cert-file", &leaf)
+        .path("tls-private-key-file", &leaf)
+        .path("client-ca-file", &pki.join("ca.crt"))
+        .path("kubelet-certificate-authority", &pki.join("ca.crt"))
+        .path("kubelet-client-certificate", &kubelet_client)
+        .path("kubelet-client-key", &kubelet_client)
+        .set("kubelet-preferred-address-types", "InternalIP")
+        .path("proxy-client-cert-file", &front_proxy)
+        .path("proxy-client-key-file", &front_proxy)
+        .path("requestheader-client-ca-file", &pki.join("front-proxy-ca.crt"))
+        .set("requestheader-allowed-names", "front-proxy-client")
+        .set("requestheader-extra-headers-prefix", "X-Remote-Extra-")
+        .set("requestheader-group-headers", "X-Remote-Group")
+        .set("requestheader-username-headers", "X-Remote-User")
+        .set("service-account-issuer", format!("https://kubernetes.default.svc.{}", context.domain))
+        .path("service-account-key-file", &pki.join("service-account.pub"))
+        .path("service-account-signing-key-file", &own.join("service-account.key"))
+        .path("encryption-provider-config", &own.join("encryption.yaml"))
+        .set("authorization-mode", "Node,RBAC")
+        .set("anonymous-auth", false)
+        .set("enable-admission-plugins", "NodeRestriction")
+        .set("allow-privileged", true)
+        .set("profiling", false)
+        .path("audit-policy-file", &etc.join("audit-policy.yaml"))
+        .path("audit-log-path", &context.paths.audit_log())
+        .set("audit-log-maxsize", 20)
+        .set("audit-log-maxbackup", 2)
+        .set("default-not-ready-toleration-seconds", 60)
+        .set("default-unreachable-toleration-seconds", 60)
+        // The store answers from memory over a local socket: long health intervals save wake-ups.
+        .set("etcd-count-metric-poll-period", "5m")
+        .set("endpoint-reconciler-type", "lease");
+    flags.extend(&context.api_server_args)
+}
+
+fn controller_manager(context: &Context) -> Vec<String> {
+    let own = context.paths.daemon_pki(NAME);
+    let mut flags = Flags::default();
+    let kubeconfig = own.join("controller-manager.kubeconfig");
+    flags
+        .loopback(10257, &own.join("controller-manager-serving.pem"), &kubeconfig)
+        .set("leader-elect", false)
+        .set("use-service-account-credentials", true)
+        .path("service-account-private-key-file", &own.join("service-account.key"))
+        .path("root-ca-file", &context.paths.pki().join("ca.crt"))
+        .set("cluster-name", "skiff")
+        .set("cluster-cidr", &context.pod_cidr)
+        .set("allocate-node-cidrs", true)
+        .set("service-cluster-ip-range", &context.service_cidr)
+        .set("node-monitor-grace-period", format!("{NODE_GRACE_S}s"))
+        .set("profiling", false);
+    flags.extend(&context.controller_manager_args)
+}
+
+fn scheduler(context: &Context) -> Vec<String> {
+    let own = context.paths.daemon_pki(NAME);
+    let mut flags = Flags::default();
+    flags
+        .loopback(10259, &own.join("scheduler-serving.pem"), &own.join("scheduler.kubeconfig"))
+        .set("leader-elect", false)
+        .set("profiling", false);
+    flags.extend(&context.scheduler_args)
+}
+
+/// Who changed what, and who read secrets; not their content, and not the machinery's own noise.
+fn audit_policy() -> serde_json::Value {
+    json!({
+        "apiVersion": "audit.k8s.io/v1",
+        "kind": "Policy",
+        "omitStages": ["RequestReceived"],
+        "rules": [
+            { "level": "None", "users": [
+                "system:kube-controller-manager", "system:kube-scheduler", "system:apiserver",
+                "system:kube-proxy" ] },
+            { "level": "None", "userGroups": ["system:nodes", "system:serviceaccounts:kube-system"] },
+            { "level": "None", "nonResourceURLs": ["/healthz*", "/livez*", "/readyz*", "/version", "/openapi/*"] },
+            { "level": "None", "resources": [
+                { "group": "", "resources": ["events"] },
+                { "group": "coordination.k8s.io", "resources": ["leases"] } ] },
+            { "level": "Metadata", "resources": [{ "group": "", "resources": ["secrets", "configmaps"] }] },
+            { "level": "None", "verbs": ["get", "list", "watch"] },
+            { "level": "Metadata" }
+        ]
+    })
+}
+
+/// A command line made of `--name=value`.
+#[derive(Default)]
+struct Flags(Vec<String>);
+
+impl Flags {
+    fn set(&mut self, name: &str, value: impl std::fmt::Display) -> &mut Self {
+        self.0.push(format!("--{name}={value}"));
+        self
+    }
+
+    fn path(&mut self, name: &str, value: &std::path::Path) -> &mut Self {
+        self.set(name, value.display())
+    }
+
+    /// What the two clients of the API server share: they listen on loopback alone.
+    fn loopback(
+        &mut self,
+        port: u16,
+        leaf: &std::path::Path,
+        kubeconfig: &std::path::Path,
+    ) -> &mut Self {
+        self.set("bind-address", "127.0.0.1")
+            .set("secure-port", port)
+            .path("tls-cert-file", leaf)
+            .path("tls-private-key-file", leaf)
+            .path("kubeconfig", kubeconfig)
+            .path("authentication-kubeconfig", kubeconfig)
+            .path("authorization-kubeconfig", kubeconfig)
+    }
+
+    /// The user's own flags come last, so that they win.
+    fn extend(&mut self, more: &[String]) -> Vec<String> {
+        self.0.extend(more.iter().cloned());
+        std::mem::take(&mut self.0)
+    }
+}

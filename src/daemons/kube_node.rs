@@ -1,0 +1,123 @@
+//! kube-node: kubelet and kube-proxy in one process. Root: it mounts volumes, sets up cgroups and
+//! writes the packet filter's rules.
+
+use serde_json::json;
+use skiff_supervisor::{DaemonSpec, Probe};
+
+use super::context::{Context, File, Probes};
+use super::{containerd, kube_control, reading, yaml};
+
+pub const NAME: &str = "kube-node";
+
+pub fn spec(context: &Context, _probes: &Probes) -> DaemonSpec {
+    let config = context.paths.daemon_etc(NAME).join("kube-node.json");
+    reading(context.daemon(NAME, "kube"), &files(context))
+        .args(["node", "--config", &config.to_string_lossy()])
+        .env("GOGC", "50")
+        .needs(containerd::NAME)
+        .needs(kube_control::NAME)
+        .readiness(Probe::HttpGet {
+            address: ([127, 0, 0, 1], context.kubelet_health_port).into(),
+            path: "/healthz".into(),
+        })
+        .build()
+}
+
+pub fn files(context: &Context) -> Vec<File> {
+    let etc = context.paths.daemon_etc(NAME);
+    let own = context.paths.daemon_pki(NAME);
+    let mut kubelet_args = vec![
+        format!("--config={}", etc.join("kubelet.yaml").display()),
+        format!("--kubeconfig={}", own.join("kubelet.kubeconfig").display()),
+        format!("--root-dir={}", context.paths.kubelet().display()),
+        format!("--hostname-override={}", context.node_name),
+        format!("--node-ip={}", context.address),
+    ];
+    kubelet_args.extend(context.kubelet_args.iter().cloned());
+    let mut proxy_args = vec![format!("--config={}", etc.join("proxy.yaml").display())];
+    proxy_args.extend(context.proxy_args.iter().cloned());
+    let commands = json!({
+        "kubelet": kubelet_args,
+        "proxy": proxy_args,
+        "network": {
+            "confPath": context.paths.cni_config().join("10-skiff.conflist"),
+            "dataDir": context.paths.cni_data(),
+            "bridge": context.bridge,
+            "mtu": context.mtu,
+        },
+    });
+    vec![
+        File::new(etc.join("kube-node.json"), yaml::text(&commands)),
+        File::new(etc.join("kubelet.yaml"), yaml::text(&kubelet(context))),
+        File::new(etc.join("proxy.yaml"), yaml::text(&proxy(context))),
+    ]
+}
+
+fn kubelet(context: &Context) -> serde_json::Value {
+    let own = context.paths.daemon_pki(NAME);
+    let serving = own.join("kubelet-serving.pem");
+    json!({
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "address": if context.address.is_ipv4() { "0.0.0.0" } else { "::" },
+        "port": context.kubelet_port,
+        "readOnlyPort": 0,
+        "healthzBindAddress": "127.0.0.1",
+        "healthzPort": context.kubelet_health_port,
+        "authentication": {
+            "anonymous": { "enabled": false },
+            "webhook": { "enabled": true },
+            "x509": { "clientCAFile": context.paths.pki().join("ca.crt") },
+        },
+        "authorization": { "mode": "Webhook" },
+        "tlsCertFile": serving,
+        "tlsPrivateKeyFile": serving,
+        "containerRuntimeEndpoint": format!("unix://{}", context.paths.containerd_socket().display()),
+        "cgroupDriver": "cgroupfs",
+        "cgroupRoot": context.cgroup,
+        "failCgroupV1": false,
+        "failSwapOn": false,
+        "oomScoreAdj": if context.restrict_oom_score { 0 } else { -999 },
+        "clusterDNS": [context.dns_address],
+        "clusterDomain": context.domain,
+        "resolvConf": context.resolver,
+        "podLogsDir": context.paths.pod_logs(),
+        "volumePluginDir": context.paths.kubelet().join("volume-plugins"),
+        "seccompDefault": true,
+        "makeIPTablesUtilChains": false,
+        // One pull that hangs must not hold up the others.
+        "serializeImagePulls": false,
+        "maxParallelImagePulls": 4,
+        "enableDebuggingHandlers": true,
+        "enableProfilingHandler": false,
+        "enableDebugFlagsHandler": false,
+        "eventRecordQPS": 20,
+        "containerLogMaxSize": "10Mi",
+        "containerLogMaxFiles": 3,
+        "evictionHard": {
+            "memory.available": "50Mi",
+            "nodefs.available": "3%",
+            "nodefs.inodesFree": "3%",
+            "imagefs.available": "3%",
+        },
+        "imageGCHighThresholdPercent": 92,
+        "imageGCLowThresholdPercent": 88,
+    })
+}
+
+fn proxy(context: &Context) -> serde_json::Value {
+    json!({
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+        "kind": "KubeProxyConfiguration",
+        "mode": "nftables",
+        "hostnameOverride": context.node_name,
+        "clusterCIDR": context.pod_cidr,
+        "clientConnection": {
+            "kubeconfig": context.paths.daemon_pki(NAME).join("kube-proxy.kubeconfig"),
+        },
+        "healthzBindAddress": "127.0.0.1:10256",
+        "metricsBindAddress": "127.0.0.1:10249",
+        // The host's own limits stay as the host set them.
+        "conntrack": { "maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s" },
+    })
+}

@@ -1,0 +1,3 @@
+//! What the machine offers.
+
+pub mod address;

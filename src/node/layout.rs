@@ -1,0 +1,68 @@
+//! The directories below a node's root: who owns them and who may look inside.
+
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::PathBuf;
+use std::{fs, io};
+
+use super::account::Accounts;
+use crate::daemons::{datastore, kube_control, kube_node};
+use crate::paths::Paths;
+
+/// One directory as it must be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Directory {
+    pub path: PathBuf,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("cannot prepare {}", path.display())]
+pub struct LayoutError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// Every directory, parents first.
+pub fn directories(paths: &Paths, accounts: &Accounts) -> Vec<Directory> {
+    let root = |path: PathBuf, mode: u32| Directory { path, mode, uid: 0, gid: 0 };
+    let owned = |path: PathBuf, mode: u32, uid: u32, gid: u32| Directory { path, mode, uid, gid };
+    let store = accounts.datastore;
+    let control = accounts.control;
+    vec![
+        root(paths.root().into(), 0o755),
+        root(paths.run(), 0o755),
+        root(paths.daemon_records(), 0o700),
+        // Set-group-id: the socket inside belongs to the control plane's group, which may open it.
+        owned(paths.run().join(datastore::NAME), 0o2750, store.uid, control.gid),
+        root(paths.containerd_run(), 0o711),
+        owned(paths.log(), 0o751, 0, accounts.skiff_gid),
+        root(paths.pod_logs(), 0o755),
+        owned(paths.log().join("audit"), 0o700, control.uid, control.gid),
+        root(paths.pki(), 0o755),
+        owned(paths.daemon_pki(kube_control::NAME), 0o700, control.uid, control.gid),
+        root(paths.daemon_pki(kube_node::NAME), 0o700),
+        root(paths.root().join("etc"), 0o755),
+        owned(paths.datastore(), 0o700, store.uid, store.gid),
+        root(paths.containerd(), 0o711),
+        root(paths.kubelet(), 0o750),
+        root(paths.root().join("cni"), 0o755),
+        root(paths.cni_config(), 0o755),
+        root(paths.cni_data(), 0o755),
+        root(paths.node(), 0o700),
+        root(paths.builds(), 0o755),
+    ]
+}
+
+/// Makes them so; what is inside is not touched.
+pub fn ensure(directories: &[Directory]) -> Result<(), LayoutError> {
+    for directory in directories {
+        let Directory { path, mode, uid, gid } = directory;
+        fs::create_dir_all(path)
+            .and_then(|()| chown(path, Some(*uid), Some(*gid)))
+            .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(*mode)))
+            .map_err(|source| LayoutError { path: path.clone(), source })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,148 @@
+//! From what is observed to what is said: conditions, phase, status. Pure.
+
+use skiff_api::{Condition, Phase, Service, ServiceState};
+
+use super::observed::Observed;
+use crate::daemons::{containerd, datastore, kube_control, kube_node};
+
+/// What must hold for a node to be ready, in the order in which it comes true.
+pub fn conditions(observed: &Observed) -> Vec<Condition> {
+    let mut conditions = Vec::with_capacity(7);
+    if let Some(failure) = &observed.failure {
+        conditions.push(condition("prepared", false, failure));
+    }
+    for name in [datastore::NAME, containerd::NAME, kube_control::NAME, kube_node::NAME] {
+        conditions.push(match observed.services.iter().find(|s| s.name == name) {
+            Some(service) => of_service(service),
+            None => condition(name, false, "not started yet"),
+        });
+    }
+    let node = &observed.node;
+    let unregistered = "waiting for the kubelet to register the node";
+    conditions.push(condition("node-registered", node.registered, unregistered));
+    let unready = if node.message.is_empty() {
+        "waiting for the kubelet to call the node ready"
+    } else {
+        node.message.as_str()
+    };
+    conditions.push(condition("node-ready", node.registered && node.ready, unready));
+    conditions
+}
+
+/// Where the node is in its life.
+pub fn phase(observed: &Observed, conditions: &[Condition]) -> Phase {
+    let all_stopped = observed.services.iter().all(|s| s.state == ServiceState::Stopped);
+    if observed.stopping {
+        return if all_stopped { Phase::Stopped } else { Phase::Stopping };
+    }
+    let broken = observed.failure.is_some()
+        || observed.services.iter().any(|s| s.state == ServiceState::CrashLoop);
+    if conditions.iter().all(|c| c.holds) {
+        Phase::Ready
+    } else if broken || observed.was_ready {
+        Phase::Degraded
+    } else {
+        Phase::Starting
+    }
+}
+
+fn of_service(service: &Service) -> Condition {
+    let holds = service.state == ServiceState::Ready;
+    let message = match (service.message.is_empty(), service.state) {
+        (false, _) => service.message.clone(),
+        (true, ServiceState::Stopped) => "stopped".into(),
+        (true, ServiceState::Waiting) => "waiting for what it needs".into(),
+        (true, ServiceState::Stopping) => "being stopped".into(),
+        (true, _) => "waiting for it to answer".into(),
+    };
+    condition(&service.name, holds, &message)
+}
+
+fn condition(name: &str, holds: bool, message: &str) -> Condition {
+    let message = if holds { String::new() } else { message.to_owned() };
+    Condition { name: name.to_owned(), holds, message }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::observed::NodeView;
+    use super::*;
+
+    fn service(name: &str, state: ServiceState) -> Service {
+        Service {
+            name: name.into(),
+            state,
+            message: String::new(),
+            last_log: vec![],
+            pid: None,
+            since: String::new(),
+            restarts: 0,
+            cpu_s: None,
+            memory_bytes: None,
+        }
+    }
+
+    fn all(state: ServiceState) -> Observed {
+        let names = [datastore::NAME, containerd::NAME, kube_control::NAME, kube_node::NAME];
+        Observed {
+            services: names.iter().map(|name| service(name, state)).collect(),
+            node: NodeView { registered: true, ready: true, message: String::new() },
+            ..Observed::default()
+        }
+    }
+
+    fn phase_of(observed: &Observed) -> Phase {
+        phase(observed, &conditions(observed))
+    }
+
+    #[test]
+    fn a_node_is_ready_when_every_condition_holds() {
+        assert_eq!(phase_of(&all(ServiceState::Ready)), Phase::Ready);
+    }
+
+    #[test]
+    fn a_new_node_waits_for_each_daemon_in_order_and_says_so() {
+        let observed = Observed::default();
+        let names: Vec<_> = conditions(&observed).into_iter().map(|c| c.name).collect();
+        assert_eq!(
+            names,
+            ["datastore", "containerd", "kube-control", "kube-node", "node-registered", "node-ready"]
+        );
+        assert_eq!(phase_of(&observed), Phase::Starting);
+    }
+
+    #[test]
+    fn a_node_that_was_ready_is_degraded_when_a_condition_falls() {
+        let mut observed = all(ServiceState::Ready);
+        observed.was_ready = true;
+        observed.node.ready = false;
+        observed.node.message = "container runtime is down".into();
+        assert_eq!(phase_of(&observed), Phase::Degraded);
+        let last = conditions(&observed).pop().unwrap();
+        assert_eq!(last.message, "container runtime is down");
+    }
+
+    #[test]
+    fn a_crash_loop_degrades_a_node_that_never_was_ready() {
+        let mut observed = all(ServiceState::Ready);
+        observed.services[0].state = ServiceState::CrashLoop;
+        assert_eq!(phase_of(&observed), Phase::Degraded);
+    }
+
+    #[test]
+    fn a_node_that_stops_is_stopped_when_its_last_daemon_is() {
+        let mut observed = all(ServiceState::Ready);
+        observed.stopping = true;
+        assert_eq!(phase_of(&observed), Phase::Stopping);
+        let mut observed = all(ServiceState::Stopped);
+        observed.stopping = true;
+        assert_eq!(phase_of(&observed), Phase::Stopped);
+    }
+
+    #[test]
+    fn a_node_that_cannot_be_prepared_says_why() {
+        let observed = Observed { failure: Some("no space left".into()), ..Observed::default() };
+        assert_eq!(phase_of(&observed), Phase::Degraded);
+        assert_eq!(conditions(&observed)[0].message, "no space left");
+    }
+}

@@ -1,0 +1,120 @@
+//! Which request does what.
+
+use std::sync::Arc;
+
+use http::{Method, StatusCode};
+use hyper::body::Bytes;
+use skiff_api::{CredentialRequest, EnableRequest, KubeconfigRequest, Progress, ServiceAction};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::{ReceiverStream, WatchStream};
+
+use super::server::{Answer, Refusal, error_body, json, json_lines, json_work, read, unknown};
+use super::{Node, Order};
+use crate::addon;
+
+/// Answers one request. Paths are those of the typed client.
+pub async fn route(node: &Arc<Node>, method: &Method, path: &str, body: Bytes) -> Answer {
+    let words: Vec<&str> = path.trim_matches('/').split('/').collect();
+    let Some(("v1", words)) = words.split_first().map(|(first, rest)| (*first, rest)) else {
+        return Err(unknown(method, path));
+    };
+    match (method.as_str(), words) {
+        ("GET", ["status"]) => Ok(json(&node.status())),
+        ("GET", ["watch"]) => Ok(json_lines(WatchStream::new(node.watch()))),
+        ("GET", ["version"]) => Ok(json(&node.version())),
+        ("GET", ["settings"]) => Ok(json(&node.settings())),
+        ("GET", ["services"]) => Ok(json(&node.services_with_usage().await)),
+        ("GET", ["addons"]) => Ok(json(&node.status().addons)),
+        ("GET", ["addons", name]) => addon(node, name),
+        ("POST", ["services", name, action]) => service(node, name, action).await,
+        ("POST", ["kubeconfig"]) => kubeconfig(node, &read(&body)?),
+        ("POST", ["credential"]) => credential(node, &read(&body)?),
+        ("POST", ["addons", name, "enable"]) => enable(node, name, read(&body)?),
+        ("POST", ["addons", name, "disable"]) => disable(node, name, read(&body)?),
+        ("POST", ["stop"]) => Ok(order(node, |reply| Order::Stop { reply })),
+        ("POST", ["restart"]) => Ok(order(node, |reply| Order::Restart { reply })),
+        ("POST", ["reset"]) => Ok(order(node, |reply| Order::Reset { reply })),
+        ("POST", ["detach"]) => Ok(order(node, |reply| Order::Detach { reply })),
+        _ => Err(unknown(method, path)),
+    }
+}
+
+fn addon(node: &Node, name: &str) -> Answer {
+    let addons = node.status().addons;
+    match addons.into_iter().find(|addon| addon.name == name) {
+        Some(addon) => Ok(json(&addon)),
+        None => Err(Refusal::new(StatusCode::NOT_FOUND, format!("there is no addon {name}"))
+            .hint("skiff addons list")),
+    }
+}
+
+async fn service(node: &Node, name: &str, action: &str) -> Answer {
+    let action = match action {
+        "start" => ServiceAction::Start,
+        "stop" => ServiceAction::Stop,
+        "restart" => ServiceAction::Restart,
+        _ => return Err(Refusal::new(StatusCode::NOT_FOUND, format!("cannot {action} a service"))),
+    };
+    let known = node.status().services;
+    if !known.iter().any(|service| service.name == name) {
+        let message = format!("there is no service {name}");
+        return Err(Refusal::new(StatusCode::NOT_FOUND, message).hint("skiff services"));
+    }
+    node.act_on_service(name, action)
+        .await
+        .map_err(|reason| Refusal::new(StatusCode::CONFLICT, reason))?;
+    Ok(json(&node.status().services.into_iter().find(|service| service.name == name)))
+}
+
+fn kubeconfig(node: &Node, request: &KubeconfigRequest) -> Answer {
+    node.kubeconfig(request).map(|text| json(&text)).map_err(|e| Refusal::from_error(&e))
+}
+
+fn credential(node: &Node, request: &CredentialRequest) -> Answer {
+    node.credential(request).map(|certificate| json(&certificate)).map_err(|e| Refusal::from_error(&e))
+}
+
+fn enable(node: &Arc<Node>, name: &str, request: EnableRequest) -> Answer {
+    let (node, name) = (node.clone(), name.to_owned());
+    Ok(json_work(|progress| async move {
+        let outcome = node.enable(&name, &request, &reporter(&progress)).await;
+        finish(&progress, outcome).await;
+    }))
+}
+
+fn disable(node: &Arc<Node>, name: &str, request: EnableRequest) -> Answer {
+    let (node, name) = (node.clone(), name.to_owned());
+    Ok(json_work(|progress| async move {
+        let outcome = node.disable(&name, &request, &reporter(&progress)).await;
+        finish(&progress, outcome).await;
+    }))
+}
+
+/// Drops a line when the reader is too slow: the next one tells more anyway.
+fn reporter(progress: &mpsc::Sender<Progress>) -> impl Fn(Progress) + Send + Sync + use<> {
+    let progress = progress.clone();
+    move |line| drop(progress.try_send(line))
+}
+
+async fn finish(progress: &mpsc::Sender<Progress>, outcome: Result<Progress, addon::AddonError>) {
+    let last = outcome.unwrap_or_else(|error| Progress::Failed { error: error_body(&error) });
+    // Nobody reads when the client went away; the work is done all the same.
+    let _ = progress.send(last).await;
+}
+
+/// Hands an order to skiffd's main task, which reports on the same stream.
+fn order(
+    node: &Arc<Node>,
+    make: impl FnOnce(mpsc::Sender<Progress>) -> Order,
+) -> http::Response<super::server::Body> {
+    let (reply, receiver) = mpsc::channel(64);
+    if node.orders.try_send(make(reply.clone())).is_err() {
+        let error = skiff_api::ErrorBody {
+            message: "skiffd is already carrying out another order".into(),
+            causes: vec![],
+            hint: Some("skiff status".into()),
+        };
+        let _ = reply.try_send(Progress::Failed { error });
+    }
+    json_lines(ReceiverStream::new(receiver))
+}

@@ -1,0 +1,63 @@
+//! A bridge that joins test nodes, in a namespace of its own.
+
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::run::run;
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// Links nodes to one another and to nothing else: no default route, no internet.
+#[derive(Debug)]
+pub struct Network {
+    /// Namespace of the bridge; also the prefix of the nodes' namespaces.
+    name: String,
+    hosts: AtomicU32,
+}
+
+impl Network {
+    #[track_caller]
+    pub fn new() -> Self {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("skt{}n{number}", std::process::id());
+        ip(&["netns", "add", &name]);
+        ip(&["-n", &name, "link", "add", "switch", "type", "bridge"]);
+        ip(&["-n", &name, "link", "set", "switch", "up"]);
+        Self { name, hosts: AtomicU32::new(1) }
+    }
+
+    /// Makes a namespace with one link to the bridge; answers its name and address.
+    #[track_caller]
+    pub(crate) fn add_host(&self) -> (String, String) {
+        let number = self.hosts.fetch_add(1, Ordering::Relaxed);
+        let (host, port) = (format!("{}h{number}", self.name), format!("port{number}"));
+        let address = format!("10.77.0.{number}");
+        ip(&["netns", "add", &host]);
+        ip(&["-n", &host, "link", "set", "lo", "up"]);
+        ip(&[
+            "-n", &self.name, "link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns",
+            &host,
+        ]);
+        ip(&["-n", &self.name, "link", "set", &port, "master", "switch", "up"]);
+        ip(&["-n", &host, "address", "add", &format!("{address}/24"), "dev", "eth0"]);
+        ip(&["-n", &host, "link", "set", "eth0", "up"]);
+        (host, address)
+    }
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        run(Command::new("ip").args(["netns", "delete", &self.name]));
+    }
+}
+
+#[track_caller]
+pub(crate) fn ip(args: &[&str]) {
+    run(Command::new("ip").args(args)).must();
+}
