@@ -96,6 +96,14 @@ impl Arch {
         }
     }
 
+    /// The machine's number in the header of an executable.
+    pub fn elf_machine(self) -> u16 {
+        match self {
+            Self::Amd64 => 62,
+            Self::Arm64 => 183,
+        }
+    }
+
     /// The C compiler that makes programs for it on this machine.
     pub fn c_compiler(self, host: Self) -> &'static str {
         match self {

@@ -1,16 +1,17 @@
 //! Builds what the cache lacks, one component after the other.
 
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::cache::CacheShelf;
 use super::compiler::Toolchain;
 use super::key::{build_key, read_sources};
 use crate::command::{announce, duration, run_logged};
-use crate::project::Project;
+use crate::project::{Arch, Project};
 use crate::table::{Component, Language, Program};
 
 /// A component whose files are in the cache.
@@ -19,6 +20,27 @@ pub struct Built<'a> {
     pub component: &'a Component,
     pub key: String,
     pub folder: PathBuf,
+}
+
+impl Built<'_> {
+    /// Whether the programs are for that architecture, by their own headers.
+    pub fn require_machine(&self, arch: Arch) -> Result<()> {
+        for program in &self.component.programs {
+            let path = self.folder.join(&program.file);
+            let mut header = [0; 20];
+            fs::File::open(&path)
+                .and_then(|mut file| file.read_exact(&mut header))
+                .with_context(|| format!("cannot read {}", path.display()))?;
+            let machine = u16::from_le_bytes([header[18], header[19]]);
+            ensure!(
+                header.starts_with(b"\x7fELF") && machine == arch.elf_machine(),
+                "{} is not a program for {}",
+                path.display(),
+                arch.name()
+            );
+        }
+        Ok(())
+    }
 }
 
 /// Small and static without a C library: nothing is called but system calls.
@@ -42,18 +64,25 @@ const C_FLAGS: &[&str] = &[
     "-s",
 ];
 
-/// Builds the wanted components; those that cannot be built here are named with the reason and
-/// left out when `skip_obstacles` says so, and are an error otherwise.
+/// What becomes of a component that cannot be built on this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Obstacle {
+    /// It is named with the reason and left out.
+    Skips,
+    Fails,
+}
+
+/// Builds the wanted components that the cache lacks.
 pub fn build_components<'a>(
     project: &Project,
     toolchain: &Toolchain,
     wanted: &[&'a Component],
-    skip_obstacles: bool,
+    on_obstacle: Obstacle,
 ) -> Result<Vec<Built<'a>>> {
     let mut built = Vec::new();
     for component in wanted {
         if let Some(reason) = toolchain.obstacle(component) {
-            anyhow::ensure!(skip_obstacles, "{} cannot be built: {reason}", component.name);
+            ensure!(on_obstacle == Obstacle::Skips, "{} cannot be built: {reason}", component.name);
             println!("skipped: {} for {}: {reason}", component.name, toolchain.arch.name());
             continue;
         }

@@ -1,6 +1,6 @@
 //! Puts a distribution together from the cache: programs by hard link, images, table of contents.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -132,7 +132,7 @@ fn cached_image(
 
 /// Links `source` to `target`, or copies it where the cache is on another file system. The
 /// target appears by its name alone, so a program that runs keeps the file it was started from.
-pub(super) fn place(source: &Path, target: &Path) -> Result<()> {
+fn place(source: &Path, target: &Path) -> Result<()> {
     let wanted =
         fs::metadata(source).with_context(|| format!("cannot read {}", source.display()))?;
     if let Ok(present) = fs::metadata(target) {
@@ -182,4 +182,95 @@ fn write_if_changed(path: &Path, text: &str) -> Result<()> {
     fs::write(&new, text)
         .and_then(|()| fs::rename(&new, path))
         .with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Puts a program that is built elsewhere into a distribution.
+pub fn place_program(source: &Path, target: &Path) -> Result<()> {
+    place(source, target)
+}
+
+/// Makes `target` a copy of the data in `source`, which may not exist: then neither does the copy.
+pub fn place_tree(source: &Path, target: &Path) -> Result<()> {
+    let mut wanted = BTreeSet::new();
+    if source.is_dir() {
+        copy_tree(source, target, &mut wanted)?;
+    }
+    if target.is_dir() {
+        remove_unwanted(target, &wanted)?;
+    }
+    Ok(())
+}
+
+/// Copies, never links: who edits a file in the clone must not change what a node runs.
+fn copy_tree(source: &Path, target: &Path, wanted: &mut BTreeSet<PathBuf>) -> Result<()> {
+    fs::create_dir_all(target).with_context(|| format!("cannot create {}", target.display()))?;
+    for entry in
+        fs::read_dir(source).with_context(|| format!("cannot read {}", source.display()))?
+    {
+        let entry = entry?;
+        let path = target.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_tree(&entry.path(), &path, wanted)?;
+        } else {
+            let content = fs::read(entry.path())?;
+            if fs::read(&path).ok().as_ref() != Some(&content) {
+                fs::write(&path, content)
+                    .with_context(|| format!("cannot write {}", path.display()))?;
+            }
+        }
+        wanted.insert(path);
+    }
+    Ok(())
+}
+
+fn remove_unwanted(folder: &Path, wanted: &BTreeSet<PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let path = entry.path();
+        let is_folder = entry.file_type()?.is_dir();
+        match (wanted.contains(&path), is_folder) {
+            (true, true) => remove_unwanted(&path, wanted)?,
+            (true, false) => {}
+            (false, true) => fs::remove_dir_all(&path)?,
+            (false, false) => fs::remove_file(&path)?,
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_follows_its_source() {
+        let folder = tempfile::tempdir().unwrap();
+        let (source, target) = (folder.path().join("addons"), folder.path().join("dist/addons"));
+        fs::create_dir_all(source.join("dns/manifests")).unwrap();
+        fs::write(source.join("dns/addon.toml"), "one").unwrap();
+        fs::write(source.join("dns/manifests/a.yaml"), "a").unwrap();
+        place_tree(&source, &target).unwrap();
+        assert_eq!(fs::read_to_string(target.join("dns/manifests/a.yaml")).unwrap(), "a");
+
+        fs::write(source.join("dns/addon.toml"), "two").unwrap();
+        fs::remove_dir_all(source.join("dns/manifests")).unwrap();
+        place_tree(&source, &target).unwrap();
+        assert_eq!(fs::read_to_string(target.join("dns/addon.toml")).unwrap(), "two");
+        assert!(!target.join("dns/manifests").exists());
+    }
+
+    #[test]
+    fn a_program_is_replaced_by_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let (old, new) = (folder.path().join("old"), folder.path().join("new"));
+        let target = folder.path().join("dist/bin/skiff");
+        fs::write(&old, "old").unwrap();
+        fs::write(&new, "new").unwrap();
+        place(&old, &target).unwrap();
+        let running = fs::File::open(&target).unwrap();
+        place(&new, &target).unwrap();
+        assert_eq!(fs::read_to_string(&target).unwrap(), "new");
+        assert_eq!(std::io::read_to_string(running).unwrap(), "old");
+        assert_eq!(fs::read_to_string(&old).unwrap(), "old");
+    }
 }

@@ -7,7 +7,7 @@ mod dist;
 mod key;
 mod lock;
 
-pub use builder::{Built, build_components};
+pub use builder::{Obstacle, build_components};
 pub use compiler::Toolchain;
-pub use dist::assemble;
+pub use dist::{assemble, place_program, place_tree};
 pub use lock::BuildLock;

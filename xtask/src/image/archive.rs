@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use super::tar::TarWriter;
+use crate::hash::sha256 as digest;
 use crate::table::Image;
 
 /// Where a content of the image comes from on this machine.
@@ -116,10 +116,6 @@ fn descriptor(media_type: &str, blob: &[u8]) -> Value {
         "digest": format!("sha256:{}", digest(blob)),
         "size": blob.len(),
     })
-}
-
-fn digest(data: &[u8]) -> String {
-    crate::hash::hex(&Sha256::digest(data))
 }
 
 #[cfg(test)]

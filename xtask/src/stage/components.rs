@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::command::duration;
-use crate::component::{BuildLock, Toolchain, assemble, build_components};
+use crate::component::{BuildLock, Obstacle, Toolchain, assemble, build_components};
 use crate::project::{Arch, Project};
 use crate::table::{Component, Image, Purpose, Table};
 
@@ -33,9 +33,10 @@ pub fn run(project: &Project, arguments: &Arguments) -> Result<()> {
     let toolchain = Toolchain::find(&table.go, arch)?;
     let _lock = BuildLock::take(&project.cache.join("components"))?;
 
+    let on_obstacle = if arch == host { Obstacle::Fails } else { Obstacle::Skips };
     if !arguments.only.is_empty() {
         let wanted = named(&table, &arguments.only)?;
-        build_components(project, &toolchain, &wanted, arch != host)?;
+        build_components(project, &toolchain, &wanted, on_obstacle)?;
         return Ok(());
     }
     let purposes: &[Purpose] =
@@ -44,7 +45,7 @@ pub fn run(project: &Project, arguments: &Arguments) -> Result<()> {
         let wanted: Vec<&Component> =
             table.components.iter().filter(|c| c.purpose == *purpose).collect();
         let images: Vec<&Image> = table.images.iter().filter(|i| i.purpose == *purpose).collect();
-        let built = build_components(project, &toolchain, &wanted, arch != host)?;
+        let built = build_components(project, &toolchain, &wanted, on_obstacle)?;
         let folder = match (purpose, arch == host) {
             (Purpose::Node, true) => project.dist(),
             (Purpose::Test, true) => project.dist_test(),
