@@ -11,7 +11,7 @@ fn start(dir: &TempDir) -> Node {
 }
 
 fn kube() -> DatabaseName {
-    DatabaseName::versioned("kube", 1).unwrap()
+    DatabaseName::versioned("kube", 1).expect("name is allowed")
 }
 
 async fn open(node: &Node) -> Connection {
@@ -29,7 +29,7 @@ async fn with_table(node: &Node) -> Connection {
 
 async fn count(connection: &mut Connection) -> i64 {
     let rows = connection.query("SELECT count(*) FROM t", &[]).await.expect("rows are counted");
-    rows.single().unwrap().integer(0).unwrap()
+    rows.single().expect("one row").integer(0).expect("a number")
 }
 
 #[tokio::test]
