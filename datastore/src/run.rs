@@ -39,9 +39,15 @@ pub enum RunError {
     #[error("can't open the datastore")]
     Open(#[from] OpenError),
     #[error(
-        "can't read the datastore in {dir}; keep a copy of it and restore a backup, \
+        "the datastore in {dir} is damaged; keep a copy of it and restore a backup, \
          or move it away to begin with an empty one"
     )]
+    Damaged {
+        dir: PathBuf,
+        #[source]
+        source: StoreError,
+    },
+    #[error("can't read the datastore in {dir}")]
     Load {
         dir: PathBuf,
         #[source]
@@ -137,9 +143,10 @@ async fn open(options: &Options) -> Result<crate::engine::Running, RunError> {
         request_bytes_max: options.max_request_bytes,
         quota_bytes: options.quota_backend_bytes,
     };
-    Engine::start(store, limits, Instant::now)
-        .await
-        .map_err(|source| RunError::Load { dir, source })
+    Engine::start(store, limits, Instant::now).await.map_err(|source| match source {
+        StoreError::Damaged(_) => RunError::Damaged { dir, source },
+        source => RunError::Load { dir, source },
+    })
 }
 
 async fn serve_all(

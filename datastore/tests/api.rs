@@ -1,4 +1,5 @@
 //! The API as a client sees it over gRPC, on the store in memory.
+#![allow(clippy::unwrap_used)] // a test that panics says where
 
 use std::time::{Duration, Instant};
 

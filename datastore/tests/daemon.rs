@@ -1,4 +1,5 @@
 //! The daemon as a process: killed, stopped, lied to.
+#![allow(clippy::unwrap_used)] // a test that panics says where
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

@@ -1,4 +1,5 @@
 //! The suite on the store in memory, and the bad days that only it can plan.
+#![allow(clippy::unwrap_used)] // a test that panics says where
 
 use std::time::Instant;
 

@@ -1,5 +1,6 @@
 //! Random histories compared with a model so simple that it is plainly right:
 //! a list of every version ever written.
+#![allow(clippy::unwrap_used)] // a test that panics says where
 
 use std::collections::BTreeMap;
 use std::time::Instant;

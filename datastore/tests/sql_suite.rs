@@ -1,4 +1,5 @@
 //! The suite on dqlite.
+#![allow(clippy::unwrap_used)] // a test that panics says where
 
 use std::sync::Arc;
 

@@ -52,11 +52,15 @@ pub fn plan_busy_retry(policy: BusyPolicy, attempts: u32, waited: Duration) -> O
 /// when the second is refused, unless they begin with `BEGIN IMMEDIATE`: then the lock is taken
 /// first and only that can be busy. A checkpoint is noticed before anything is run.
 pub fn may_retry_busy(sql: &str, message: &str) -> bool {
-    let several = sql.trim_end().trim_end_matches(';').contains(';');
     let words = ["begin", "immediate"];
     let mut first = sql.split(|c: char| c.is_whitespace() || c == ';').filter(|w| !w.is_empty());
     let locks_first = words.iter().all(|w| first.next().is_some_and(|f| f.eq_ignore_ascii_case(w)));
-    !several || locks_first || message.contains("checkpoint")
+    is_single_statement(sql) || locks_first || message.contains("checkpoint")
+}
+
+/// Whether a text certainly holds one statement only; a `;` within a literal makes it doubt.
+pub(crate) fn is_single_statement(sql: &str) -> bool {
+    !sql.trim_end().trim_end_matches(';').contains(';')
 }
 
 #[cfg(test)]

@@ -9,6 +9,9 @@ use crate::wire::WireError;
 
 /// SQLite's BUSY, which libdqlite also uses for its own locks.
 pub(crate) const CODE_BUSY: u64 = 5;
+/// SQLite's IOERR, without the details that it always gives itself: what libdqlite answers when raft
+/// has failed for a reason that it has no code for.
+pub(crate) const CODE_IO: u64 = 10;
 /// SQLite's NOTFOUND: libdqlite has closed the database or the statement behind our back.
 pub(crate) const CODE_NOT_FOUND: u64 = 12;
 /// SQLITE_IOERR_NOT_LEADER of dqlite.
@@ -98,6 +101,13 @@ pub enum UnknownCause {
     /// The connection was lost between sending the write and its answer.
     #[error("connection lost after the write was sent")]
     ConnectionLost(#[source] io::Error),
+    /// The node could not finish the write, and doesn't say how far it came: its disk is full or
+    /// failed, or it is about to stop.
+    #[error("the node failed to complete the write ({message})")]
+    NodeFailed {
+        /// The node's words.
+        message: String,
+    },
     /// The answer could not be understood.
     #[error("answer to the write was not understood")]
     BadAnswer(#[source] WireError),
@@ -114,6 +124,7 @@ impl Error {
                 | Error::Busy { .. }
                 | Error::DatabaseClosed { .. }
                 | Error::Unusable
+                | Error::Io { .. }
                 | Error::Parameter(_)
         )
     }
@@ -127,7 +138,7 @@ impl Error {
     }
 
     /// What a failure on the wire means.
-    pub(crate) fn from_failure(code: u64, message: String) -> Error {
+    pub(crate) fn from_failure(code: u64, message: String, reads_only: bool) -> Error {
         match code {
             CODE_NOT_LEADER => Error::NotLeader { message },
             CODE_LEADERSHIP_LOST => {
@@ -140,6 +151,9 @@ impl Error {
             CODE_NOT_FOUND if message.starts_with("no statement") => {
                 Error::DatabaseClosed { message }
             }
+            CODE_IO if !reads_only => {
+                Error::OutcomeUnknown { cause: UnknownCause::NodeFailed { message } }
+            }
             code => Error::Sql { code, message },
         }
     }
@@ -151,7 +165,9 @@ mod tests {
 
     #[test]
     fn failures_are_sorted_by_what_the_caller_may_do() {
-        let sorted = |code, message: &str| Error::from_failure(code, message.to_string());
+        let sorted = |code, message: &str| Error::from_failure(code, message.to_string(), false);
+        assert!(matches!(sorted(10, "leader exec failed"), Error::OutcomeUnknown { .. }));
+        assert!(matches!(Error::from_failure(10, String::new(), true), Error::Sql { .. }));
         assert!(matches!(sorted(10_250, "not leader"), Error::NotLeader { .. }));
         assert!(matches!(sorted(10_506, "lost"), Error::OutcomeUnknown { .. }));
         assert!(matches!(sorted(5, "locked"), Error::Busy { .. }));

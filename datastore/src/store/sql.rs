@@ -69,6 +69,8 @@ pub struct SqlStore {
     node: Option<Node>,
     link: Option<Link>,
     epoch: u64,
+    /// A start on a full disk can't claim; the first write does so then.
+    claimed: bool,
 }
 
 struct Link {
@@ -94,7 +96,7 @@ impl SqlStore {
                 NodeError::Locked { .. } => OpenError::InUse { dir: dir.clone() },
                 source => OpenError::Start { dir: dir.clone(), source },
             })?;
-        Ok(SqlStore { dir, node: Some(node), link: None, epoch: 0 })
+        Ok(SqlStore { dir, node: Some(node), link: None, epoch: 0, claimed: false })
     }
 
     async fn link(&mut self) -> Result<&mut Link, dqlite::Error> {
@@ -147,11 +149,23 @@ impl SqlStore {
         }
     }
 
+    /// Claims what a start on a full disk could not.
+    async fn claim_late(&mut self) -> Result<(), StoreError> {
+        if !self.claimed {
+            self.claim().await?;
+            self.epoch += 1;
+        }
+        Ok(())
+    }
+
     async fn claim(&mut self) -> Result<(), StoreError> {
         let link = self.link().await.map_err(|error| StoreError::Failed(Box::new(error)))?;
         let claim = "UPDATE meta SET epoch = epoch + 1 WHERE id = 1";
         match link.connection.exec(claim, &[]).await {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                self.claimed = true;
+                Ok(())
+            }
             Err(error) => Err(self.write_failed(error)),
         }
     }
@@ -164,7 +178,12 @@ fn is_link_lost(error: &dqlite::Error) -> bool {
 
 impl Store for SqlStore {
     async fn open(&mut self) -> Result<Opened, StoreError> {
-        self.claim().await?;
+        self.claimed = false;
+        match disk::check(&self.dir) {
+            Ok(()) => self.claim().await?,
+            // Reads can be served all the same.
+            Err(full) => tracing::error!(error = %full, "starting without space"),
+        }
         let rows = self.query(META, &[]).await?;
         let row = rows.rows.first().ok_or_else(|| damaged("meta has no row"))?;
         let number = |column| row.integer(column).map_err(|error| damaged(&error.to_string()));
@@ -229,6 +248,7 @@ impl Store for SqlStore {
 
     async fn append(&mut self, row: &LogRow) -> Result<(), StoreError> {
         disk::check(&self.dir)?;
+        self.claim_late().await?;
         let epoch = self.epoch;
         let place = row.sequence.0;
         let data = Bytes::copy_from_slice(&row.data);
@@ -243,6 +263,7 @@ impl Store for SqlStore {
 
     async fn fold(&mut self, fold: &Fold) -> Result<bool, StoreError> {
         disk::check(&self.dir)?;
+        self.claim_late().await?;
         let (sql, values) = schema::fold(fold, self.epoch);
         let link = self.link().await.map_err(|error| StoreError::Failed(Box::new(error)))?;
         match link.connection.exec(&sql, &values).await {

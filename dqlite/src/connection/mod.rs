@@ -1,19 +1,22 @@
 //! A client's connection to one node: one database, one request at a time.
 
 mod cluster;
+mod open_queries;
 mod rows;
 mod socket;
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use cluster::Metadata;
+pub(crate) use open_queries::OpenQueries;
 pub use rows::{Row, RowStream, Rows};
 
-use crate::busy::{BusyPolicy, may_retry_busy, plan_busy_retry};
+use crate::busy::{BusyPolicy, is_single_statement, may_retry_busy, plan_busy_retry};
 use crate::error::{Error, UnknownCause};
 use crate::identity::DatabaseName;
-use crate::wire::{Request, Response, RowsEnd, Value, WireError};
+use crate::wire::{Request, Response, Value, WireError};
 use rows::Part;
 use socket::Socket;
 
@@ -34,9 +37,26 @@ const DATABASE: u32 = 0;
 /// is the right beginning for all that write; a plain `BEGIN` that reads and then writes may fail
 /// with 517 because the data has moved on. Closing the connection rolls back.
 pub struct Connection {
-    socket: Socket,
-    usable: bool,
+    /// `None` only while the connection is dropped.
+    socket: Option<Socket>,
+    phase: Phase,
     busy: BusyPolicy,
+    open_queries: Arc<OpenQueries>,
+}
+
+/// What the connection waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Nothing: the next request may be sent.
+    Idle,
+    /// A request is on its way, perhaps half of it.
+    Sending,
+    /// An answer of one message.
+    Answer,
+    /// An answer of one or more messages of rows.
+    Rows,
+    /// The connection or its database is lost.
+    Broken,
 }
 
 /// What a statement without rows did.
@@ -68,16 +88,25 @@ impl Statement {
 impl Connection {
     /// Takes over a connected socket and greets. Must be called within a tokio runtime.
     pub async fn from_fd(fd: OwnedFd) -> Result<Connection, Error> {
+        Connection::counted(fd, Arc::default()).await
+    }
+
+    /// The same, with the count of open queries that the node looks at when it ends.
+    pub(crate) async fn counted(
+        fd: OwnedFd,
+        open_queries: Arc<OpenQueries>,
+    ) -> Result<Connection, Error> {
         let io = |source| Error::Io { during: "connecting to the node", source };
         let mut socket = Socket::from_fd(fd).map_err(io)?;
         socket.handshake().await.map_err(io)?;
-        Ok(Connection { socket, usable: true, busy: BusyPolicy::default() })
+        let (socket, busy) = (Some(socket), BusyPolicy::default());
+        Ok(Connection { socket, phase: Phase::Idle, busy, open_queries })
     }
 
     /// Whether further calls can succeed. False after a failure of the connection, an answer that
     /// was not understood, a call that was cancelled and a stream of rows that was not read to its end.
     pub fn is_usable(&self) -> bool {
-        self.usable
+        self.phase == Phase::Idle
     }
 
     /// How long a busy database is waited for.
@@ -204,10 +233,10 @@ impl Connection {
     ) -> Result<RowStream<'_>, Error> {
         let mut waits = Waits::new(self.busy);
         loop {
-            self.send(request).await?;
+            self.send(request, Phase::Rows).await?;
             match self.receive_rows(reads_only).await {
                 Err(Error::Busy { message, .. }) => waits.pause(message).await?,
-                Err(e) => return Err(e),
+                Err(e) => return Err(barrier_failure(request, e)),
                 Ok(part) => return Ok(RowStream::new(self, reads_only, part)),
             }
         }
@@ -216,10 +245,10 @@ impl Connection {
     /// Sends a request that is answered by one message, and receives that. `reads_only` tells what a
     /// lost answer means.
     async fn ask(&mut self, request: &Request<'_>, reads_only: bool) -> Result<Response, Error> {
-        self.send(request).await?;
+        self.send(request, Phase::Answer).await?;
         let response = self.receive(reads_only).await?;
-        self.usable = true;
-        self.checked(response)
+        self.phase = Phase::Idle;
+        self.checked(response, reads_only)
     }
 
     /// The same for requests that have nothing to answer.
@@ -231,46 +260,60 @@ impl Connection {
     }
 
     /// Sends a request; until its answer is read whole the connection is unusable.
-    async fn send(&mut self, request: &Request<'_>) -> Result<(), Error> {
-        if !self.usable {
+    async fn send(&mut self, request: &Request<'_>, next: Phase) -> Result<(), Error> {
+        let (Phase::Idle, Some(socket)) = (self.phase, self.socket.as_mut()) else {
             return Err(Error::Unusable);
+        };
+        socket.output.clear();
+        request.encode(&mut socket.output).map_err(Error::Parameter)?;
+        self.phase = Phase::Sending;
+        if let Err(source) = socket.send().await {
+            self.phase = Phase::Broken;
+            return Err(Error::Io { during: "sending the request", source });
         }
-        self.socket.output.clear();
-        request.encode(&mut self.socket.output).map_err(Error::Parameter)?;
-        self.usable = false;
-        let sent = self.socket.send().await;
-        sent.map_err(|source| Error::Io { during: "sending the request", source })
+        self.phase = next;
+        if next == Phase::Rows {
+            self.open_queries.began();
+        }
+        Ok(())
     }
 
     async fn receive(&mut self, reads_only: bool) -> Result<Response, Error> {
         let unknown = |cause| Error::OutcomeUnknown { cause };
-        let (header, body) = match self.socket.receive().await {
-            Ok(message) => message,
-            Err(source) if reads_only => {
-                return Err(Error::Io { during: "waiting for the answer", source });
-            }
-            Err(source) => return Err(unknown(UnknownCause::ConnectionLost(source))),
+        let Some(socket) = self.socket.as_mut() else {
+            return Err(Error::Unusable);
         };
-        match Response::decode(header, body) {
-            Ok(response) => Ok(response),
-            Err(e) if reads_only => Err(Error::Protocol(e)),
-            Err(e) => Err(unknown(UnknownCause::BadAnswer(e))),
-        }
+        let received = socket.receive().await;
+        let (header, body) = match received {
+            Ok(message) => message,
+            Err(source) => {
+                self.phase = Phase::Broken;
+                return Err(match reads_only {
+                    true => Error::Io { during: "waiting for the answer", source },
+                    false => unknown(UnknownCause::ConnectionLost(source)),
+                });
+            }
+        };
+        Response::decode(header, body).map_err(|e| {
+            self.phase = Phase::Broken;
+            match reads_only {
+                true => Error::Protocol(e),
+                false => unknown(UnknownCause::BadAnswer(e)),
+            }
+        })
     }
 
     /// Receives one message of rows; the last, or a failure, makes the connection usable again.
     async fn receive_rows(&mut self, reads_only: bool) -> Result<Part, Error> {
-        match self.receive(reads_only).await? {
-            Response::Rows { columns, rows, end } => {
-                self.usable = end == RowsEnd::Done;
-                Ok(Part { columns, rows, end })
-            }
-            failure @ Response::Failure { .. } => {
-                self.usable = true;
-                let got = self.checked(failure)?.kind().name();
-                Err(Error::Protocol(WireError::Unexpected { asked: "query", got }))
-            }
+        let response = self.receive(reads_only).await?;
+        if !open_queries::goes_on(&response) {
+            self.open_queries.ended();
+            self.phase = Phase::Idle;
+        }
+        match self.checked(response, true)? {
+            Response::Rows { columns, rows, end } => Ok(Part { columns, rows, end }),
             other => {
+                self.phase = Phase::Broken;
                 let got = other.kind().name();
                 Err(Error::Protocol(WireError::Unexpected { asked: "query", got }))
             }
@@ -278,21 +321,45 @@ impl Connection {
     }
 
     /// Turns a failure into an error, and notices when the node has closed the database.
-    fn checked(&mut self, response: Response) -> Result<Response, Error> {
+    fn checked(&mut self, response: Response, reads_only: bool) -> Result<Response, Error> {
         let Response::Failure { code, message } = response else {
             return Ok(response);
         };
-        let error = Error::from_failure(code, message);
+        let error = Error::from_failure(code, message, reads_only);
         if matches!(error, Error::DatabaseClosed { .. }) {
-            self.usable = false;
+            self.phase = Phase::Broken;
         }
         Err(error)
     }
 
     fn unexpected(&mut self, request: &Request<'_>, response: &Response) -> Error {
-        self.usable = false;
+        self.phase = Phase::Broken;
         let (asked, got) = (request.kind().name(), response.kind().name());
         Error::Protocol(WireError::Unexpected { asked, got })
+    }
+}
+
+impl Drop for Connection {
+    /// An answer of rows must be read to its end, or libdqlite never lets go of the query.
+    fn drop(&mut self) {
+        if let (Phase::Rows, Some(socket)) = (self.phase, self.socket.take()) {
+            open_queries::finish_in_background(socket, self.open_queries.clone());
+        }
+    }
+}
+
+/// What a failed query of SQL text really means.
+///
+/// When the node loses leadership while a query waits for its barrier, libdqlite 1.18 forgets why it
+/// failed and complains about the text behind the statement, also when there is none.
+fn barrier_failure(request: &Request<'_>, error: Error) -> Error {
+    match (request, error) {
+        (Request::QuerySql { sql, .. }, Error::Sql { code: 1, message })
+            if message == "nonempty statement tail" && is_single_statement(sql) =>
+        {
+            Error::NotLeader { message: "leadership lost before the query".to_string() }
+        }
+        (_, error) => error,
     }
 }
 

@@ -141,8 +141,7 @@ impl NodeBuilder {
             Trailing::Static => dqlite_sys::DQLITE_SNAPSHOT_TRAILING_STATIC,
             Trailing::Dynamic => dqlite_sys::DQLITE_SNAPSHOT_TRAILING_DYNAMIC,
         };
-        // SAFETY (of each of these): `set` hands over its living node, which does not run yet; the
-        // other arguments are numbers.
+        // SAFETY: `set` hands over its living node, which does not run yet; the rest is numbers.
         raw.set("snapshot parameters", |node| unsafe {
             dqlite_sys::dqlite_node_set_snapshot_params_v2(
                 node,

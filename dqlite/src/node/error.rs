@@ -8,7 +8,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum NodeError {
     /// The node could not be made from its identity and directory.
-    #[error("dqlite node for {}: {message}", data_dir.display())]
+    #[error("dqlite node can't be made from {}: {message}", data_dir.display())]
     Create {
         /// The data directory.
         data_dir: PathBuf,

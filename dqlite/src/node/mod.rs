@@ -5,13 +5,13 @@ mod error;
 pub(crate) mod raw;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use builder::{NodeBuilder, SnapshotParams, TRAILING_ENTRIES_MIN, Trailing};
 pub use error::NodeError;
 
-use crate::connection::Connection;
+use crate::connection::{Connection, OpenQueries};
 use crate::connector::LocalSocket;
 use crate::error::Error;
 use crate::identity::{DatabaseName, MemberAddress, MemberId};
@@ -31,6 +31,7 @@ pub struct Node {
     address: MemberAddress,
     data_dir: PathBuf,
     socket: LocalSocket,
+    open_queries: Arc<OpenQueries>,
 }
 
 impl Node {
@@ -60,7 +61,8 @@ impl Node {
         if let Err(code) = raw.start() {
             return Err(NodeError::Start { data_dir, message: raw.message(code) });
         }
-        Ok(Node { raw: Mutex::new(Some(raw)), id, address, data_dir, socket })
+        let (raw, open_queries) = (Mutex::new(Some(raw)), Arc::default());
+        Ok(Node { raw, id, address, data_dir, socket, open_queries })
     }
 
     /// Who this is.
@@ -88,7 +90,7 @@ impl Node {
         let io = |source| Error::Io { during: "connecting to the own node", source };
         // The listener is local and its queue is long: this does not block.
         let stream = self.socket.connect().map_err(io)?;
-        Connection::from_fd(stream.into()).await
+        Connection::counted(stream.into(), self.open_queries.clone()).await
     }
 
     /// A connection to a database, which is created when missing. [`Error::NotLeader`] when another
@@ -138,7 +140,14 @@ impl Node {
         let Some(mut raw) = raw else {
             return Ok(());
         };
-        raw.stop().map_err(|code| NodeError::Stop { code })
+        let stopped = raw.stop().map_err(|code| NodeError::Stop { code });
+        let open = self.open_queries.count();
+        if open > 0 {
+            // Freeing it would fail an assertion and abort the process.
+            tracing::warn!(open, member = %self.id, "node ended with queries unread, not freed");
+            std::mem::forget(raw);
+        }
+        stopped
     }
 }
 
