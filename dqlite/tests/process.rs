@@ -160,7 +160,40 @@ fn damaged_data_is_an_error_and_not_an_abort() {
 }
 
 #[test]
-fn a_directory_without_permission_is_named() {
+fn a_member_needs_no_privilege() {
+    use std::os::unix::process::CommandExt;
+    let dir = TempDir::new().unwrap();
+    let nobody = 65_534;
+    if std::os::unix::fs::chown(dir.path(), Some(nobody), Some(nobody)).is_err() {
+        eprintln!("skipped: only root can start a process of another user");
+        return;
+    }
+    let output = match member(dir.path(), &["write", "5"]).uid(nobody).gid(nobody).output() {
+        Ok(output) => output,
+        Err(error) => {
+            eprintln!("skipped: another user can't run this test's executable: {error}");
+            return;
+        }
+    };
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn a_directory_of_another_user_is_refused() {
+    use std::os::unix::process::CommandExt;
+    let dir = TempDir::new().unwrap();
+    let nobody = 65_534;
+    let Ok(output) = member(dir.path(), &["count"]).uid(nobody).gid(nobody).output() else {
+        eprintln!("skipped: only root can start a process of another user");
+        return;
+    };
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("ermission denied"), "{text}");
+}
+
+#[test]
+fn a_file_in_place_of_the_directory_is_named() {
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("file");
     fs::write(&file, b"").unwrap();
