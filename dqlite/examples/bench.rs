@@ -9,6 +9,7 @@
 //!   threshold=1024    entries until a snapshot
 //!   trailing=1024     entries kept behind it
 //!   dynamic=0         1 bounds what is kept by the snapshot's size
+//!   latency=0         milliseconds of the network's round trip, 0 for libdqlite's own
 //!   trim=0            1 gives memory back every second
 //!   arenas=0          limit of malloc's arenas
 //!   idle=0            seconds to wait afterwards, and what they cost
@@ -54,7 +55,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         trailing_entries: options.get("trailing", 1024) as u32,
         trailing,
     };
-    let node = Node::builder(MemberId::FIRST, "first", &dir).snapshot(snapshot).start()?;
+    let mut builder = Node::builder(MemberId::FIRST, "first", &dir).snapshot(snapshot);
+    if options.get("latency", 0) > 0 {
+        builder = builder.network_latency(Duration::from_millis(options.get("latency", 0)));
+    }
+    let node = builder.start()?;
     let loaded = began.elapsed();
     let name = DatabaseName::versioned("kube", 1)?;
     let mut connection = node.open_when_leader(&name, Duration::from_secs(30)).await?;
