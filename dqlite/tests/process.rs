@@ -159,6 +159,20 @@ fn damaged_data_is_an_error_and_not_an_abort() {
     }
 }
 
+/// Not what one would wish: what holds, so that whoever builds on it checks by other means.
+#[test]
+fn damage_in_the_open_log_after_a_kill_cuts_it_there_without_an_error() {
+    let dir = TempDir::new().unwrap();
+    let acknowledged = write_and_kill(dir.path(), 60);
+    let open = newest(dir.path(), |name| name == "open-1").expect("an open segment");
+    let mut bytes = fs::read(&open).unwrap();
+    let used = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    bytes[used / 2] ^= 0x55;
+    fs::write(&open, bytes).unwrap();
+    let present = count(dir.path());
+    assert!(present > 0 && present < acknowledged, "{present} of {acknowledged}");
+}
+
 #[test]
 fn a_member_needs_no_privilege() {
     use std::os::unix::process::CommandExt;
