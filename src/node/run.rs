@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use skiff_api::Progress;
-use skiff_supervisor::{Handle, HandleError, StartError, Supervisor};
+use skiff_supervisor::{Handle, HandleError, Snapshot, StartError, Supervisor};
 use time::{Duration, OffsetDateTime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -186,7 +186,7 @@ async fn carry_out(
             }
             Some(Order::Restart { reply }) => {
                 step(&reply, "restarting the daemons one after the other");
-                match node.supervisor.restart_all().await {
+                match restart(node).await {
                     Ok(()) => done(&reply, "the daemons were restarted; pods kept running").await,
                     Err(error) => fail(&reply, "the daemons were not restarted", &error).await,
                 }
@@ -205,6 +205,26 @@ async fn carry_out(
                 }
                 return Ok(());
             }
+        }
+    }
+}
+
+/// Returns when every daemon runs anew and is ready.
+async fn restart(node: &Node) -> Result<(), HandleError> {
+    let pids = |snapshot: &Snapshot| -> Vec<Option<u32>> {
+        snapshot.daemons.iter().map(|daemon| daemon.pid).collect()
+    };
+    let before = pids(&node.supervisor.snapshot());
+    node.supervisor.restart_all().await?;
+    let mut changes = node.supervisor.subscribe();
+    loop {
+        let now = changes.borrow_and_update().clone();
+        let anew = pids(&now).iter().zip(&before).all(|(now, before)| now != before);
+        if anew && now.all_ready() {
+            return Ok(());
+        }
+        if changes.changed().await.is_err() {
+            return Ok(());
         }
     }
 }
