@@ -1,16 +1,31 @@
-//! To be written.
+//! Addons: what the registry can enable, and the engine that enables it.
+//!
+//! An addon is a folder: `addon.toml` (what it is, its options, images and health), `manifests/`
+//! and a `README.md`. What comes in: those folders, options, facts of the node. What goes out:
+//! objects in the cluster, each with the addon's owner label, and a record of them in a ConfigMap,
+//! so that any node can change or remove what another one enabled. One task lives here,
+//! [`Addons::follow`]: it keeps the list of states by watches.
 
-#[derive(Debug, thiserror::Error)]
-pub enum AddonError {
-    #[error("there is no addon {0}")]
-    Unknown(String),
-}
+pub mod argument;
+mod cause;
+mod check;
+mod definition;
+mod engine;
+mod error;
+mod image;
+mod manifest;
+mod object;
+mod option;
+mod order;
+mod record;
+mod registry;
+mod remove;
+mod store;
+mod template;
+mod view;
 
-pub mod argument {
-    pub fn parse(text: &str) -> (String, Vec<(String, String)>) {
-        match text.split_once(':') {
-            Some((name, value)) => (name.into(), vec![(String::new(), value.into())]),
-            None => (text.into(), vec![]),
-        }
-    }
-}
+pub use definition::{Definition, DefinitionError};
+pub use engine::{Addons, Facts, Settings};
+pub use error::AddonError;
+pub use image::{ImageError, ImageStore};
+pub use registry::{Addon, Registry};

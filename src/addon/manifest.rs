@@ -1,0 +1,169 @@
+//! Manifest files: read with bounds, parsed as YAML, turned into plain data.
+
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+/// Largest manifest file, in bytes; the largest that upstreams publish are CRDs of about 1 MiB.
+const FILE_BYTES_MAX: u64 = 4 << 20;
+/// Most files of an addon.
+const FILES_MAX: usize = 200;
+/// Most objects of an addon.
+const OBJECTS_MAX: usize = 1000;
+
+/// A file of `manifests/` with its documents, placeholders still in them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Manifest {
+    pub file: String,
+    pub documents: Vec<Value>,
+}
+
+/// Reads every `*.yaml` in a folder, in the order of names. Nothing outside the folder is read.
+pub fn read_folder(folder: &Path) -> Result<Vec<Manifest>, Vec<String>> {
+    let listing = match fs::read_dir(folder) {
+        Ok(listing) => listing,
+        Err(e) => return Err(vec![format!("cannot read {}: {e}", folder.display())]),
+    };
+    let mut names: Vec<String> = listing
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| name.ends_with(".yaml") && !name.starts_with('.'))
+        .collect();
+    names.sort();
+    if names.len() > FILES_MAX {
+        return Err(vec![format!("{} manifest files are more than {FILES_MAX}", names.len())]);
+    }
+    let mut manifests = Vec::new();
+    let mut problems = Vec::new();
+    for file in names {
+        match read_file(folder, &file).and_then(|text| parse(&text)) {
+            Ok(documents) => manifests.push(Manifest { file, documents }),
+            Err(problem) => problems.push(format!("{file}: {problem}")),
+        }
+    }
+    let objects: usize = manifests.iter().map(|manifest| manifest.documents.len()).sum();
+    if objects > OBJECTS_MAX {
+        problems.push(format!("{objects} objects are more than {OBJECTS_MAX}"));
+    }
+    if problems.is_empty() { Ok(manifests) } else { Err(problems) }
+}
+
+fn read_file(folder: &Path, name: &str) -> Result<String, String> {
+    let words = |e: std::io::Error| e.to_string();
+    let path = folder.join(name).canonicalize().map_err(words)?;
+    if !path.starts_with(folder.canonicalize().map_err(words)?) {
+        return Err("it leads out of the addon's folder".into());
+    }
+    let file = fs::File::open(&path).map_err(words)?;
+    if !file.metadata().map_err(words)?.is_file() {
+        return Err("it is not a file".into());
+    }
+    let mut text = String::new();
+    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(words)?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(format!("it is larger than {FILE_BYTES_MAX} bytes"));
+    }
+    Ok(text)
+}
+
+/// Parses the documents of a file; empty ones are left out. Nesting and repeated aliases are
+/// bounded by the parser.
+pub fn parse(text: &str) -> Result<Vec<Value>, String> {
+    let mut documents = Vec::new();
+    for document in serde_yaml::Deserializer::from_str(text) {
+        let value = Value::deserialize(document).map_err(|e| e.to_string())?;
+        if value.is_null() {
+            continue;
+        }
+        if let Some(problem) = problem_of(&value) {
+            return Err(format!("document {}: {problem}", documents.len() + 1));
+        }
+        documents.push(value);
+    }
+    Ok(documents)
+}
+
+/// What an object must have before anything else can be said of it.
+fn problem_of(value: &Value) -> Option<String> {
+    let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str);
+    for (pointer, field) in
+        [("/apiVersion", "apiVersion"), ("/kind", "kind"), ("/metadata/name", "metadata.name")]
+    {
+        match text(pointer) {
+            None | Some("") => return Some(format!("{field} is missing")),
+            Some(name) if field != "metadata.name" && name.contains("${") => {
+                return Some(format!("{field} must not be a placeholder"));
+            }
+            Some(_) => {}
+        }
+    }
+    if text("/kind").is_some_and(|kind| kind == "List" || kind.ends_with("List")) {
+        return Some("a list is not an object: write its items as documents".into());
+    }
+    keys_with_placeholders(value).map(|key| format!("a key must not be a placeholder: {key}"))
+}
+
+fn keys_with_placeholders(value: &Value) -> Option<&str> {
+    match value {
+        Value::Object(map) => map.iter().find_map(|(key, item)| {
+            if key.contains("${") { Some(key.as_str()) } else { keys_with_placeholders(item) }
+        }),
+        Value::Array(items) => items.iter().find_map(keys_with_placeholders),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: a\n";
+
+    #[test]
+    fn documents_are_taken_apart_and_empty_ones_left_out() {
+        let text = format!("---\n{ONE}---\n# nothing\n---\n{ONE}");
+        assert_eq!(parse(&text).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn what_is_not_an_object_is_refused() {
+        let cases = [
+            ("kind: A\nmetadata: {name: a}\n", "document 1: apiVersion is missing"),
+            ("apiVersion: v1\nkind: A\n", "document 1: metadata.name is missing"),
+            (
+                "apiVersion: v1\nkind: ${kind}\nmetadata: {name: a}\n",
+                "document 1: kind must not be a placeholder",
+            ),
+            (
+                "apiVersion: v1\nkind: A\nmetadata: {name: a}\ndata: {\"${k}\": 1}\n",
+                "document 1: a key must not be a placeholder: ${k}",
+            ),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(parse(text).unwrap_err(), expected);
+        }
+    }
+
+    #[test]
+    fn aliases_that_multiply_are_refused() {
+        let mut text = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+        for i in 1..10 {
+            let items = vec![format!("*a{}", i - 1); 10].join(", ");
+            text += &format!("a{i}: &a{i} [{items}]\n");
+        }
+        assert!(parse(&text).is_err());
+    }
+
+    #[test]
+    fn a_link_out_of_the_folder_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("manifests");
+        fs::create_dir(&folder).unwrap();
+        fs::write(dir.path().join("outside.yaml"), ONE).unwrap();
+        std::os::unix::fs::symlink("../outside.yaml", folder.join("in.yaml")).unwrap();
+        let problems = read_folder(&folder).unwrap_err();
+        assert_eq!(problems, ["in.yaml: it leads out of the addon's folder"]);
+    }
+}

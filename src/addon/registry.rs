@@ -1,0 +1,189 @@
+//! The addons that a distribution brings.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use super::definition::{Definition, DefinitionError};
+use super::engine::Facts;
+use super::manifest::{Manifest, read_folder};
+use super::object::CONFIG_DIGEST;
+use super::order::{self, OrderError};
+use super::template;
+use crate::distribution::Distribution;
+
+/// Largest `addon.toml`, in bytes.
+const DEFINITION_BYTES_MAX: u64 = 256 << 10;
+
+/// One addon, read and checked.
+#[derive(Clone, Debug)]
+pub struct Addon {
+    pub name: String,
+    pub definition: Definition,
+    pub manifests: Vec<Manifest>,
+}
+
+/// Every addon by its name.
+#[derive(Clone, Debug, Default)]
+pub struct Registry {
+    addons: BTreeMap<String, Addon>,
+}
+
+impl Registry {
+    /// Reads all addons of a distribution. One that is not well defined is left out and told of:
+    /// it must not take the others along.
+    pub fn load(distribution: &Distribution) -> (Self, Vec<DefinitionError>) {
+        let images: Vec<&str> = distribution.images.iter().map(|image| &*image.name).collect();
+        let mut addons = BTreeMap::new();
+        let mut errors = Vec::new();
+        for entry in fs::read_dir(distribution.addons()).into_iter().flatten().flatten() {
+            let folder = entry.path();
+            let Some(name) = folder.file_name().and_then(|name| name.to_str()) else { continue };
+            if name.starts_with('.') || !folder.is_dir() {
+                continue;
+            }
+            match load(name, &folder, &images) {
+                Ok(addon) => drop(addons.insert(name.to_owned(), addon)),
+                Err(error) => errors.push(error),
+            }
+        }
+        (Self { addons }, errors)
+    }
+
+    pub fn get(&self, name: &str) -> Option<&Addon> {
+        self.addons.get(name)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Addon> {
+        self.addons.values()
+    }
+
+    /// Names that come near to one that is not there.
+    pub fn nearest(&self, name: &str) -> Vec<&str> {
+        order::nearest(name, self.addons.keys().map(String::as_str))
+    }
+
+    /// The addon and all that it needs, each after what it needs itself.
+    pub fn order_needs(&self, name: &str) -> Result<Vec<String>, OrderError> {
+        let needs = self.iter().map(|a| (a.name.clone(), a.definition.needs.clone())).collect();
+        order::order_needs(name, &needs)
+    }
+}
+
+fn load(name: &str, folder: &Path, images: &[&str]) -> Result<Addon, DefinitionError> {
+    let failed = |problems| DefinitionError { addon: name.into(), problems };
+    let path = folder.join("addon.toml");
+    let text = fs::metadata(&path)
+        .and_then(|meta| match meta.len() {
+            0..=DEFINITION_BYTES_MAX => fs::read_to_string(&path),
+            _ => Err(std::io::Error::other(format!("larger than {DEFINITION_BYTES_MAX} bytes"))),
+        })
+        .map_err(|e| failed(vec![format!("cannot read addon.toml: {e}")]))?;
+    let definition = Definition::parse(name, &text, images)?;
+    let manifests = read_folder(&folder.join("manifests")).map_err(failed)?;
+    let missing: Vec<String> = definition
+        .manifests
+        .iter()
+        .filter(|condition| !manifests.iter().any(|manifest| manifest.file == condition.file))
+        .map(|condition| format!("manifests/{} is not there", condition.file))
+        .collect();
+    if !missing.is_empty() {
+        return Err(failed(missing));
+    }
+    let unknown = unknown_names(&definition, &manifests);
+    if !unknown.is_empty() {
+        return Err(failed(unknown));
+    }
+    Ok(Addon { name: name.into(), definition, manifests })
+}
+
+/// Placeholders and conditions that nothing will ever fill in.
+fn unknown_names(definition: &Definition, manifests: &[Manifest]) -> Vec<String> {
+    let known = |name: &str| {
+        Facts::NAMES.contains(&name)
+            || name == CONFIG_DIGEST
+            || definition.options.iter().any(|option| option.name == name)
+            || name
+                .strip_prefix("image.")
+                .is_some_and(|image| definition.images.iter().any(|known| known == image))
+    };
+    let mut problems = Vec::new();
+    for manifest in manifests {
+        let conditions = definition.condition_of(&manifest.file).iter();
+        let conditions = conditions.map(|term| term.trim_start_matches('!').to_owned());
+        for name in manifest.documents.iter().flat_map(template::names).chain(conditions) {
+            if !known(&name) {
+                problems.push(format!("{}: there is no value {name}", manifest.file));
+            }
+        }
+    }
+    problems.dedup();
+    problems
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::addon::object;
+    use crate::addon::option;
+
+    /// The addons of this repository, with a distribution around them.
+    fn registry() -> (Registry, Vec<DefinitionError>) {
+        let dir = tempfile::tempdir().unwrap();
+        let addons = Path::new(env!("CARGO_MANIFEST_DIR")).join("addons");
+        std::os::unix::fs::symlink(addons, dir.path().join("addons")).unwrap();
+        fs::write(
+            dir.path().join("components.toml"),
+            "arch = 'amd64'\n[[image]]\nname = 'dns'\nreference = 'skiff.local/coredns:1'\n\
+             file = 'images/coredns.tar'\n",
+        )
+        .unwrap();
+        Registry::load(&Distribution::open(dir.path()).unwrap())
+    }
+
+    #[test]
+    fn every_addon_that_we_ship_is_well_defined() {
+        let (registry, errors) = registry();
+        assert!(errors.is_empty(), "{errors:?}");
+        assert!(registry.get("dns").is_some());
+    }
+
+    #[test]
+    fn dns_forwards_to_what_is_named_or_to_the_node_or_to_nobody() {
+        let (registry, _) = registry();
+        let dns = registry.get("dns").unwrap();
+        let upstream = |given: &str, resolvers: &[&str]| {
+            let given = [(String::new(), given.to_owned())];
+            let options = &dns.definition.options;
+            let mut values =
+                option::resolve(options, dns.definition.positional.as_deref(), &given).unwrap();
+            values.extend([
+                ("node.dnsAddress".to_owned(), json!("10.152.183.10")),
+                ("node.domain".to_owned(), json!("cluster.local")),
+                ("host.resolvers".to_owned(), json!(resolvers)),
+                ("image.dns".to_owned(), json!("skiff.local/coredns:1")),
+            ]);
+            let objects = object::build(dns, &values).unwrap();
+            assert_eq!(objects.list.len(), 7);
+            let name = |object: &&kube::api::DynamicObject| {
+                object.metadata.name.as_deref() == Some("coredns-upstream")
+            };
+            let found = objects.list.iter().find(name).unwrap();
+            found.data["data"]["upstream.conf"].as_str().unwrap().to_owned()
+        };
+        assert!(upstream("10.0.0.1,fd00::1", &[]).starts_with("forward . 10.0.0.1 fd00::1 {\n"));
+        assert!(upstream("", &["192.0.2.1"]).starts_with("forward . /etc/resolv.conf {\n"));
+        assert!(upstream("", &[]).starts_with("file root.zone . {\n"));
+    }
+
+    #[test]
+    fn a_placeholder_that_nobody_fills_in_is_found_when_the_addon_is_read() {
+        let definition = Definition::parse("sample", "description='d'\nversion='1'", &[]).unwrap();
+        let text = "apiVersion: v1\nkind: A\nmetadata: {name: a}\nx: '${node.domain} ${gone}'\n";
+        let documents = crate::addon::manifest::parse(text).unwrap();
+        let manifest = Manifest { file: "a.yaml".into(), documents };
+        assert_eq!(unknown_names(&definition, &[manifest]), ["a.yaml: there is no value gone"]);
+    }
+}

@@ -1,0 +1,342 @@
+//! The list of addons and their states, kept true by watches.
+//!
+//! ```text
+//! records (ConfigMaps) ──watch──┐
+//! Deployments, EndpointSlices … ├─> View ── judge ──> list ── publish, when it changed
+//!   with the owner label ─watch─┘                └─ not healthy: pods are asked for their trouble
+//! ```
+//!
+//! Kinds are watched from the moment that an enabled addon's health asks for them, one watch a
+//! kind. Kept in memory are the records and those objects, without what nobody here reads.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::{BoxStream, SelectAll};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{Api, DynamicObject};
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Client, ResourceExt};
+use skiff_api::{Addon as State, AddonState};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::cause::{self, Cause};
+use super::check::{Check, checks};
+use super::engine::Addons;
+use super::object::OWNER_LABEL;
+use super::record::{Phase, Record};
+use super::registry::Registry;
+use super::store::{self, RECORD_LABEL};
+use crate::kube::{ClusterError, Resources, TypeRef};
+
+/// Pause before the cluster is asked again after it did not answer.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// How often renewed credentials are looked for; half an hour of their life is left then.
+const CREDENTIALS_INTERVAL: Duration = Duration::from_secs(120);
+/// How often pods are asked for their trouble while an addon is not healthy.
+const TROUBLE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Where a watched event comes from.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Source {
+    Records,
+    Objects(TypeRef),
+}
+
+enum Seen {
+    Record(Event<ConfigMap>),
+    Object(Event<DynamicObject>),
+}
+
+type Watches = SelectAll<BoxStream<'static, (Source, Result<Seen, watcher::Error>)>>;
+
+/// Why a round of watching ended.
+enum End {
+    /// New credentials lie there.
+    Renewed,
+    Unreachable,
+}
+
+impl Addons {
+    /// Runs for ever and hands out the whole list whenever it changed. While the API server does
+    /// not answer, the state of every addon is unknown.
+    pub async fn follow(&self, publish: impl Fn(Vec<State>) + Send + Sync) {
+        let mut healthy_once = BTreeSet::new();
+        publish(unknown(&self.registry));
+        loop {
+            match self.follow_once(&publish, &mut healthy_once).await {
+                Ok(End::Renewed) => {}
+                Ok(End::Unreachable) => publish(unknown(&self.registry)),
+                Err(error) => {
+                    tracing::debug!(%error, "the addons cannot be watched");
+                    publish(unknown(&self.registry));
+                }
+            }
+            sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    async fn follow_once(
+        &self,
+        publish: &(impl Fn(Vec<State>) + Send + Sync),
+        healthy_once: &mut BTreeSet<String>,
+    ) -> Result<End, ClusterError> {
+        let client = self.settings.clients.client().await?;
+        let generation = self.settings.clients.generation();
+        let mut resources = Resources::discover(client.clone()).await?;
+        let mut view = View::default();
+        let mut watches = Watches::new();
+        watches.push(watch_records(client.clone()));
+        view.begun.insert(Source::Records);
+        let mut published = Vec::new();
+        let mut look_again = Instant::now() + CREDENTIALS_INTERVAL;
+        loop {
+            tokio::select! {
+                seen = watches.next() => match seen {
+                    Some((source, Ok(event))) => view.take(&source, event),
+                    Some((_, Err(error))) if is_lost(&error) => return Ok(End::Unreachable),
+                    Some((_, Err(_))) => sleep(RETRY_PAUSE).await,
+                    None => return Ok(End::Unreachable),
+                },
+                () = sleep_until(look_again) => {
+                    self.settings.clients.client().await?;
+                    if self.settings.clients.generation() != generation {
+                        return Ok(End::Renewed);
+                    }
+                }
+            }
+            for types in view.kinds_to_begin(&self.registry) {
+                resources.resolve_fresh(&types).await?;
+                let api = resources.api(&types, None)?;
+                watches.push(watch_objects(api, types.clone()));
+                view.begun.insert(Source::Objects(types));
+            }
+            if view.begun != view.complete {
+                continue;
+            }
+            let trouble = view.trouble(&client, &self.registry).await;
+            let states = view.states(&self.registry, healthy_once, &trouble);
+            let settled = states.iter().all(|state| is_settled(state.state));
+            look_again =
+                Instant::now() + if settled { CREDENTIALS_INTERVAL } else { TROUBLE_INTERVAL };
+            if states != published {
+                publish(states.clone());
+                published = states;
+            }
+        }
+    }
+}
+
+fn is_settled(state: AddonState) -> bool {
+    matches!(state, AddonState::Enabled | AddonState::Disabled)
+}
+
+/// Errors of the connection; others (a revision too old, a kind not served) heal by themselves.
+fn is_lost(error: &watcher::Error) -> bool {
+    let source = match error {
+        watcher::Error::InitialListFailed(source)
+        | watcher::Error::WatchStartFailed(source)
+        | watcher::Error::WatchFailed(source) => source,
+        _ => return false,
+    };
+    !matches!(source, kube::Error::Api(status) if status.code != 401 && status.code != 503)
+}
+
+fn watch_records(
+    client: Client,
+) -> BoxStream<'static, (Source, Result<Seen, watcher::Error>)> {
+    let api: Api<ConfigMap> = Api::namespaced(client, store::NAMESPACE);
+    watcher(api, watcher::Config::default().labels(RECORD_LABEL))
+        .map(|event| (Source::Records, event.map(Seen::Record)))
+        .boxed()
+}
+
+fn watch_objects(
+    api: Api<DynamicObject>,
+    types: TypeRef,
+) -> BoxStream<'static, (Source, Result<Seen, watcher::Error>)> {
+    watcher(api, watcher::Config::default().labels(OWNER_LABEL))
+        .map(move |event| {
+            let event = event.map(|event| Seen::Object(event.modify(slim)));
+            (Source::Objects(types.clone()), event)
+        })
+        .boxed()
+}
+
+/// Drops what no check reads.
+fn slim(object: &mut DynamicObject) {
+    object.managed_fields_mut().clear();
+    object.annotations_mut().clear();
+    if let Some(spec) = object.data.get_mut("spec").and_then(serde_json::Value::as_object_mut) {
+        spec.retain(|key, _| key == "replicas");
+    }
+}
+
+/// What the watches have told so far.
+#[derive(Default)]
+struct View {
+    records: BTreeMap<String, Record>,
+    objects: BTreeMap<TypeRef, BTreeMap<(String, String), DynamicObject>>,
+    begun: BTreeSet<Source>,
+    /// Watches whose first list is complete.
+    complete: BTreeSet<Source>,
+}
+
+impl View {
+    fn take(&mut self, source: &Source, seen: Seen) {
+        match (source, seen) {
+            (_, Seen::Record(event)) => self.take_record(event),
+            (Source::Objects(types), Seen::Object(event)) => self.take_object(types, event),
+            (Source::Records, Seen::Object(_)) => {}
+        }
+    }
+
+    fn take_record(&mut self, event: Event<ConfigMap>) {
+        match event {
+            Event::Init => {
+                self.records.clear();
+                self.complete.remove(&Source::Records);
+            }
+            Event::InitDone => drop(self.complete.insert(Source::Records)),
+            Event::Apply(map) | Event::InitApply(map) => {
+                if let (Some(addon), Some(stored)) = (store::addon_of(&map), store::parse(&map)) {
+                    self.records.insert(addon.to_owned(), stored.record);
+                }
+            }
+            Event::Delete(map) => {
+                if let Some(addon) = store::addon_of(&map) {
+                    self.records.remove(addon);
+                }
+            }
+        }
+    }
+
+    fn take_object(&mut self, types: &TypeRef, event: Event<DynamicObject>) {
+        let source = Source::Objects(types.clone());
+        let objects = self.objects.entry(types.clone()).or_default();
+        let key = |object: &DynamicObject| {
+            (object.namespace().unwrap_or_default(), object.name_any())
+        };
+        match event {
+            Event::Init => {
+                objects.clear();
+                self.complete.remove(&source);
+            }
+            Event::InitDone => drop(self.complete.insert(source)),
+            Event::Apply(object) | Event::InitApply(object) => {
+                objects.insert(key(&object), object);
+            }
+            Event::Delete(object) => drop(objects.remove(&key(&object))),
+        }
+    }
+
+    /// Kinds that enabled addons are judged by and that are not watched yet.
+    fn kinds_to_begin(&self, registry: &Registry) -> BTreeSet<TypeRef> {
+        let enabled = self.records.keys().filter_map(|name| registry.get(name));
+        enabled
+            .flat_map(|addon| checks(&addon.definition))
+            .map(|check| check.types)
+            .filter(|types| !self.begun.contains(&Source::Objects(types.clone())))
+            .collect()
+    }
+
+    fn judge(&self, check: &Check) -> Result<(), String> {
+        let objects: Vec<&DynamicObject> = self
+            .objects
+            .get(&check.types)
+            .into_iter()
+            .flatten()
+            .filter(|((namespace, _), object)| {
+                (namespace.is_empty() || *namespace == check.namespace) && check.selects(object)
+            })
+            .map(|(_, object)| object)
+            .collect();
+        check.judge(&objects)
+    }
+
+    /// The first health condition of an addon that does not hold.
+    fn complaint(&self, registry: &Registry, name: &str) -> Option<String> {
+        let addon = registry.get(name)?;
+        checks(&addon.definition).iter().find_map(|check| self.judge(check).err())
+    }
+
+    /// What the pods of each addon that is not healthy say.
+    async fn trouble(&self, client: &Client, registry: &Registry) -> BTreeMap<String, Cause> {
+        let mut found = BTreeMap::new();
+        for (name, record) in &self.records {
+            if record.phase == Phase::Enabled
+                && self.complaint(registry, name).is_some()
+                && let Some(cause) = cause::find(client, name).await
+            {
+                found.insert(name.clone(), cause);
+            }
+        }
+        found
+    }
+
+    /// Every addon of the registry as the cluster has it. Pure.
+    fn states(
+        &self,
+        registry: &Registry,
+        healthy_once: &mut BTreeSet<String>,
+        trouble: &BTreeMap<String, Cause>,
+    ) -> Vec<State> {
+        let state = |addon: &super::registry::Addon| {
+            let (state, message) = self.state(registry, &addon.name, healthy_once, trouble);
+            State {
+                name: addon.name.clone(),
+                description: addon.definition.description.clone(),
+                version: addon.definition.version.clone(),
+                state,
+                message,
+            }
+        };
+        registry.iter().map(state).collect()
+    }
+
+    fn state(
+        &self,
+        registry: &Registry,
+        name: &str,
+        healthy_once: &mut BTreeSet<String>,
+        trouble: &BTreeMap<String, Cause>,
+    ) -> (AddonState, String) {
+        let Some(record) = self.records.get(name) else {
+            healthy_once.remove(name);
+            return (AddonState::Disabled, String::new());
+        };
+        match record.phase {
+            Phase::Enabling => {
+                healthy_once.remove(name);
+                return (AddonState::Progressing, "its objects are being applied".into());
+            }
+            Phase::Disabling => {
+                return (AddonState::Progressing, "its objects are being removed".into());
+            }
+            Phase::Enabled => {}
+        }
+        let Some(complaint) = self.complaint(registry, name) else {
+            healthy_once.insert(name.into());
+            return (AddonState::Enabled, String::new());
+        };
+        let cause = trouble.get(name);
+        let message = cause.map_or(complaint, |cause| cause.sentence.clone());
+        if healthy_once.contains(name) || cause.is_some_and(|cause| cause.failing) {
+            (AddonState::Unhealthy, message)
+        } else {
+            (AddonState::Progressing, message)
+        }
+    }
+}
+
+fn unknown(registry: &Registry) -> Vec<State> {
+    let state = |addon: &super::registry::Addon| State {
+        name: addon.name.clone(),
+        description: addon.definition.description.clone(),
+        version: addon.definition.version.clone(),
+        state: AddonState::Unknown,
+        message: "the API server does not answer".into(),
+    };
+    registry.iter().map(state).collect()
+}

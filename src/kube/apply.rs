@@ -1,0 +1,216 @@
+//! Server-side apply and deletion of objects of any kind.
+
+use std::time::Duration;
+
+use kube::api::{
+    Api, DeleteParams, DynamicObject, ListParams, PartialObjectMeta, Patch, PatchParams,
+    Preconditions,
+};
+use kube::core::{ApiResource, GroupVersionKind, TypeMeta};
+use kube::discovery::{ApiCapabilities, Discovery, Scope};
+use kube::{Client, ResourceExt};
+use serde::{Deserialize, Serialize};
+
+use super::error::ClusterError;
+
+/// Field manager of everything that skiffd applies.
+pub const FIELD_MANAGER: &str = "skiff";
+
+/// Longest time for one request: an API server that needs more is as good as gone.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A kind and the version of the API that it is spoken to in.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TypeRef {
+    pub api_version: String,
+    pub kind: String,
+}
+
+impl TypeRef {
+    pub fn new(api_version: impl Into<String>, kind: impl Into<String>) -> Self {
+        Self { api_version: api_version.into(), kind: kind.into() }
+    }
+
+    fn gvk(&self) -> GroupVersionKind {
+        let (group, version) = self.api_version.split_once('/').unwrap_or(("", &self.api_version));
+        GroupVersionKind::gvk(group, version, &self.kind)
+    }
+}
+
+/// The type of an object; empty words when it has none.
+pub fn type_of(object: &DynamicObject) -> TypeRef {
+    let types = object.types.clone().unwrap_or(TypeMeta::default());
+    TypeRef::new(types.api_version, types.kind)
+}
+
+/// What an apply did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    Created,
+    Changed,
+    Unchanged,
+}
+
+/// The kinds that a cluster serves, and requests on objects of any of them.
+pub struct Resources {
+    client: Client,
+    discovery: Discovery,
+}
+
+impl Resources {
+    /// Asks the API server for its kinds: two requests.
+    pub async fn discover(client: Client) -> Result<Self, ClusterError> {
+        let what = "asking the API server for its kinds";
+        let run = Discovery::new(client.clone()).run_aggregated();
+        let discovery = bounded(what, run).await?;
+        Ok(Self { client, discovery })
+    }
+
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Whether the kind is served, and as what.
+    pub fn resolve(&self, types: &TypeRef) -> Option<(ApiResource, ApiCapabilities)> {
+        self.discovery.resolve_gvk(&types.gvk())
+    }
+
+    /// Whether objects of the kind live outside namespaces; `false` for an unknown kind.
+    pub fn is_cluster_wide(&self, types: &TypeRef) -> bool {
+        self.resolve(types).is_some_and(|(_, kind)| kind.scope == Scope::Cluster)
+    }
+
+    /// Asks again when a kind is unknown: a CustomResourceDefinition may just have been applied.
+    pub async fn resolve_fresh(&mut self, types: &TypeRef) -> Result<(), ClusterError> {
+        if self.resolve(types).is_none() {
+            *self = Self::discover(self.client.clone()).await?;
+        }
+        Ok(())
+    }
+
+    /// Requests on one kind. The namespace is left out where the kind has none.
+    pub fn api(
+        &self,
+        types: &TypeRef,
+        namespace: Option<&str>,
+    ) -> Result<Api<DynamicObject>, ClusterError> {
+        let Some((resource, capabilities)) = self.resolve(types) else {
+            return Err(ClusterError::UnknownKind {
+                kind: types.kind.clone(),
+                api_version: types.api_version.clone(),
+            });
+        };
+        Ok(match (capabilities.scope, namespace) {
+            (Scope::Namespaced, Some(namespace)) => {
+                Api::namespaced_with(self.client.clone(), namespace, &resource)
+            }
+            _ => Api::all_with(self.client.clone(), &resource),
+        })
+    }
+
+    /// Makes the fields that `object` names so, creating it when it is not there. Fields that
+    /// others set stay; of ours that `object` names no more, none remains.
+    pub async fn apply(&self, object: &DynamicObject) -> Result<Applied, ClusterError> {
+        let (types, name) = (type_of(object), object.name_any());
+        let what = format!("applying {} {name}", types.kind);
+        let api = self.api(&types, object.metadata.namespace.as_deref())?;
+        let mut object = object.clone();
+        if self.is_cluster_wide(&types) {
+            object.metadata.namespace = None;
+        }
+        let before = bounded(&what, api.get_metadata_opt(&name)).await?;
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        let after = bounded(&what, api.patch(&name, &params, &Patch::Apply(&object))).await?;
+        Ok(match before {
+            None => Applied::Created,
+            Some(before) if before.metadata.resource_version == after.metadata.resource_version => {
+                Applied::Unchanged
+            }
+            Some(_) => Applied::Changed,
+        })
+    }
+
+    /// The labels and other metadata of an object, `None` when it (or its kind) is not there.
+    pub async fn metadata(
+        &self,
+        types: &TypeRef,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> Result<Option<PartialObjectMeta<DynamicObject>>, ClusterError> {
+        let Ok(api) = self.api(types, namespace) else { return Ok(None) };
+        bounded(&format!("reading {} {name}", types.kind), api.get_metadata_opt(name)).await
+    }
+
+    /// Orders the deletion of exactly this object; its dependents go first. `false`: it is gone
+    /// already, or another one bears its name now.
+    pub async fn delete(
+        &self,
+        types: &TypeRef,
+        namespace: Option<&str>,
+        name: &str,
+        uid: &str,
+    ) -> Result<bool, ClusterError> {
+        let api = self.api(types, namespace)?;
+        let params = DeleteParams::foreground()
+            .preconditions(Preconditions { uid: Some(uid.into()), resource_version: None });
+        let what = format!("deleting {} {name}", types.kind);
+        match bounded(&what, api.delete(name, &params)).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_not_found() || error.is_conflict() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Every object with these labels, of every kind that can be listed and deleted.
+    pub async fn list_labelled(
+        &self,
+        selector: &str,
+    ) -> Result<Vec<(TypeRef, PartialObjectMeta<DynamicObject>)>, ClusterError> {
+        let mut found = Vec::new();
+        for group in self.discovery.groups() {
+            for (resource, capabilities) in group.recommended_resources() {
+                let works = |verb| capabilities.supports_operation(verb);
+                if !works("list") || !works("delete") {
+                    continue;
+                }
+                let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
+                let what = format!("listing {}", resource.plural);
+                let params = ListParams::default().labels(selector);
+                let list = match bounded(&what, api.list_metadata(&params)).await {
+                    Ok(list) => list,
+                    // An extension API whose server is away owns nothing of ours.
+                    Err(ClusterError::Refused { code: 404 | 405 | 503, .. }) => continue,
+                    Err(error) => return Err(error),
+                };
+                let types = TypeRef::new(&resource.api_version, &resource.kind);
+                found.extend(list.items.into_iter().map(|object| (types.clone(), object)));
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// One request with its bound, its error in our words.
+pub(super) async fn bounded<T>(
+    what: &str,
+    request: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, ClusterError> {
+    match tokio::time::timeout(REQUEST_TIMEOUT, request).await {
+        Ok(outcome) => outcome.map_err(|e| ClusterError::new(what, e)),
+        Err(_) => Err(ClusterError::Timeout { what: what.into(), bound: REQUEST_TIMEOUT }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn core_kinds_have_an_empty_group() {
+        let gvk = TypeRef::new("v1", "Service").gvk();
+        assert_eq!((gvk.group.as_str(), gvk.version.as_str()), ("", "v1"));
+        let gvk = TypeRef::new("apps/v1", "Deployment").gvk();
+        assert_eq!((gvk.group.as_str(), gvk.version.as_str()), ("apps", "v1"));
+    }
+}
