@@ -82,7 +82,8 @@ fn in_prefix(prefix: &Path) -> Result<Found, String> {
     }
     println!("cargo::rerun-if-changed={}", archive.display());
     let header = prefix.join("include/dqlite.h");
-    let text = std::fs::read_to_string(&header).map_err(|e| format!("{}: {e}", header.display()))?;
+    let text =
+        std::fs::read_to_string(&header).map_err(|e| format!("{}: {e}", header.display()))?;
     let number = |name: &str| {
         let line = text.lines().find(|line| line.starts_with(&format!("#define {name} ")))?;
         line.split_whitespace().nth(2)?.parse::<u32>().ok()

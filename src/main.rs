@@ -1,3 +1,5 @@
-//! `skiff`: hand the arguments over and turn the outcome into an exit code.
+//! `skiff`: hands over to the command.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    skiff::cli::main()
+}

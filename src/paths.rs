@@ -51,6 +51,16 @@ impl Paths {
         self.run().join("skiffd.sock")
     }
 
+    /// Why the last skiffd could not begin, as the API would have said it; absent when it could.
+    pub fn start_failure(&self) -> PathBuf {
+        self.run().join("start-failure.json")
+    }
+
+    /// Port of the API server, for commands of users who may not read the configuration.
+    pub fn api_port_file(&self) -> PathBuf {
+        self.run().join("api-port")
+    }
+
     /// Records of running daemons, for adoption by the next skiffd.
     pub fn daemon_records(&self) -> PathBuf {
         self.run().join("daemon")

@@ -32,9 +32,12 @@ func runControl(ctx context.Context, config *ControlConfig) error {
 
 	apiContext, stopAPIServer := context.WithCancel(context.Background())
 	defer stopAPIServer()
-	apiServer, err := newAPIServer(apiContext, plane.apiServer)
+	apiServer, err := buildAPIServer(ctx, apiContext, plane.apiServer)
 	if err != nil {
 		return fmt.Errorf("kube-apiserver: %w", err)
+	}
+	if apiServer == nil {
+		return nil
 	}
 	servers, clients := newGroup(1), newGroup(2)
 	servers.start("kube-apiserver", func() error { return apiServer.run(apiContext) })
@@ -62,6 +65,27 @@ func runControl(ctx context.Context, config *ControlConfig) error {
 	stopAPIServer()
 	servers.drain(apiServerStopBound)
 	return err
+}
+
+// buildAPIServer builds the API server, which waits for the datastore. It
+// returns nothing when the process is asked to stop meanwhile: the build has
+// no way to be ended, and the process is about to.
+func buildAPIServer(stop, serve context.Context, o *apiServerOptions) (*apiServer, error) {
+	type result struct {
+		server *apiServer
+		err    error
+	}
+	built := make(chan result, 1)
+	go func() {
+		server, err := newAPIServer(serve, o)
+		built <- result{server, err}
+	}()
+	select {
+	case <-stop.Done():
+		return nil, nil
+	case r := <-built:
+		return r.server, r.err
+	}
 }
 
 // controlPlane holds the parsed options of all components.

@@ -59,7 +59,7 @@ fn give_up(
     // Giving root away: what may ever be had again, who we are, what is left.
     step::bounding::drop(syscall, profile)?;
     step::user::become_user(syscall, profile)?;
-    step::capabilities::keep(syscall, profile)?;
+    step::capabilities::keep(syscall, profile, note)?;
     // Nothing that is executed from here on gains anything.
     step::privileges::forbid_new(syscall, profile)
 }

@@ -35,6 +35,8 @@ pub struct Recording {
     calls: RefCell<Vec<Call>>,
     /// Calls that fail, with the error number.
     failing: Vec<(Call, i32)>,
+    /// Capabilities that this process lacks from the beginning.
+    lacking: u64,
     /// What `execute` fails with; 0 means that the test does not care.
     execute_error: i32,
 }
@@ -46,6 +48,11 @@ impl Recording {
 
     pub fn failing(mut self, call: Call, error: i32) -> Self {
         self.failing.push((call, error));
+        self
+    }
+
+    pub fn lacking(mut self, mask: u64) -> Self {
+        self.lacking = mask;
         self
     }
 
@@ -120,6 +127,10 @@ impl Syscall for Recording {
 
     fn set_user(&self, uid: u32) -> io::Result<()> {
         self.record(Call::SetUser(uid))
+    }
+
+    fn permitted_capabilities(&self) -> io::Result<u64> {
+        Ok(!self.lacking)
     }
 
     fn set_capabilities(&self, mask: u64) -> io::Result<()> {

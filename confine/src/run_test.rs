@@ -92,6 +92,16 @@ fn a_kept_capability_survives_the_change_of_user() {
 }
 
 #[test]
+fn what_is_not_there_cannot_be_kept_and_is_noted() {
+    let named = |name| Capability::named(name).expect("known");
+    let kept = [(named("chown"), String::new()), (named("fowner"), String::new())].into();
+    let profile = Profile { capabilities: Keep::Only(kept), ..Profile::default() };
+    let (calls, _, notes) = calls(&Recording::new().lacking(0b1000), &profile);
+    assert!(calls.contains(&Call::SetCapabilities(0b0001)), "{calls:?}");
+    assert_eq!(notes, ["capability fowner is not there to be kept"]);
+}
+
+#[test]
 fn the_default_profile_takes_nothing_away() {
     let (calls, ..) = calls(&Recording::new(), &Profile::default());
     assert_eq!(

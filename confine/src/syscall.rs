@@ -45,6 +45,8 @@ pub trait Syscall {
     fn set_groups(&self, groups: &[u32]) -> io::Result<()>;
     fn set_group(&self, gid: u32) -> io::Result<()>;
     fn set_user(&self, uid: u32) -> io::Result<()>;
+    /// What this process may have at all: root in a container lacks some.
+    fn permitted_capabilities(&self) -> io::Result<u64>;
     /// Effective, permitted and inheritable all become `mask`.
     fn set_capabilities(&self, mask: u64) -> io::Result<()>;
     fn clear_ambient(&self) -> io::Result<()>;
@@ -68,6 +70,7 @@ struct CapabilityHeader {
 }
 
 #[repr(C)]
+#[derive(Default)]
 struct CapabilityWord {
     effective: u32,
     permitted: u32,
@@ -141,9 +144,20 @@ impl Syscall for Kernel {
         Ok(nix::unistd::setresuid(uid, uid, uid)?)
     }
 
+    fn permitted_capabilities(&self) -> io::Result<u64> {
+        let mut header = CapabilityHeader { version: CAPABILITY_VERSION_3, pid: 0 };
+        let mut words = [CapabilityWord::default(), CapabilityWord::default()];
+        // SAFETY: both pointers are to live values of our own with the layout that version 3 asks
+        // for (one header, two words), and the kernel writes no more than these. nix has no
+        // wrapper.
+        check(unsafe { libc::syscall(libc::SYS_capget, &raw mut header, words.as_mut_ptr()) })?;
+        Ok(u64::from(words[0].permitted) | u64::from(words[1].permitted) << 32)
+    }
+
     fn set_capabilities(&self, mask: u64) -> io::Result<()> {
         let header = CapabilityHeader { version: CAPABILITY_VERSION_3, pid: 0 };
-        let word = |bits: u32| CapabilityWord { effective: bits, permitted: bits, inheritable: bits };
+        let word =
+            |bits: u32| CapabilityWord { effective: bits, permitted: bits, inheritable: bits };
         let words = [word(mask as u32), word((mask >> 32) as u32)];
         // SAFETY: both pointers are to live values with the layout that version 3 asks for (one
         // header, two words); the kernel only reads them. nix has no wrapper.

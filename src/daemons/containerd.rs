@@ -1,6 +1,8 @@
 //! containerd: runs the containers. Root, since it mounts, makes namespaces and cgroups.
 
-use skiff_supervisor::DaemonSpec;
+use std::time::Duration;
+
+use skiff_supervisor::{DaemonSpec, ProbeTiming};
 
 use super::context::{Context, File, Probes};
 use super::reading;
@@ -9,6 +11,8 @@ pub const NAME: &str = "containerd";
 /// Seconds to reach a registry before a pull gives up on that address: a missing image on a node
 /// without internet must say so within seconds, not after TCP's minutes.
 const REGISTRY_DIAL_TIMEOUT_S: u32 = 5;
+/// Importing our images takes a second on a fast disk; an SD card is given more.
+const IMAGES_TIMEOUT: Duration = Duration::from_secs(90);
 
 pub fn spec(context: &Context, probes: &Probes) -> DaemonSpec {
     let config = context.paths.daemon_etc(NAME).join("config.toml");
@@ -17,6 +21,8 @@ pub fn spec(context: &Context, probes: &Probes) -> DaemonSpec {
         .env("GOGC", "50")
         .survivor("containerd-shim-runc-v2")
         .readiness(probes.containerd.clone())
+        // The probe imports images the first time.
+        .probe_timing(ProbeTiming { timeout: IMAGES_TIMEOUT, ..ProbeTiming::default() })
         .build()
 }
 

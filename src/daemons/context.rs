@@ -96,13 +96,14 @@ impl Context {
 
     /// What every daemon's specification begins with: its profile, its log, its place.
     pub fn daemon(&self, name: &str, program: &str) -> DaemonSpecBuilder {
+        let path = self.paths.daemon_log(name);
         let log = LogPolicy {
-            path: self.paths.daemon_log(name),
+            path: path.clone(),
             bytes_max: self.log_bytes_max,
             files_max: self.log_files_max,
             gid: Some(self.accounts.skiff_gid),
         };
-        DaemonSpec::builder(name, self.program(program))
+        DaemonSpec::builder(name, self.program(program), path)
             .profile(Profile::named(name).expect("every daemon of ours has a profile"))
             .env("PATH", self.path_variable())
             .log_policy(log)

@@ -1,1 +1,3 @@
-//! host: to be written.
+//! What the machine offers.
+
+pub mod address;

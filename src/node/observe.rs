@@ -36,7 +36,9 @@ pub async fn daemons(supervisor: Handle, board: Arc<Board>) {
 /// Follows this machine's Node object whenever the API server answers.
 pub async fn node(supervisor: Handle, board: Arc<Board>, kubeconfig: PathBuf, name: String) {
     loop {
-        supervisor.wait_ready(&[kube_control::NAME.into()]).await;
+        if supervisor.wait_ready(&[kube_control::NAME.into()]).await.is_err() {
+            return;
+        }
         // A new client each time: the certificate behind the old one may have been renewed.
         if let Err(error) = follow(&board, &kubeconfig, &name).await {
             tracing::debug!(%error, "the watch of the node ended");

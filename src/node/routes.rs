@@ -23,7 +23,7 @@ pub async fn route(node: &Arc<Node>, method: &Method, path: &str, body: Bytes) -
         ("GET", ["watch"]) => Ok(json_lines(WatchStream::new(node.watch()))),
         ("GET", ["version"]) => Ok(json(&node.version())),
         ("GET", ["settings"]) => Ok(json(&node.settings())),
-        ("GET", ["services"]) => Ok(json(&node.services_with_usage())),
+        ("GET", ["services"]) => Ok(json(&node.services_with_usage().await)),
         ("GET", ["addons"]) => Ok(json(&node.status().addons)),
         ("GET", ["addons", name]) => addon(node, name),
         ("POST", ["services", name, action]) => service(node, name, action).await,
@@ -60,7 +60,9 @@ async fn service(node: &Node, name: &str, action: &str) -> Answer {
         let message = format!("there is no service {name}");
         return Err(Refusal::new(StatusCode::NOT_FOUND, message).hint("skiff services"));
     }
-    node.act_on_service(name, action).await;
+    node.act_on_service(name, action)
+        .await
+        .map_err(|reason| Refusal::new(StatusCode::CONFLICT, reason))?;
     Ok(json(&node.status().services.into_iter().find(|service| service.name == name)))
 }
 

@@ -48,7 +48,9 @@ impl Stop<'_> {
             }
         }
         say("stopping the daemons".into());
-        supervisor.shutdown().await;
+        if let Err(error) = supervisor.shutdown().await {
+            tracing::warn!(%error, "the daemons are ended by their control group");
+        }
         self.remove_leftovers().await;
     }
 

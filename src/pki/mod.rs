@@ -1,1 +1,13 @@
-//! pki: to be written.
+//! The node's identities: authorities, short-lived leaves, and credentials for people.
+
+mod authority;
+mod kubeconfig;
+mod leaf;
+mod secret;
+mod store;
+
+pub use authority::{Authority, AuthorityError};
+pub use kubeconfig::{embedded, naming_files};
+pub use leaf::{Issuer, LeafSpec, Plan, Usage, inspect, plan_renewal};
+pub use secret::{encryption_config, service_account_key};
+pub use store::{StoreError, write_private};

@@ -20,8 +20,14 @@ pub enum Probe {
     UnixConnect(PathBuf),
     Tcp(SocketAddr),
     /// `GET path` over HTTP/1 without TLS answers 2xx.
-    HttpGet { address: SocketAddr, path: String },
-    HttpGetUnix { socket: PathBuf, path: String },
+    HttpGet {
+        address: SocketAddr,
+        path: String,
+    },
+    HttpGetUnix {
+        socket: PathBuf,
+        path: String,
+    },
     /// Whatever the caller can ask: this crate has no TLS of its own.
     Custom(CustomProbe),
 }
@@ -42,7 +48,7 @@ pub struct ProbeTiming {
 impl Default for ProbeTiming {
     fn default() -> Self {
         Self {
-            start_interval: Duration::from_millis(100),
+            start_interval: Duration::from_millis(50),
             interval: Duration::from_secs(10),
             timeout: Duration::from_secs(2),
             failures_max: 3,

@@ -1,0 +1,266 @@
+//! Keeps the stored form small, in steps that are each over in milliseconds.
+//!
+//! Two jobs. *Merging* turns many small rows of the log into one, with or
+//! without a compaction, so that a start reads few rows. *Folding* follows a
+//! compaction: rows that only speak of the compacted past are replaced by
+//! chunks of what was living then, a chunk at a time:
+//!
+//! ```text
+//! 1  write each chunk anew whose range was changed in those rows
+//! 2  advance the base over the rows
+//! 3  remove the rows, a few at a time
+//! ```
+//!
+//! A crash between steps is harmless: a chunk may be newer than the base, and
+//! replaying the log over it ends where the log ends. Dead pages are reused.
+//!
+//! Pure: it says what to do next; the writer does it and says that it is done.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
+
+use bytes::Bytes;
+
+use crate::batch::Encoder;
+use crate::index::Index;
+use crate::key_range::{End, KeyRange};
+use crate::record::Revision;
+use crate::state::{Layout, RowInfo};
+use crate::store::{Chunk, Fold, Sequence};
+
+/// When its content would exceed this, a chunk is divided.
+const CHUNK_BYTES_MAX: usize = 128 << 10;
+/// Rows below this are worth merging.
+const SMALL_ROW_BYTES_MAX: usize = 16 << 10;
+/// Small rows that may pile up before the oldest are merged.
+const SMALL_ROWS_MAX: usize = 1024;
+/// Rows merged into one.
+const MERGE_ROWS_MAX: usize = 512;
+/// Bytes merged into one.
+const MERGE_BYTES_MAX: usize = 256 << 10;
+/// Folding waits until so much of the log is in the compacted past.
+const FOLD_BYTES_MIN: usize = 128 << 10;
+/// Or until so many rows are.
+const FOLD_ROWS_MIN: usize = 512;
+/// Rows removed in one step.
+const TRIM_ROWS_MAX: u32 = 256;
+
+/// What to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Read these rows and put them back as one.
+    Merge { from: Sequence, to: Sequence },
+    /// Write a range's chunks.
+    Write(Fold),
+    /// Advance the base to here; the writer adds the base's data.
+    Advance { sequence: Sequence, revision: Revision },
+    /// Remove rows that the base contains.
+    Trim { rows_max: u32 },
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Phase {
+    Idle,
+    /// Chunks are being written so that the base can advance to `target`.
+    Folding {
+        target: RowInfo,
+        left: BTreeSet<Bytes>,
+    },
+    Trimming,
+}
+
+/// Knows where the stored rows are and which are worth rearranging.
+#[derive(Debug)]
+pub struct Compactor {
+    rows: VecDeque<RowInfo>,
+    small_rows: usize,
+    /// Chunks by first key; the first one's range begins at the empty key.
+    chunks: BTreeMap<Bytes, usize>,
+    /// Chunks whose range changed before the compacted revision.
+    dirty: BTreeSet<Bytes>,
+    phase: Phase,
+}
+
+impl Compactor {
+    /// Takes over what was found at start.
+    pub fn new(layout: Layout) -> Compactor {
+        let small_rows = layout.rows.iter().filter(|row| is_small(row)).count();
+        let chunks =
+            layout.chunks.into_iter().map(|chunk| (chunk.first_key, chunk.bytes)).collect();
+        let mut compactor = Compactor {
+            rows: layout.rows.into(),
+            small_rows,
+            chunks,
+            dirty: BTreeSet::new(),
+            phase: Phase::Trimming,
+        };
+        compactor.mark_dirty(&layout.touched);
+        compactor
+    }
+
+    /// Notes a row that was appended.
+    pub fn appended(&mut self, row: RowInfo) {
+        self.small_rows += usize::from(is_small(&row));
+        self.rows.push_back(row);
+    }
+
+    /// Notes keys whose past was compacted.
+    pub fn mark_dirty(&mut self, keys: &[Bytes]) {
+        for key in keys {
+            let chunk = self.chunk_of(key);
+            if !self.dirty.contains(&chunk) {
+                self.dirty.insert(chunk);
+            }
+        }
+    }
+
+    fn chunk_of(&self, key: &[u8]) -> Bytes {
+        let upto = (Bound::Unbounded, Bound::Included(key));
+        self.chunks
+            .range::<[u8], _>(upto)
+            .next_back()
+            .map(|(key, _)| key.clone())
+            .unwrap_or_default()
+    }
+
+    /// What is to be done, if anything is worth doing.
+    pub fn next_step(&mut self, index: &Index) -> Option<Step> {
+        if self.phase == Phase::Idle {
+            self.begin_fold(index.compacted());
+        }
+        match &self.phase {
+            Phase::Trimming => Some(Step::Trim { rows_max: TRIM_ROWS_MAX }),
+            Phase::Folding { target, left } => Some(match left.first() {
+                Some(chunk) => Step::Write(self.write_chunk(chunk, index)),
+                None => Step::Advance { sequence: target.sequence, revision: target.last },
+            }),
+            Phase::Idle => self.choose_merge(),
+        }
+    }
+
+    /// Notes that a step was done; `more` when the same step is to follow.
+    pub fn done(&mut self, step: &Step, more: bool, merged: Option<RowInfo>) {
+        match step {
+            Step::Merge { from, to } => self.replace_rows(*from, *to, merged),
+            Step::Write(fold) => self.note_chunks(fold),
+            Step::Advance { sequence, .. } => {
+                while self.rows.front().is_some_and(|row| row.sequence <= *sequence) {
+                    let row = self.rows.pop_front().expect("the front was just seen");
+                    self.small_rows -= usize::from(is_small(&row));
+                }
+                self.phase = Phase::Trimming;
+            }
+            Step::Trim { .. } if !more => self.phase = Phase::Idle,
+            Step::Trim { .. } => {}
+        }
+    }
+
+    /// Starts folding when enough rows speak only of the compacted past. The
+    /// row with the compacted revision itself stays: a watch may start there.
+    fn begin_fold(&mut self, compacted: Revision) {
+        let past = self.rows.iter().take_while(|row| row.last < compacted);
+        let (mut rows, mut bytes, mut target) = (0, 0, None);
+        for row in past {
+            rows += 1;
+            bytes += row.bytes;
+            target = Some(*row);
+        }
+        let Some(target) = target else { return };
+        // Writing chunks costs more the more there are of them.
+        let chunk_bytes: usize = self.chunks.values().sum();
+        if bytes >= FOLD_BYTES_MIN.max(chunk_bytes / 8) || rows >= FOLD_ROWS_MIN {
+            self.phase = Phase::Folding { target, left: std::mem::take(&mut self.dirty) };
+        }
+    }
+
+    /// Lays out the range of `chunk` as it is at the compacted revision.
+    fn write_chunk(&self, chunk: &Bytes, index: &Index) -> Fold {
+        let after = (Bound::Excluded(chunk.as_ref()), Bound::Unbounded);
+        let end = match self.chunks.range::<[u8], _>(after).next() {
+            Some((next, _)) => End::Before(next.clone()),
+            None => End::Open,
+        };
+        let range = KeyRange { start: chunk.clone(), end };
+        let mut put = Vec::new();
+        let mut encoder = Encoder::default();
+        let mut first_key = chunk.clone();
+        for record in index.range(&range, index.compacted()) {
+            let full = encoder.len() + record.key.len() + record.value.len() > CHUNK_BYTES_MAX;
+            if full && !encoder.is_empty() {
+                let data = std::mem::take(&mut encoder).finish();
+                put.push(Chunk { first_key, data });
+                first_key = record.key.clone();
+            }
+            encoder.version(record);
+        }
+        if encoder.is_empty() {
+            // Without this chunk its range belongs to the one before.
+            return Fold::Chunks { put, remove: vec![chunk.clone()] };
+        }
+        put.push(Chunk { first_key, data: encoder.finish() });
+        Fold::Chunks { put, remove: Vec::new() }
+    }
+
+    fn note_chunks(&mut self, fold: &Fold) {
+        let Fold::Chunks { put, remove } = fold else { return };
+        let Phase::Folding { left, .. } = &mut self.phase else { return };
+        for key in remove {
+            self.chunks.remove(key);
+            left.remove(key);
+            // Later changes of this range now concern the chunk before.
+            if self.dirty.remove(key) {
+                let upto = (Bound::Unbounded, Bound::Included(key.as_ref()));
+                let before = self.chunks.range::<[u8], _>(upto).next_back();
+                self.dirty.insert(before.map(|(key, _)| key.clone()).unwrap_or_default());
+            }
+        }
+        if let Some(written) = put.first() {
+            left.remove(&written.first_key);
+            // A range that was divided while changes in it were noted: which
+            // part they concern is not known any more.
+            if self.dirty.contains(&written.first_key) {
+                self.dirty.extend(put.iter().map(|chunk| chunk.first_key.clone()));
+            }
+        }
+        for chunk in put {
+            self.chunks.insert(chunk.first_key.clone(), chunk.data.len());
+        }
+    }
+
+    fn choose_merge(&self) -> Option<Step> {
+        if self.small_rows <= SMALL_ROWS_MAX {
+            return None;
+        }
+        let mut run: Option<(Sequence, Sequence)> = None;
+        let (mut rows, mut bytes) = (0, 0);
+        for row in &self.rows {
+            let fits = rows < MERGE_ROWS_MAX && bytes + row.bytes <= MERGE_BYTES_MAX;
+            if is_small(row) && fits {
+                let from = run.map_or(row.sequence, |(from, _)| from);
+                run = Some((from, row.sequence));
+                rows += 1;
+                bytes += row.bytes;
+            } else if rows > 1 {
+                break;
+            } else {
+                (run, rows, bytes) = (None, 0, 0);
+            }
+        }
+        run.filter(|_| rows > 1).map(|(from, to)| Step::Merge { from, to })
+    }
+
+    fn replace_rows(&mut self, from: Sequence, to: Sequence, merged: Option<RowInfo>) {
+        let start = self.rows.partition_point(|row| row.sequence < from);
+        let end = self.rows.partition_point(|row| row.sequence <= to);
+        let removed = self.rows.drain(start..end).filter(is_small).count();
+        self.small_rows -= removed;
+        if let Some(row) = merged {
+            self.small_rows += usize::from(is_small(&row));
+            self.rows.insert(start, row);
+        }
+    }
+}
+
+fn is_small(row: &RowInfo) -> bool {
+    row.bytes < SMALL_ROW_BYTES_MAX
+}

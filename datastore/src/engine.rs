@@ -1,0 +1,224 @@
+//! The datastore without the network: what requests are made of.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use prost::Message;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tracing::info;
+
+use crate::check::{check_delete_range, check_put, check_range, check_txn};
+use crate::command::{Change, Command, Outcome};
+use crate::error::RequestError;
+use crate::identity::Identity;
+use crate::lease::LEASE_TTL_MIN_S;
+use crate::proto::{
+    DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
+    TxnRequest, TxnResponse,
+};
+use crate::range::answer_range;
+use crate::record::{LeaseId, Revision};
+use crate::shared::{Limits, Shared};
+use crate::state::load;
+use crate::store::{Store, StoreError};
+use crate::txn::{answer_read_only, is_read_only};
+use crate::writer::{QUEUE_MAX, Writer, WriterError};
+
+/// Expired leases that are revoked in one go.
+const EXPIRED_MAX: usize = 256;
+/// When a revoke of an expired lease is tried again.
+const EXPIRE_RETRY: Duration = Duration::from_secs(1);
+
+/// A handle on the running datastore; cheap to clone.
+#[derive(Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+    commands: mpsc::Sender<Command>,
+}
+
+/// The tasks behind an [`Engine`].
+pub struct Running {
+    pub engine: Engine,
+    /// Ends when every handle is gone, or when it may write no more.
+    pub writer: JoinHandle<Result<(), WriterError>>,
+    /// Revokes leases whose time is over; to be aborted first.
+    pub expiry: JoinHandle<()>,
+}
+
+impl Running {
+    /// Ends orderly: what is queued is still written. The caller has dropped
+    /// its own handles.
+    pub async fn stop(self) -> Result<(), WriterError> {
+        self.expiry.abort();
+        let _ = self.expiry.await;
+        drop(self.engine);
+        self.writer.await.expect("the writer does not panic and is not aborted")
+    }
+}
+
+impl Engine {
+    /// Loads the store and starts the writer and the expiry of leases.
+    pub async fn start<S: Store>(
+        mut store: S,
+        limits: Limits,
+        clock: fn() -> Instant,
+    ) -> Result<Running, StoreError> {
+        let opened = store.open().await?;
+        let (state, layout) = load(&mut store, &opened, clock()).await?;
+        info!(
+            revision = state.index.committed().0,
+            keys = state.index.keys(),
+            chunks = layout.chunks.len(),
+            rows = layout.rows.len(),
+            epoch = opened.epoch,
+            "datastore is loaded"
+        );
+        let identity = Identity {
+            cluster_id: opened.cluster_id,
+            member_id: opened.member_id,
+            epoch: opened.epoch,
+        };
+        let shared = Arc::new(Shared::new(state, identity, limits, clock));
+        let (sender, receiver) = mpsc::channel(QUEUE_MAX);
+        let writer = Writer::new(store, shared.clone(), receiver, layout);
+        let engine = Engine { shared, commands: sender };
+        Ok(Running {
+            engine: engine.clone(),
+            writer: tokio::spawn(writer.run()),
+            expiry: tokio::spawn(expire_leases(engine)),
+        })
+    }
+
+    /// What the writer and this handle share.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Who answers.
+    pub fn identity(&self) -> Identity {
+        self.shared.identity()
+    }
+
+    /// The newest revision that readers see.
+    pub fn revision(&self) -> Revision {
+        self.shared.read().index.committed()
+    }
+
+    /// Reads keys.
+    pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, RequestError> {
+        check_range(request)?;
+        let state = self.shared.read();
+        answer_range(&state.index, request, state.index.committed(), &self.identity())
+    }
+
+    /// Writes one key.
+    pub async fn put(&self, request: PutRequest) -> Result<PutResponse, RequestError> {
+        check_put(&request)?;
+        self.check_size(&request)?;
+        match self.change(Change::Put(request)).await? {
+            Outcome::Put(response) => Ok(response),
+            _ => unreachable!("a put is answered as a put"),
+        }
+    }
+
+    /// Deletes keys.
+    pub async fn delete_range(
+        &self,
+        request: DeleteRangeRequest,
+    ) -> Result<DeleteRangeResponse, RequestError> {
+        check_delete_range(&request)?;
+        match self.change(Change::DeleteRange(request)).await? {
+            Outcome::DeleteRange(response) => Ok(response),
+            _ => unreachable!("a deletion is answered as a deletion"),
+        }
+    }
+
+    /// Compares, then reads and writes, all at one revision.
+    pub async fn txn(&self, request: TxnRequest) -> Result<TxnResponse, RequestError> {
+        check_txn(&request)?;
+        if is_read_only(&request) {
+            let state = self.shared.read();
+            let newest = state.index.committed();
+            return answer_read_only(&state.index, &request, newest, &self.identity());
+        }
+        self.check_size(&request)?;
+        match self.change(Change::Txn(request)).await? {
+            Outcome::Txn(response) => Ok(response),
+            _ => unreachable!("a transaction is answered as a transaction"),
+        }
+    }
+
+    /// Lets revisions before `revision` be forgotten.
+    pub async fn compact(&self, revision: Revision) -> Result<Revision, RequestError> {
+        self.done(Change::Compact(revision)).await
+    }
+
+    /// Begins a lease; gives its real time to live and the revision.
+    pub async fn grant(&self, lease: LeaseId, ttl_s: i64) -> Result<(i64, Revision), RequestError> {
+        let ttl_s = ttl_s.max(LEASE_TTL_MIN_S);
+        let revision = self.done(Change::Grant { lease, ttl_s }).await?;
+        Ok((ttl_s, revision))
+    }
+
+    /// Ends a lease and deletes its keys.
+    pub async fn revoke(&self, lease: LeaseId) -> Result<Revision, RequestError> {
+        self.done(Change::Revoke { lease }).await
+    }
+
+    /// Gives a lease its full time again.
+    pub fn renew(&self, lease: LeaseId) -> Option<i64> {
+        let now = (self.shared.clock)();
+        self.shared.write().leases.renew(lease, now)
+    }
+
+    async fn done(&self, change: Change) -> Result<Revision, RequestError> {
+        match self.change(change).await? {
+            Outcome::Done(revision) => Ok(revision),
+            _ => unreachable!("leases and compactions are answered by a revision"),
+        }
+    }
+
+    async fn change(&self, change: Change) -> Result<Outcome, RequestError> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.try_send(Command { change, reply }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => RequestError::TooManyRequests,
+            mpsc::error::TrySendError::Closed(_) => RequestError::Stopped,
+        })?;
+        answer.await.unwrap_or(Err(RequestError::Stopped))
+    }
+
+    fn check_size(&self, request: &impl Message) -> Result<(), RequestError> {
+        if request.encoded_len() > self.shared.limits.request_bytes_max {
+            return Err(RequestError::TooLarge);
+        }
+        Ok(())
+    }
+}
+
+/// Revokes leases whose time is over. Sleeps until the next one ends; a new
+/// lease that ends earlier wakes it.
+async fn expire_leases(engine: Engine) {
+    loop {
+        let now = (engine.shared.clock)();
+        let expired = engine.shared.write().leases.expired(now, EXPIRED_MAX, EXPIRE_RETRY);
+        if !expired.is_empty() {
+            let revokes = expired.into_iter().map(|lease| engine.done(Change::Expire { lease }));
+            // A failed revoke comes up again.
+            futures::future::join_all(revokes).await;
+            continue;
+        }
+        let next = engine.shared.read().leases.next_end();
+        let changed = engine.shared.leases_changed.notified();
+        match next {
+            Some(end) => {
+                let wait = end.saturating_duration_since(now);
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    () = changed => {}
+                }
+            }
+            None => changed.await,
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Refusals, in the words and with the codes that etcd's clients know.
+
+use tonic::{Code, Status};
+
+use crate::index::RevisionError;
+
+/// Why a request was refused. Clients map code and text back to an error of
+/// their own, so neither may differ from etcd's by a letter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    #[error("etcdserver: key is not provided")]
+    EmptyKey,
+    #[error("etcdserver: key not found")]
+    KeyNotFound,
+    #[error("etcdserver: value is provided")]
+    ValueProvided,
+    #[error("etcdserver: lease is provided")]
+    LeaseProvided,
+    #[error("etcdserver: too many operations in txn request")]
+    TooManyOps,
+    #[error("etcdserver: duplicate key given in txn request")]
+    DuplicateKey,
+    #[error("etcdserver: invalid sort option")]
+    InvalidSortOption,
+    #[error("etcdserver: mvcc: required revision has been compacted")]
+    Compacted,
+    #[error("etcdserver: mvcc: required revision is a future revision")]
+    FutureRevision,
+    #[error("etcdserver: mvcc: database space exceeded")]
+    NoSpace,
+    #[error("etcdserver: requested lease not found")]
+    LeaseNotFound,
+    #[error("etcdserver: lease already exists")]
+    LeaseExists,
+    #[error("etcdserver: too large lease TTL")]
+    LeaseTtlTooLarge,
+    #[error("etcdserver: request is too large")]
+    TooLarge,
+    #[error("etcdserver: too many requests")]
+    TooManyRequests,
+    #[error("etcdserver: leader changed")]
+    LeaderChanged,
+    #[error("etcdserver: request timed out")]
+    TimedOut,
+    #[error("etcdserver: server stopped")]
+    Stopped,
+    #[error("etcdserver: not supported")]
+    NotSupported,
+}
+
+impl RequestError {
+    /// The gRPC code that goes with the text.
+    pub fn code(self) -> Code {
+        match self {
+            RequestError::EmptyKey
+            | RequestError::KeyNotFound
+            | RequestError::ValueProvided
+            | RequestError::LeaseProvided
+            | RequestError::TooManyOps
+            | RequestError::DuplicateKey
+            | RequestError::InvalidSortOption
+            | RequestError::TooLarge => Code::InvalidArgument,
+            RequestError::Compacted
+            | RequestError::FutureRevision
+            | RequestError::LeaseTtlTooLarge => Code::OutOfRange,
+            RequestError::NoSpace | RequestError::TooManyRequests => Code::ResourceExhausted,
+            RequestError::LeaseNotFound => Code::NotFound,
+            RequestError::LeaseExists => Code::FailedPrecondition,
+            RequestError::LeaderChanged | RequestError::TimedOut | RequestError::Stopped => {
+                Code::Unavailable
+            }
+            RequestError::NotSupported => Code::Unimplemented,
+        }
+    }
+}
+
+impl From<RequestError> for Status {
+    fn from(error: RequestError) -> Status {
+        Status::new(error.code(), error.to_string())
+    }
+}
+
+impl From<RevisionError> for RequestError {
+    fn from(error: RevisionError) -> RequestError {
+        match error {
+            RevisionError::Compacted { .. } => RequestError::Compacted,
+            RevisionError::Future { .. } => RequestError::FutureRevision,
+        }
+    }
+}

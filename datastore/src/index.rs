@@ -1,0 +1,406 @@
+//! Every version of every key in memory, ordered by key and by revision.
+//!
+//! Reads and watches are answered from here; the database below is for
+//! durability. A version is one shared [`Record`], so that an answer, the
+//! history and the tree hold the same bytes once.
+//!
+//! # Staged and committed
+//!
+//! The writer stages versions above the committed revision, where no reader
+//! looks, and then either commits them or takes them back:
+//!
+//! ```text
+//!            compacted        committed      head
+//!                |                |            |
+//!   revisions ---+----------------+------------+-->
+//!        gone    | readable, kept |  staged: seen only
+//!                | for watches    |  by the writer
+//! ```
+//!
+//! Memory is bounded by the quota of the datastore: [`Index::size`] counts
+//! what is held, history included.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::key_range::KeyRange;
+use crate::record::{LeaseId, Record, Revision};
+
+/// All versions of one key. Most keys have one, which costs no allocation.
+#[derive(Debug)]
+struct Versions {
+    latest: Arc<Record>,
+    /// Older than `latest`, oldest first.
+    older: Vec<Arc<Record>>,
+}
+
+impl Versions {
+    fn at(&self, revision: Revision) -> Option<&Arc<Record>> {
+        if self.latest.modified <= revision {
+            return Some(&self.latest);
+        }
+        let after = self.older.partition_point(|record| record.modified <= revision);
+        after.checked_sub(1).map(|position| &self.older[position])
+    }
+}
+
+/// What was written in one revision, in the order of its transaction.
+pub type Changes = Box<[Arc<Record>]>;
+
+/// The versions in memory. See the module's words for what is where.
+#[derive(Debug)]
+pub struct Index {
+    keys: BTreeMap<Bytes, Versions>,
+    /// The changes of each revision from `history_first` on, without a gap.
+    history: VecDeque<Changes>,
+    history_first: Revision,
+    committed: Revision,
+    compacted: Revision,
+    staged: Vec<Vec<Arc<Record>>>,
+    size: u64,
+}
+
+/// A revision that can't be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RevisionError {
+    #[error("revision {wanted} has been compacted, the oldest is {compacted}")]
+    Compacted { wanted: Revision, compacted: Revision },
+    #[error("revision {wanted} is in the future, the newest is {newest}")]
+    Future { wanted: Revision, newest: Revision },
+}
+
+impl Default for Index {
+    fn default() -> Self {
+        Index::new(Revision::EMPTY_STORE)
+    }
+}
+
+impl Index {
+    /// An index without keys whose next write gets the revision after `base`.
+    pub fn new(base: Revision) -> Index {
+        Index {
+            keys: BTreeMap::new(),
+            history: VecDeque::new(),
+            history_first: base.next(),
+            committed: base,
+            compacted: Revision(0),
+            staged: Vec::new(),
+            size: 0,
+        }
+    }
+
+    /// The newest revision that readers see.
+    pub fn committed(&self) -> Revision {
+        self.committed
+    }
+
+    /// The oldest revision that can be read; 0 when nothing was compacted.
+    pub fn compacted(&self) -> Revision {
+        self.compacted
+    }
+
+    /// The newest revision including what is staged.
+    pub fn head(&self) -> Revision {
+        Revision(self.committed.0 + self.staged.len() as i64)
+    }
+
+    /// Bytes held, history included.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// How many keys have a version, deleted ones not yet compacted included.
+    pub fn keys(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Whether `revision` can be read by someone who sees up to `newest`.
+    pub fn check_readable(
+        &self,
+        revision: Revision,
+        newest: Revision,
+    ) -> Result<(), RevisionError> {
+        if revision > newest {
+            return Err(RevisionError::Future { wanted: revision, newest });
+        }
+        if revision < self.compacted {
+            return Err(RevisionError::Compacted { wanted: revision, compacted: self.compacted });
+        }
+        Ok(())
+    }
+
+    /// The living version of `key` at `revision`.
+    pub fn get(&self, key: &[u8], revision: Revision) -> Option<&Arc<Record>> {
+        self.keys.get(key)?.at(revision).filter(|record| !record.is_tombstone())
+    }
+
+    /// The living versions in `range` at `revision`, by key.
+    pub fn range<'a>(
+        &'a self,
+        range: &KeyRange,
+        revision: Revision,
+    ) -> impl Iterator<Item = &'a Arc<Record>> + use<'a> {
+        self.keys
+            .range::<[u8], _>(range.bounds())
+            .filter_map(move |(_, versions)| versions.at(revision))
+            .filter(|record| !record.is_tombstone())
+    }
+
+    /// Opens the next revision for staging.
+    pub fn stage_revision(&mut self) -> Revision {
+        self.staged.push(Vec::new());
+        self.head()
+    }
+
+    /// Stages a new version of `key` in the revision opened last. Key and
+    /// value are copied: a slice of a request would keep all of it in memory.
+    pub fn stage_put(&mut self, key: &[u8], value: &[u8], lease: LeaseId) -> Arc<Record> {
+        let modified = self.head();
+        let former = self.get(key, modified);
+        let (created, version) =
+            former.map_or((modified, 1), |former| (former.created, former.version + 1));
+        let (key, value) = (self.own_key(key), Bytes::copy_from_slice(value));
+        let record = Arc::new(Record { key, value, created, modified, version, lease });
+        self.stage(record.clone());
+        record
+    }
+
+    /// Stages the end of `key` in the revision opened last.
+    pub fn stage_delete(&mut self, key: &[u8]) -> Arc<Record> {
+        let record = Arc::new(Record::tombstone(self.own_key(key), self.head()));
+        self.stage(record.clone());
+        record
+    }
+
+    /// `key` as the tree holds it, or a copy of it.
+    fn own_key(&self, key: &[u8]) -> Bytes {
+        match self.keys.get_key_value(key) {
+            Some((held, _)) => held.clone(),
+            None => Bytes::copy_from_slice(key),
+        }
+    }
+
+    fn stage(&mut self, record: Arc<Record>) {
+        self.insert(record.clone());
+        self.staged.last_mut().expect("a revision was opened before staging").push(record);
+    }
+
+    fn insert(&mut self, record: Arc<Record>) {
+        self.size += record.size();
+        match self.keys.get_mut(&record.key) {
+            None => {
+                self.keys
+                    .insert(record.key.clone(), Versions { latest: record, older: Vec::new() });
+            }
+            Some(versions) => {
+                debug_assert!(versions.latest.modified < record.modified);
+                let former = std::mem::replace(&mut versions.latest, record);
+                if versions.older.is_empty() {
+                    versions.older.reserve_exact(1);
+                }
+                versions.older.push(former);
+            }
+        }
+    }
+
+    /// Takes back the revision opened last, whatever was staged in it.
+    pub fn unstage_revision(&mut self) {
+        for record in self.staged.pop().unwrap_or_default().into_iter().rev() {
+            self.remove_latest(&record.key);
+        }
+    }
+
+    /// What is staged, by revision.
+    pub fn staged(&self) -> &[Vec<Arc<Record>>] {
+        &self.staged
+    }
+
+    /// Takes back everything that is staged.
+    pub fn roll_back(&mut self) {
+        while !self.staged.is_empty() {
+            self.unstage_revision();
+        }
+    }
+
+    fn remove_latest(&mut self, key: &Bytes) {
+        let Some(versions) = self.keys.get_mut(key) else { return };
+        self.size -= versions.latest.size();
+        match versions.older.pop() {
+            Some(former) => versions.latest = former,
+            None => drop(self.keys.remove(key)),
+        }
+    }
+
+    /// Lets readers see everything that is staged; gives the changes.
+    pub fn commit(&mut self) -> Vec<Arc<Record>> {
+        let mut all = Vec::new();
+        for changes in std::mem::take(&mut self.staged) {
+            all.extend(changes.iter().cloned());
+            self.history.push_back(changes.into_boxed_slice());
+            self.committed = self.committed.next();
+        }
+        all
+    }
+
+    /// Puts a version from a folded chunk back, at start.
+    pub fn restore(&mut self, record: Record) {
+        self.insert(Arc::new(record));
+    }
+
+    /// Puts the changes of one revision back, at start. A key that a folded
+    /// chunk already holds in a later version keeps that one.
+    pub fn replay(&mut self, records: Vec<Record>) {
+        let mut changes = Vec::with_capacity(records.len());
+        for mut record in records {
+            if let Some((held, _)) = self.keys.get_key_value(&record.key) {
+                record.key = held.clone();
+            }
+            changes.push(Arc::new(record));
+        }
+        for record in &changes {
+            let newest = self.keys.get(&record.key).map(|versions| versions.latest.modified);
+            if newest.is_none_or(|newest| newest < record.modified) {
+                self.insert(record.clone());
+            }
+        }
+        self.history.push_back(changes.into_boxed_slice());
+        self.committed = self.committed.next();
+    }
+
+    /// The changes of `revision`, when they are still held.
+    pub fn changes(&self, revision: Revision) -> Option<&Changes> {
+        let position = usize::try_from(revision.0 - self.history_first.0).ok()?;
+        self.history.get(position)
+    }
+
+    /// Makes `revision` the oldest readable one. [`Index::sweep`] then frees.
+    pub fn compact(&mut self, revision: Revision) {
+        self.compacted = self.compacted.max(revision);
+    }
+
+    /// Frees what nobody can read any more, at most `revisions_max` revisions
+    /// a call so that readers are never kept waiting. Gives the keys it
+    /// touched and whether more is to be done.
+    pub fn sweep(&mut self, revisions_max: usize) -> (Vec<Bytes>, bool) {
+        let mut touched = Vec::new();
+        for _ in 0..revisions_max {
+            if self.history_first >= self.compacted {
+                return (touched, false);
+            }
+            let Some(changes) = self.history.pop_front() else { return (touched, false) };
+            self.history_first = self.history_first.next();
+            for record in &changes {
+                self.forget_superseded(&record.key);
+                touched.push(record.key.clone());
+            }
+        }
+        (touched, self.history_first < self.compacted)
+    }
+
+    /// Drops the versions of `key` that a later one replaced before the
+    /// compacted revision.
+    fn forget_superseded(&mut self, key: &Bytes) {
+        let compacted = self.compacted;
+        let Some(versions) = self.keys.get_mut(key) else { return };
+        if versions.latest.modified <= compacted {
+            let freed: u64 = versions.older.iter().map(|record| record.size()).sum();
+            versions.older = Vec::new();
+            self.size -= freed;
+            if versions.latest.is_tombstone() {
+                self.size -= versions.latest.size();
+                self.keys.remove(key);
+            }
+            return;
+        }
+        let readable = versions.older.partition_point(|record| record.modified <= compacted);
+        // The last version at or below the compacted revision stays readable,
+        // unless it says that the key is gone.
+        let keep_from = match readable.checked_sub(1) {
+            Some(last) if versions.older[last].is_tombstone() => readable,
+            Some(last) => last,
+            None => 0,
+        };
+        let freed: u64 = versions.older.drain(..keep_from).map(|record| record.size()).sum();
+        self.size -= freed;
+        if versions.older.is_empty() {
+            versions.older = Vec::new();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(index: &mut Index, key: &'static str, value: &'static str) -> Revision {
+        let revision = index.stage_revision();
+        index.stage_put(key.as_bytes(), value.as_bytes(), LeaseId::NONE);
+        index.commit();
+        revision
+    }
+
+    fn delete(index: &mut Index, key: &'static str) -> Revision {
+        let revision = index.stage_revision();
+        index.stage_delete(key.as_bytes());
+        index.commit();
+        revision
+    }
+
+    fn value_at(index: &Index, key: &str, revision: i64) -> Option<String> {
+        index
+            .get(key.as_bytes(), Revision(revision))
+            .map(|record| String::from_utf8_lossy(&record.value).into_owned())
+    }
+
+    #[test]
+    fn old_revisions_stay_readable_until_compacted() {
+        let mut index = Index::default();
+        put(&mut index, "a", "1");
+        put(&mut index, "a", "2");
+        delete(&mut index, "a");
+        put(&mut index, "a", "3");
+        let seen: Vec<_> = (1..=5).map(|revision| value_at(&index, "a", revision)).collect();
+        let expected = [None, Some("1"), Some("2"), None, Some("3")];
+        assert_eq!(seen, expected.map(|value| value.map(str::to_owned)));
+
+        index.compact(Revision(3));
+        index.sweep(100);
+        assert_eq!(value_at(&index, "a", 3).as_deref(), Some("2"));
+        assert_eq!(value_at(&index, "a", 2), None);
+        assert!(index.changes(Revision(2)).is_none());
+        assert!(index.changes(Revision(3)).is_some());
+    }
+
+    #[test]
+    fn rolled_back_changes_leave_no_trace() {
+        let mut index = Index::default();
+        put(&mut index, "a", "1");
+        let size = index.size();
+        index.stage_revision();
+        index.stage_put(b"a", b"2", LeaseId::NONE);
+        index.stage_put(b"b", b"2", LeaseId::NONE);
+        index.stage_revision();
+        index.stage_delete(b"a");
+        index.roll_back();
+        assert_eq!(index.size(), size);
+        assert_eq!(index.head(), Revision(2));
+        assert_eq!(index.keys(), 1);
+        assert_eq!(value_at(&index, "a", 9).as_deref(), Some("1"));
+    }
+
+    #[test]
+    fn swept_tombstones_give_their_memory_back() {
+        let mut index = Index::default();
+        for _ in 0..10 {
+            put(&mut index, "a", "1");
+            delete(&mut index, "a");
+        }
+        let last = put(&mut index, "b", "1");
+        index.compact(last);
+        while index.sweep(3).1 {}
+        assert_eq!(index.keys(), 1);
+        assert_eq!(index.size(), 2 + crate::record::RECORD_OVERHEAD_BYTES);
+    }
+}

@@ -1,0 +1,89 @@
+//! What the datastore can be told at start.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::listen::Listen;
+
+/// Serve etcd's v3 API from an embedded dqlite database
+///
+/// Everything acknowledged is on disk. Options that etcd has keep etcd's names.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Options {
+    /// Keep the database in this directory
+    ///
+    /// It is made when it is missing, for its owner alone.
+    #[arg(long, value_name = "DIR")]
+    pub dir: PathBuf,
+
+    /// Listen here: unix:PATH, or HOST:PORT on a loopback address
+    ///
+    /// There is no encryption and no login: whoever can connect may do
+    /// everything. Can be repeated.
+    #[arg(long, value_name = "ADDRESS", required = true)]
+    pub listen: Vec<Listen>,
+
+    /// Let this group connect to the unix socket, besides its owner
+    #[arg(long, value_name = "GROUP")]
+    pub socket_group: Option<String>,
+
+    /// Permissions of the unix socket, in octal
+    #[arg(long, value_name = "MODE", default_value = "660", value_parser = parse_mode)]
+    pub socket_mode: u32,
+
+    /// Tell silent watchers this often how far they have come
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_duration)]
+    pub watch_progress_notify_interval: Duration,
+
+    /// Refuse requests larger than this
+    #[arg(long, value_name = "BYTES", default_value_t = 1_572_864)]
+    pub max_request_bytes: usize,
+
+    /// Refuse writes when keys and history take more memory than this
+    #[arg(long, value_name = "BYTES", default_value_t = 2 << 30)]
+    pub quota_backend_bytes: u64,
+}
+
+fn parse_mode(text: &str) -> Result<u32, String> {
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if mode <= 0o777 => Ok(mode),
+        _ => Err(format!("{text:?} is no octal mode such as 660")),
+    }
+}
+
+/// Reads durations as Go writes them: `5s`, `100ms`, `10m`, `1h`.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let number: u64 =
+        digits.parse().map_err(|_| format!("{text:?} is no duration such as 5s or 100ms"))?;
+    let duration = match &text[digits.len()..] {
+        "ms" => Duration::from_millis(number),
+        "s" => Duration::from_secs(number),
+        "m" => Duration::from_secs(number.saturating_mul(60)),
+        "h" => Duration::from_secs(number.saturating_mul(3600)),
+        unit => return Err(format!("{text:?} has the unit {unit:?}, known are ms, s, m and h")),
+    };
+    if duration.is_zero() { Err(format!("{text:?} is no time at all")) } else { Ok(duration) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_as_etcd_reads_them() {
+        assert_eq!(parse_duration("5s"), Ok(Duration::from_secs(5)));
+        assert_eq!(parse_duration("100ms"), Ok(Duration::from_millis(100)));
+        assert_eq!(parse_duration("10m"), Ok(Duration::from_secs(600)));
+        for bad in ["", "5", "s", "-1s", "5y", "0s", "5 s"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn modes_are_octal() {
+        assert_eq!(parse_mode("660"), Ok(0o660));
+        assert!(parse_mode("999").is_err());
+        assert!(parse_mode("7777").is_err());
+    }
+}

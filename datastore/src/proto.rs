@@ -1,0 +1,13 @@
+//! The protocol's types, generated from `proto/`.
+#![allow(missing_docs, clippy::all, clippy::pedantic)]
+
+pub mod mvccpb {
+    tonic::include_proto!("mvccpb");
+}
+
+pub mod etcdserverpb {
+    tonic::include_proto!("etcdserverpb");
+}
+
+pub use etcdserverpb::*;
+pub use mvccpb::{Event, KeyValue, event::EventType};

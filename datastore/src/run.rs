@@ -1,0 +1,207 @@
+//! The daemon: opens the store, serves, and ends orderly.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch as signals;
+use tokio::task::JoinHandle;
+use tonic::transport::Server as Transport;
+use tonic::transport::server::Router;
+use tracing::{info, warn};
+
+use crate::engine::Engine;
+use crate::listen::{Bound, Listen, ListenError};
+use crate::options::Options;
+use crate::proto::cluster_server::ClusterServer;
+use crate::proto::kv_server::KvServer;
+use crate::proto::lease_server::LeaseServer;
+use crate::proto::maintenance_server::MaintenanceServer;
+use crate::proto::watch_server::WatchServer;
+use crate::server::Server;
+use crate::shared::Limits;
+use crate::store::StoreError;
+use crate::store::sql::{OpenError, SqlStore};
+use crate::writer::WriterError;
+
+/// What a message may have beyond the largest request: its framing.
+const MESSAGE_OVERHEAD_BYTES: usize = 512 << 10;
+/// How long open requests may take to end after a signal.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long the writer may take to finish after them.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why the datastore ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error("can't open the datastore")]
+    Open(#[from] OpenError),
+    #[error(
+        "the datastore in {dir} is damaged; keep a copy of it and restore a backup, \
+         or move it away to begin with an empty one"
+    )]
+    Damaged {
+        dir: PathBuf,
+        #[source]
+        source: StoreError,
+    },
+    #[error("can't read the datastore in {dir}")]
+    Load {
+        dir: PathBuf,
+        #[source]
+        source: StoreError,
+    },
+    #[error("the datastore stopped writing")]
+    Writer(#[from] WriterError),
+    #[error("the server failed")]
+    Serve(#[from] tonic::transport::Error),
+    #[error("can't wait for signals")]
+    Signal(#[source] std::io::Error),
+}
+
+/// Serves until SIGTERM or SIGINT, then ends orderly.
+pub async fn run(options: Options) -> Result<(), RunError> {
+    let began = Instant::now();
+    let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signal)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signal)?;
+    let stop = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    tokio::pin!(stop);
+    let running = tokio::select! {
+        running = open(&options) => running?,
+        () = &mut stop => return Ok(()),
+    };
+    let mut bound = Vec::new();
+    for listen in &options.listen {
+        let mode = options.socket_mode;
+        bound.push(listen.bind(options.socket_group.as_deref(), mode).await?);
+    }
+    let (stopping, stopped) = signals::channel(false);
+    let server = Server {
+        engine: running.engine.clone(),
+        progress_interval: options.watch_progress_notify_interval,
+        stopping: stopped,
+    };
+    info!(after_ms = began.elapsed().as_millis() as u64, "datastore serves");
+    let mut serving = Box::pin(serve_all(bound, server, &options));
+    let mut writer = running.writer;
+    let ended = tokio::select! {
+        result = &mut serving => Ended::Serving(result),
+        result = &mut writer => Ended::Writer(result.expect("the writer does not panic")),
+        () = &mut stop => {
+            stopping.send_replace(true);
+            // A client that does not let go is cut off.
+            let _ = tokio::time::timeout(DRAIN_TIMEOUT, &mut serving).await;
+            Ended::Stop
+        }
+    };
+    remove_sockets(&options.listen);
+    drop(serving);
+    running.expiry.abort();
+    drop(running.engine);
+    match ended {
+        Ended::Writer(result) => Ok(result?),
+        Ended::Serving(result) => {
+            finish(writer).await?;
+            Ok(result?)
+        }
+        Ended::Stop => finish(writer).await,
+    }
+}
+
+/// What made the daemon end.
+enum Ended {
+    Stop,
+    Serving(Result<(), tonic::transport::Error>),
+    Writer(Result<(), WriterError>),
+}
+
+/// Lets the writer finish what is queued and close the store. It ends when
+/// every request has let go of it; one that does not is left behind, for what
+/// was acknowledged is safe.
+async fn finish(mut writer: JoinHandle<Result<(), WriterError>>) -> Result<(), RunError> {
+    match tokio::time::timeout(FINISH_TIMEOUT, &mut writer).await {
+        Ok(result) => Ok(result.expect("the writer does not panic")?),
+        Err(_) => {
+            warn!(after_ms = FINISH_TIMEOUT.as_millis() as u64, "a request did not end");
+            writer.abort();
+            Ok(())
+        }
+    }
+}
+
+async fn open(options: &Options) -> Result<crate::engine::Running, RunError> {
+    let dir = options.dir.clone();
+    let store = SqlStore::open_dir(&dir).await?;
+    let limits = Limits {
+        request_bytes_max: options.max_request_bytes,
+        quota_bytes: options.quota_backend_bytes,
+    };
+    Engine::start(store, limits, Instant::now).await.map_err(|source| match source {
+        StoreError::Damaged(_) => RunError::Damaged { dir, source },
+        source => RunError::Load { dir, source },
+    })
+}
+
+async fn serve_all(
+    bound: Vec<Bound>,
+    server: Server,
+    options: &Options,
+) -> Result<(), tonic::transport::Error> {
+    let each = bound.into_iter().map(|one| serve(one, server.clone(), options));
+    futures::future::try_join_all(each).await.map(drop)
+}
+
+async fn serve(
+    bound: Bound,
+    server: Server,
+    options: &Options,
+) -> Result<(), tonic::transport::Error> {
+    let mut stopping = server.stopping.clone();
+    let stop = async move {
+        // An error means that the sender is gone, which is a stop as well.
+        let _ = stopping.wait_for(|stopping| *stopping).await;
+    };
+    let router = router(server, options.max_request_bytes);
+    match bound {
+        Bound::Unix(listener) => {
+            let incoming = tokio_stream::wrappers::UnixListenerStream::new(listener);
+            router.serve_with_incoming_shutdown(incoming, stop).await
+        }
+        Bound::Tcp(listener) => {
+            let incoming =
+                tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
+            router.serve_with_incoming_shutdown(incoming, stop).await
+        }
+    }
+}
+
+/// Every service of `server`, to be served on a listener.
+pub fn router(server: Server, request_bytes_max: usize) -> Router {
+    let message_bytes_max = request_bytes_max.saturating_add(MESSAGE_OVERHEAD_BYTES);
+    Transport::builder()
+        .add_service(KvServer::new(server.clone()).max_decoding_message_size(message_bytes_max))
+        .add_service(WatchServer::new(server.clone()))
+        .add_service(LeaseServer::new(server.clone()))
+        .add_service(ClusterServer::new(server.clone()))
+        .add_service(MaintenanceServer::new(server))
+}
+
+fn remove_sockets(listen: &[Listen]) {
+    for one in listen {
+        if let Listen::Unix(path) = one {
+            remove_socket(path);
+        }
+    }
+}
+
+fn remove_socket(path: &Path) {
+    // It may be gone already; a stale one is replaced at the next start.
+    let _ = std::fs::remove_file(path);
+}

@@ -1,0 +1,123 @@
+//! What the writer and the servers of requests share.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Instant;
+
+use tokio::sync::Notify;
+
+use crate::identity::Identity;
+use crate::state::State;
+use crate::store::Size;
+use crate::watch_hub::WatchHub;
+
+/// Bounds that the operator may set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// A request larger than this is refused.
+    pub request_bytes_max: usize,
+    /// When the index holds more than this, writes are refused until an
+    /// operator compacts and clears the alarm.
+    pub quota_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { request_bytes_max: 1_572_864, quota_bytes: 2 << 30 }
+    }
+}
+
+/// Memory behind locks that are never held across an await. Lock order:
+/// state, then hub.
+pub struct Shared {
+    pub limits: Limits,
+    /// Tells the time; a test passes its own.
+    pub clock: fn() -> Instant,
+    identity: Mutex<Identity>,
+    state: RwLock<State>,
+    hub: Mutex<WatchHub>,
+    /// Rung when a lease may end earlier than the one waited for.
+    pub leases_changed: Notify,
+    no_space: AtomicBool,
+    size_total: AtomicU64,
+    size_used: AtomicU64,
+    sequence: AtomicI64,
+}
+
+impl Shared {
+    /// Shares `state`, which was just loaded.
+    pub fn new(state: State, identity: Identity, limits: Limits, clock: fn() -> Instant) -> Shared {
+        let hub = WatchHub::new(state.index.committed());
+        Shared {
+            limits,
+            clock,
+            identity: Mutex::new(identity),
+            state: RwLock::new(state),
+            hub: Mutex::new(hub),
+            leases_changed: Notify::new(),
+            no_space: AtomicBool::new(false),
+            size_total: AtomicU64::new(0),
+            size_used: AtomicU64::new(0),
+            sequence: AtomicI64::new(0),
+        }
+    }
+
+    /// To look at the state.
+    pub fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// To change the state; the writer's alone, but for the times of leases.
+    pub fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The table of watchers.
+    pub fn hub(&self) -> MutexGuard<'_, WatchHub> {
+        self.hub.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who answers.
+    pub fn identity(&self) -> Identity {
+        *self.identity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes a new claim of the store.
+    pub fn set_epoch(&self, epoch: u64) {
+        self.identity.lock().unwrap_or_else(PoisonError::into_inner).epoch = epoch;
+    }
+
+    /// Whether writes are refused for want of space.
+    pub fn no_space(&self) -> bool {
+        self.no_space.load(Ordering::Relaxed)
+    }
+
+    /// Raises or clears the alarm; whether that changed anything.
+    pub fn set_no_space(&self, on: bool) -> bool {
+        self.no_space.swap(on, Ordering::Relaxed) != on
+    }
+
+    /// Space that the store takes, as last seen.
+    pub fn size(&self) -> Size {
+        Size {
+            total_bytes: self.size_total.load(Ordering::Relaxed),
+            used_bytes: self.size_used.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Notes how much space the store takes.
+    pub fn set_size(&self, size: Size) {
+        self.size_total.store(size.total_bytes, Ordering::Relaxed);
+        self.size_used.store(size.used_bytes, Ordering::Relaxed);
+    }
+
+    /// The place of the newest row of the log.
+    pub fn sequence(&self) -> i64 {
+        self.sequence.load(Ordering::Relaxed)
+    }
+
+    /// Notes the place of the newest row of the log.
+    pub fn set_sequence(&self, sequence: i64) {
+        self.sequence.store(sequence, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,174 @@
+//! What the datastore knows in memory, and how it is read back at start.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::batch::{Encoder, Entry, decode};
+use crate::index::Index;
+use crate::lease::LeaseTable;
+use crate::record::Revision;
+use crate::store::{Base, Chunk, LogRow, Opened, Store, StoreError};
+
+/// Keys, history and leases; the same on every member at the same revision.
+#[derive(Debug, Default)]
+pub struct State {
+    pub index: Index,
+    pub leases: LeaseTable,
+}
+
+/// Where the stored rows are, for the compactor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    pub base: Base,
+    /// The rows of the log behind the base, without their data.
+    pub rows: Vec<RowInfo>,
+    pub chunks: Vec<ChunkInfo>,
+    /// Keys that the rows changed before the compacted revision.
+    pub touched: Vec<Bytes>,
+}
+
+/// A row of the log without its data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowInfo {
+    pub sequence: crate::store::Sequence,
+    pub first: Revision,
+    pub last: Revision,
+    pub bytes: usize,
+}
+
+impl From<&LogRow> for RowInfo {
+    fn from(row: &LogRow) -> RowInfo {
+        RowInfo { sequence: row.sequence, first: row.first, last: row.last, bytes: row.data.len() }
+    }
+}
+
+/// A chunk without its data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChunkInfo {
+    pub first_key: Bytes,
+    pub bytes: usize,
+}
+
+/// Reads a store that was just opened into memory.
+pub async fn load<S: Store>(
+    store: &mut S,
+    opened: &Opened,
+    now: Instant,
+) -> Result<(State, Layout), StoreError> {
+    let base = opened.base.clone();
+    let mut state = State { index: Index::new(base.revision), leases: LeaseTable::default() };
+    if !base.data.is_empty() {
+        let entries = decode(&base.data, Revision(0))
+            .map_err(|error| StoreError::Damaged(format!("the base {error}")))?;
+        state.apply_all(entries, now);
+    }
+    let chunks = load_chunks(store, &mut state).await?;
+    let rows = load_log(store, &mut state, &base, now).await?;
+    let (touched, _) = state.index.sweep(usize::MAX);
+    Ok((state, Layout { base, rows, chunks, touched }))
+}
+
+async fn load_chunks<S: Store>(
+    store: &mut S,
+    state: &mut State,
+) -> Result<Vec<ChunkInfo>, StoreError> {
+    let mut chunks: Vec<ChunkInfo> = Vec::new();
+    loop {
+        let after = chunks.last().map(|chunk| chunk.first_key.clone());
+        let page = store.read_chunks(after.as_ref()).await?;
+        if page.is_empty() {
+            return Ok(chunks);
+        }
+        for chunk in page {
+            state.restore(&chunk)?;
+            chunks.push(ChunkInfo { first_key: chunk.first_key, bytes: chunk.data.len() });
+        }
+    }
+}
+
+async fn load_log<S: Store>(
+    store: &mut S,
+    state: &mut State,
+    base: &Base,
+    now: Instant,
+) -> Result<Vec<RowInfo>, StoreError> {
+    let mut rows: Vec<RowInfo> = Vec::new();
+    loop {
+        let after = rows.last().map_or(base.sequence, |row| row.sequence);
+        let page = store.read_log(after).await?;
+        if page.is_empty() {
+            return Ok(rows);
+        }
+        for row in page {
+            state.replay(&row, now)?;
+            rows.push(RowInfo::from(&row));
+        }
+    }
+}
+
+impl State {
+    fn restore(&mut self, chunk: &Chunk) -> Result<(), StoreError> {
+        let name = String::from_utf8_lossy(&chunk.first_key).into_owned();
+        let entries = decode(&chunk.data, Revision(0))
+            .map_err(|error| StoreError::Damaged(format!("the chunk from {name:?} on {error}")))?;
+        for entry in entries {
+            if let Entry::Changes(records) = entry {
+                for record in records {
+                    self.leases.note(&record);
+                    self.index.restore(record);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in one row of the log behind what is known.
+    pub fn replay(&mut self, row: &LogRow, now: Instant) -> Result<(), StoreError> {
+        let place = row.sequence.0;
+        if row.first != self.index.committed().next() {
+            return Err(StoreError::Damaged(format!(
+                "row {place} of the log begins at revision {}, but the row before ends at {}",
+                row.first,
+                self.index.committed()
+            )));
+        }
+        let entries = decode(&row.data, row.first)
+            .map_err(|error| StoreError::Damaged(format!("row {place} of the log {error}")))?;
+        self.apply_all(entries, now);
+        if self.index.committed() != row.last {
+            return Err(StoreError::Damaged(format!(
+                "row {place} of the log should end at revision {}, but ends at {}",
+                row.last,
+                self.index.committed()
+            )));
+        }
+        Ok(())
+    }
+
+    fn apply_all(&mut self, entries: Vec<Entry>, now: Instant) {
+        for entry in entries {
+            match entry {
+                Entry::Changes(records) => {
+                    for record in &records {
+                        self.leases.note(record);
+                    }
+                    self.index.replay(records);
+                }
+                Entry::Grant { lease, ttl_s } => self.leases.grant(lease, ttl_s, now),
+                Entry::Revoke { lease } => self.leases.revoke(lease),
+                Entry::Compact { revision } => self.index.compact(revision),
+            }
+        }
+    }
+
+    /// Leases and compacted revision as a base keeps them.
+    pub fn base_data(&self) -> Vec<u8> {
+        let mut encoder = Encoder::default();
+        for (lease, ttl_s) in self.leases.all() {
+            encoder.grant(lease, ttl_s);
+        }
+        encoder.compact(self.index.compacted());
+        encoder.finish()
+    }
+}

@@ -1,0 +1,300 @@
+//! The store on dqlite: three tables, and a guard in every write.
+//!
+//! ```sql
+//! meta (id = 1, format, cluster_id, member_id, epoch, base_*)
+//! log  (sequence, first, last, data)       one row per commit
+//! chunk(first_key, data)                   living keys of the compacted past
+//! ```
+//!
+//! A commit is one statement, so one round trip and one transaction. It
+//! inserts nothing unless the epoch is still ours and the log ends where we
+//! think it does, and it dirties as few pages as possible: every page is 4 KiB
+//! of log on every member.
+
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use dqlite::{Connection, DatabaseName, MemberId, Node, NodeError, Statement, Value, params};
+
+use super::disk;
+use super::schema::{self, META};
+use super::{Base, Chunk, Fold, LogRow, Opened, Sequence, Size, Store, StoreError};
+use crate::record::Revision;
+
+/// The name this member has among its peers; nobody else needs it yet.
+const MEMBER_ADDRESS: &str = "skiff-1";
+/// The database that holds Kubernetes' objects.
+const DATABASE: &str = "kube";
+/// How long a single member may take to become leader.
+const LEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Attempts to reach the database again after the connection was lost.
+const RECONNECTS_MAX: u32 = 5;
+/// Rows read at once at start.
+const ROWS_PER_PAGE: i64 = 64;
+/// Chunks read at once at start.
+const CHUNKS_PER_PAGE: i64 = 8;
+
+const APPEND: &str = "INSERT INTO log (sequence, first, last, data) SELECT ?, ?, ?, ? \
+     WHERE EXISTS (SELECT 1 FROM meta WHERE id = 1 AND epoch = ?) \
+     AND ? = coalesce((SELECT max(sequence) FROM log), \
+                      (SELECT base_sequence FROM meta WHERE id = 1)) + 1";
+
+/// Why a directory could not be opened as a datastore.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("can't make the directory {dir}")]
+    Directory {
+        dir: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("another datastore runs on {dir}")]
+    InUse { dir: PathBuf },
+    #[error(
+        "dqlite can't start from its files in {dir}; if they are damaged, keep a copy, \
+         move the directory away and restore a backup"
+    )]
+    Start {
+        dir: PathBuf,
+        #[source]
+        source: dqlite::NodeError,
+    },
+}
+
+/// A member of dqlite in this process, and the connection of its writer.
+pub struct SqlStore {
+    dir: PathBuf,
+    node: Option<Node>,
+    link: Option<Link>,
+    epoch: u64,
+    /// A start on a full disk can't claim; the first write does so then.
+    claimed: bool,
+}
+
+struct Link {
+    connection: Connection,
+    append: Statement,
+}
+
+impl SqlStore {
+    /// Starts dqlite on `dir`, which is made when it is missing.
+    pub async fn open_dir(dir: &Path) -> Result<SqlStore, OpenError> {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(|source| OpenError::Directory { dir: dir.to_owned(), source })?;
+        let dir = dir.to_owned();
+        let of_node = dir.clone();
+        let start = move || Node::builder(MemberId::FIRST, MEMBER_ADDRESS, of_node).start();
+        let node = tokio::task::spawn_blocking(start)
+            .await
+            .expect("starting a node does not panic")
+            .map_err(|source| match source {
+                NodeError::Locked { .. } => OpenError::InUse { dir: dir.clone() },
+                source => OpenError::Start { dir: dir.clone(), source },
+            })?;
+        Ok(SqlStore { dir, node: Some(node), link: None, epoch: 0, claimed: false })
+    }
+
+    async fn link(&mut self) -> Result<&mut Link, dqlite::Error> {
+        if self.link.as_ref().is_none_or(|link| !link.connection.is_usable()) {
+            self.link = None;
+            let node = self.node.as_ref().expect("a store is not used after it was closed");
+            let name = DatabaseName::new(DATABASE).expect("the name is a plain word");
+            let mut connection = node.open_when_leader(&name, LEADER_TIMEOUT).await?;
+            schema::ensure(&mut connection).await?;
+            let append = connection.prepare(APPEND).await?;
+            self.link = Some(Link { connection, append });
+        }
+        Ok(self.link.as_mut().expect("the link was just made"))
+    }
+
+    /// Runs a query, again on a new connection if the old one is lost: a
+    /// query changes nothing.
+    async fn query(&mut self, sql: &str, values: &[Value]) -> Result<dqlite::Rows, StoreError> {
+        let mut attempt = 0;
+        loop {
+            let result = match self.link().await {
+                Ok(link) => link.connection.query(sql, values).await,
+                Err(error) => Err(error),
+            };
+            match result {
+                Ok(rows) => return Ok(rows),
+                Err(error) if attempt < RECONNECTS_MAX && is_link_lost(&error) => {
+                    attempt += 1;
+                    self.link = None;
+                }
+                Err(error) => return Err(StoreError::Failed(Box::new(error))),
+            }
+        }
+    }
+
+    fn write_failed(&mut self, error: dqlite::Error) -> StoreError {
+        let not_executed = error.not_executed();
+        if is_link_lost(&error) || !not_executed {
+            self.link = None;
+        }
+        if let Err(full) = disk::check(&self.dir)
+            && not_executed
+        {
+            return full;
+        }
+        if not_executed {
+            StoreError::Failed(Box::new(error))
+        } else {
+            StoreError::Unknown(Box::new(error))
+        }
+    }
+
+    /// Claims what a start on a full disk could not.
+    async fn claim_late(&mut self) -> Result<(), StoreError> {
+        if !self.claimed {
+            self.claim().await?;
+            self.epoch += 1;
+        }
+        Ok(())
+    }
+
+    async fn claim(&mut self) -> Result<(), StoreError> {
+        let link = self.link().await.map_err(|error| StoreError::Failed(Box::new(error)))?;
+        let claim = "UPDATE meta SET epoch = epoch + 1 WHERE id = 1";
+        match link.connection.exec(claim, &[]).await {
+            Ok(_) => {
+                self.claimed = true;
+                Ok(())
+            }
+            Err(error) => Err(self.write_failed(error)),
+        }
+    }
+}
+
+/// Whether the connection or the leadership behind it is gone.
+fn is_link_lost(error: &dqlite::Error) -> bool {
+    !matches!(error, dqlite::Error::Sql { .. } | dqlite::Error::Busy { .. })
+}
+
+impl Store for SqlStore {
+    async fn open(&mut self) -> Result<Opened, StoreError> {
+        self.claimed = false;
+        match disk::check(&self.dir) {
+            Ok(()) => self.claim().await?,
+            // Reads can be served all the same.
+            Err(full) => tracing::error!(error = %full, "starting without space"),
+        }
+        let rows = self.query(META, &[]).await?;
+        let row = rows.rows.first().ok_or_else(|| damaged("meta has no row"))?;
+        let number = |column| row.integer(column).map_err(|error| damaged(&error.to_string()));
+        let format = number(0)?;
+        if format > schema::FORMAT {
+            return Err(damaged(&format!(
+                "its tables are in form {format}, this version knows {}: a newer Skiff wrote them",
+                schema::FORMAT
+            )));
+        }
+        let data = row.blob(6).map_err(|error| damaged(&error.to_string()))?.to_vec();
+        let opened = Opened {
+            cluster_id: number(1)? as u64,
+            member_id: number(2)? as u64,
+            epoch: number(3)? as u64,
+            base: Base { sequence: Sequence(number(4)?), revision: Revision(number(5)?), data },
+        };
+        self.epoch = opened.epoch;
+        Ok(opened)
+    }
+
+    async fn read_chunks(&mut self, after: Option<&Bytes>) -> Result<Vec<Chunk>, StoreError> {
+        let (sql, values): (_, Vec<Value>) = match after {
+            None => (
+                "SELECT first_key, data FROM chunk ORDER BY first_key LIMIT ?",
+                vec![CHUNKS_PER_PAGE.into()],
+            ),
+            Some(after) => (
+                "SELECT first_key, data FROM chunk WHERE first_key > ? ORDER BY first_key LIMIT ?",
+                vec![after.clone().into(), CHUNKS_PER_PAGE.into()],
+            ),
+        };
+        let rows = self.query(sql, &values).await?;
+        rows.rows
+            .iter()
+            .map(|row| {
+                let blob = |column| row.blob(column).map_err(|error| damaged(&error.to_string()));
+                let first_key = Bytes::copy_from_slice(blob(0)?);
+                Ok(Chunk { first_key, data: blob(1)?.to_vec() })
+            })
+            .collect()
+    }
+
+    async fn read_log(&mut self, after: Sequence) -> Result<Vec<LogRow>, StoreError> {
+        let sql = "SELECT sequence, first, last, data FROM log WHERE sequence > ? \
+                   ORDER BY sequence LIMIT ?";
+        let rows = self.query(sql, &params![after.0, ROWS_PER_PAGE]).await?;
+        rows.rows
+            .iter()
+            .map(|row| {
+                let number =
+                    |column| row.integer(column).map_err(|error| damaged(&error.to_string()));
+                Ok(LogRow {
+                    sequence: Sequence(number(0)?),
+                    first: Revision(number(1)?),
+                    last: Revision(number(2)?),
+                    data: row.blob(3).map_err(|error| damaged(&error.to_string()))?.to_vec(),
+                })
+            })
+            .collect()
+    }
+
+    async fn append(&mut self, row: &LogRow) -> Result<(), StoreError> {
+        disk::check(&self.dir)?;
+        self.claim_late().await?;
+        let epoch = self.epoch;
+        let place = row.sequence.0;
+        let data = Bytes::copy_from_slice(&row.data);
+        let values = params![place, row.first.0, row.last.0, data, epoch as i64, place];
+        let link = self.link().await.map_err(|error| StoreError::Failed(Box::new(error)))?;
+        match link.connection.exec_prepared(&link.append, &values).await {
+            Ok(result) if result.rows_affected == 1 => Ok(()),
+            Ok(_) => Err(StoreError::Deposed { epoch }),
+            Err(error) => Err(self.write_failed(error)),
+        }
+    }
+
+    async fn fold(&mut self, fold: &Fold) -> Result<bool, StoreError> {
+        disk::check(&self.dir)?;
+        self.claim_late().await?;
+        let (sql, values) = schema::fold(fold, self.epoch);
+        let link = self.link().await.map_err(|error| StoreError::Failed(Box::new(error)))?;
+        match link.connection.exec(&sql, &values).await {
+            Ok(result) => Ok(match fold {
+                Fold::Trim { rows_max } => result.rows_affected >= u64::from(*rows_max),
+                _ => false,
+            }),
+            Err(error) => {
+                // The transaction may still be open on this connection.
+                self.link = None;
+                Err(self.write_failed(error))
+            }
+        }
+    }
+
+    async fn size(&mut self) -> Result<Size, StoreError> {
+        Ok(disk::size(&self.dir))
+    }
+
+    async fn close(&mut self) {
+        self.link = None;
+        let Some(node) = self.node.take() else { return };
+        let stop = move || {
+            if let Err(error) = node.stop() {
+                tracing::warn!(%error, "dqlite did not stop orderly");
+            }
+        };
+        tokio::task::spawn_blocking(stop).await.expect("stopping a node does not panic");
+    }
+}
+
+fn damaged(reason: &str) -> StoreError {
+    StoreError::Damaged(reason.to_owned())
+}

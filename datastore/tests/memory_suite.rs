@@ -1,0 +1,91 @@
+//! The suite on the store in memory, and the bad days that only it can plan.
+#![allow(clippy::unwrap_used)] // a test that panics says where
+
+use std::time::Instant;
+
+use skiff_datastore::error::RequestError;
+use skiff_datastore::proto::PutRequest;
+use skiff_datastore::shared::Limits;
+use skiff_datastore::store::memory::{Fault, MemoryStore};
+use skiff_datastore::suite::{self, Place};
+use skiff_datastore::{Engine, Revision};
+
+/// A memory that outlives its handles.
+#[derive(Default)]
+struct Memory(MemoryStore);
+
+impl Place for Memory {
+    type Store = MemoryStore;
+
+    async fn open(&self) -> MemoryStore {
+        self.0.clone()
+    }
+}
+
+#[tokio::test]
+async fn memory_passes_the_suite() {
+    suite::run_all(Memory::default).await;
+}
+
+fn put(key: &'static str) -> PutRequest {
+    PutRequest { key: key.into(), value: "value".into(), ..Default::default() }
+}
+
+#[tokio::test]
+async fn an_unknown_outcome_is_settled_by_reading_the_log_again() {
+    let store = MemoryStore::default();
+    let running = Engine::start(store.clone(), Limits::default(), Instant::now).await.unwrap();
+    let engine = &running.engine;
+    engine.put(put("before")).await.unwrap();
+    store.plan_fault(Fault::UnknownDone);
+    let answer = engine.put(put("done")).await.unwrap();
+    assert_eq!(answer.header.unwrap().revision, 3);
+    store.plan_fault(Fault::UnknownNotDone);
+    assert_eq!(engine.put(put("not done")).await, Err(RequestError::LeaderChanged));
+    let answer = engine.put(put("after")).await.unwrap();
+    assert_eq!(answer.header.unwrap().revision, 4);
+    running.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn without_space_reads_go_on_and_writes_come_back() {
+    let store = MemoryStore::default();
+    let running = Engine::start(store.clone(), Limits::default(), Instant::now).await.unwrap();
+    let engine = &running.engine;
+    engine.put(put("before")).await.unwrap();
+    store.plan_fault(Fault::NoSpace);
+    assert_eq!(engine.put(put("refused")).await, Err(RequestError::NoSpace));
+    assert!(engine.shared().no_space(), "the alarm is raised");
+    assert_eq!(engine.revision(), Revision(2));
+    engine.put(put("after")).await.unwrap();
+    assert!(!engine.shared().no_space(), "the alarm is cleared");
+    running.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn over_quota_only_what_frees_space_is_taken() {
+    let limits = Limits { quota_bytes: 2000, ..Limits::default() };
+    let running = Engine::start(MemoryStore::default(), limits, Instant::now).await.unwrap();
+    let engine = &running.engine;
+    while engine.put(put("a")).await.is_ok() {}
+    assert!(engine.shared().no_space());
+    engine.compact(engine.revision()).await.unwrap();
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    engine.put(put("a")).await.expect("there is room again");
+    running.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_writer_that_was_replaced_ends() {
+    let store = MemoryStore::default();
+    let first = Engine::start(store.clone(), Limits::default(), Instant::now).await.unwrap();
+    first.engine.put(put("a")).await.unwrap();
+    let second = Engine::start(store.clone(), Limits::default(), Instant::now).await.unwrap();
+    assert_eq!(first.engine.put(put("b")).await, Err(RequestError::LeaderChanged));
+    assert!(first.stop().await.is_err());
+    assert_eq!(second.engine.revision(), Revision(2));
+    second.engine.put(put("c")).await.unwrap();
+    second.stop().await.unwrap();
+}

@@ -1,0 +1,71 @@
+//! Why a node can't be had.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+/// What went wrong around a node; libdqlite's own words are in `message`.
+#[derive(Debug, Error)]
+pub enum NodeError {
+    /// The node could not be made from its identity and directory.
+    #[error("dqlite node can't be made from {}: {message}", data_dir.display())]
+    Create {
+        /// The data directory.
+        data_dir: PathBuf,
+        /// The reason.
+        message: String,
+    },
+    /// The data directory can't be used by this process.
+    #[error("dqlite data directory {}", data_dir.display())]
+    Directory {
+        /// The data directory.
+        data_dir: PathBuf,
+        /// The reason.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Another process uses the data directory.
+    #[error("dqlite data directory {} is used by another process", data_dir.display())]
+    Locked {
+        /// The data directory.
+        data_dir: PathBuf,
+    },
+    /// The socket could not be bound.
+    #[error("dqlite socket {address}: {message}")]
+    Bind {
+        /// What was to be bound.
+        address: String,
+        /// The reason.
+        message: String,
+    },
+    /// A setting was refused.
+    #[error("dqlite setting {what}: {message}")]
+    Setting {
+        /// Which setting.
+        what: &'static str,
+        /// The reason.
+        message: String,
+    },
+    /// The data could not be loaded, or the threads not started.
+    #[error("dqlite node can't start from {}: {message}", data_dir.display())]
+    Start {
+        /// The data directory.
+        data_dir: PathBuf,
+        /// The reason.
+        message: String,
+    },
+    /// The node's end was not clean.
+    #[error("dqlite node ended with error {code}")]
+    Stop {
+        /// libdqlite's code.
+        code: i32,
+    },
+    /// The configuration could not be forced.
+    #[error("dqlite membership of {} can't be reconfigured: {message}", data_dir.display())]
+    Recover {
+        /// The data directory.
+        data_dir: PathBuf,
+        /// The reason.
+        message: String,
+    },
+}

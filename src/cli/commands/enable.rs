@@ -1,0 +1,63 @@
+use std::process::ExitCode;
+
+use skiff_api::EnableRequest;
+
+use super::progress;
+use crate::addon::argument;
+use crate::cli::{CommandError, Session};
+
+/// Enable addons
+///
+/// Applies an addon's objects and waits until the cluster calls them healthy. Enabling again with
+/// other options changes them; with the same it does nothing. An argument may follow the name:
+///
+///   skiff enable dns
+///   skiff enable dns:10.0.0.53
+#[derive(clap::Args, Debug)]
+pub struct Arguments {
+    /// Addon to enable (can be repeated)
+    #[arg(required = true, value_name = "NAME[:ARGUMENT]")]
+    names: Vec<String>,
+
+    /// Option of the addon (can be repeated)
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = pair)]
+    options: Vec<(String, String)>,
+
+    /// Wait until it is healthy
+    #[arg(long)]
+    wait: bool,
+
+    /// Seconds to wait
+    #[arg(long, default_value_t = 180, value_name = "SECONDS")]
+    timeout: u64,
+
+    /// Say what would be done and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(super) async fn run(
+    arguments: Arguments,
+    session: &Session,
+) -> Result<ExitCode, CommandError> {
+    for text in &arguments.names {
+        let (name, mut options) = argument::parse(text);
+        options.extend(arguments.options.iter().cloned());
+        let request = EnableRequest {
+            options,
+            wait: arguments.wait,
+            timeout_s: arguments.timeout,
+            dry_run: arguments.dry_run,
+        };
+        let path = format!("/v1/addons/{name}/enable");
+        eprintln!("{}", progress::follow(&session.client(), &path, &request).await?);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("an option is written as key=value".into()),
+    }
+}

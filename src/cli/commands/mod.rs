@@ -1,0 +1,82 @@
+//! One file per verb; the doc comment of each is its help.
+
+mod addons;
+mod check;
+mod completion;
+mod config;
+mod credential;
+mod ctr;
+mod daemon;
+mod datastore;
+mod disable;
+mod enable;
+mod kubeconfig;
+mod kubectl;
+mod logs;
+mod progress;
+mod reset;
+mod restart;
+mod services;
+mod start;
+mod status;
+mod stop;
+mod version;
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+use super::{CommandError, Session};
+
+/// Everything that `skiff` can be told to do.
+#[derive(Subcommand, Debug)]
+pub enum Verb {
+    Start(start::Arguments),
+    Stop(stop::Arguments),
+    Restart(restart::Arguments),
+    Status(status::Arguments),
+    Services(services::Arguments),
+    Logs(logs::Arguments),
+    Kubectl(kubectl::Arguments),
+    Ctr(ctr::Arguments),
+    Config(config::Arguments),
+    Kubeconfig(kubeconfig::Arguments),
+    Enable(enable::Arguments),
+    Disable(disable::Arguments),
+    Addons(addons::Arguments),
+    Check(check::Arguments),
+    Version(version::Arguments),
+    Reset(reset::Arguments),
+    Completion(completion::Arguments),
+    #[command(hide = true)]
+    Credential(credential::Arguments),
+    #[command(hide = true)]
+    Daemon(daemon::Arguments),
+    #[command(hide = true)]
+    Datastore(datastore::Arguments),
+}
+
+pub(super) async fn run(verb: Verb, session: &Session) -> Result<ExitCode, CommandError> {
+    match verb {
+        Verb::Start(arguments) => start::run(arguments, session).await,
+        Verb::Stop(arguments) => stop::run(arguments, session).await,
+        Verb::Restart(arguments) => restart::run(arguments, session).await,
+        Verb::Status(arguments) => status::run(arguments, session).await,
+        Verb::Services(arguments) => services::run(arguments, session).await,
+        Verb::Logs(arguments) => logs::run(arguments, session).await,
+        Verb::Kubectl(arguments) => kubectl::run(arguments, session),
+        Verb::Ctr(arguments) => ctr::run(arguments, session),
+        Verb::Config(arguments) => config::run(arguments, session).await,
+        Verb::Kubeconfig(arguments) => kubeconfig::run(arguments, session).await,
+        Verb::Enable(arguments) => enable::run(arguments, session).await,
+        Verb::Disable(arguments) => disable::run(arguments, session).await,
+        Verb::Addons(arguments) => addons::run(arguments, session).await,
+        Verb::Check(arguments) => check::run(arguments, session),
+        Verb::Version(arguments) => version::run(arguments, session).await,
+        Verb::Reset(arguments) => reset::run(arguments, session).await,
+        Verb::Completion(arguments) => completion::run(arguments),
+        Verb::Credential(arguments) => credential::run(arguments, session).await,
+        Verb::Daemon(arguments) => daemon::run(arguments, session).await,
+        Verb::Datastore(arguments) => datastore::run(arguments).await,
+    }
+}

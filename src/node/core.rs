@@ -1,0 +1,162 @@
+//! What skiffd is while it runs, and what it answers.
+
+use std::sync::{Arc, Mutex};
+
+use skiff_api::{
+    ClientCertificate, CredentialRequest, EnableRequest, KubeconfigRequest, Progress, Service,
+    ServiceAction, Setting, Status, Version,
+};
+use skiff_supervisor::Handle;
+use time::{Duration, OffsetDateTime};
+use tokio::sync::{mpsc, watch};
+
+use super::credential::{self, CredentialError};
+use super::prepare::{self, Authorities, PrepareError};
+use super::status::{Board, service};
+use crate::addon::AddonError;
+use crate::config::Config;
+use crate::daemons::{self, Context, Probes};
+use crate::distribution::Distribution;
+use crate::host::address;
+
+/// What the server hands to skiffd's main task; each reports on its own stream.
+#[derive(Debug)]
+pub enum Order {
+    /// End pods and daemons, leave nothing, exit.
+    Stop { reply: mpsc::Sender<Progress> },
+    /// Restart the daemons one after the other; pods stay.
+    Restart { reply: mpsc::Sender<Progress> },
+    /// Stop, then remove the node's state.
+    Reset { reply: mpsc::Sender<Progress> },
+    /// Exit and leave everything running, for another skiffd to adopt.
+    Detach { reply: mpsc::Sender<Progress> },
+}
+
+/// skiffd's shared state.
+pub struct Node {
+    pub(super) config: Config,
+    pub(super) build: Distribution,
+    pub(super) build_id: String,
+    pub(super) context: Mutex<Context>,
+    pub(super) probes: Probes,
+    pub(super) authorities: Authorities,
+    pub(super) board: Arc<Board>,
+    pub(super) supervisor: Handle,
+    pub(super) orders: mpsc::Sender<Order>,
+}
+
+impl Node {
+    pub fn status(&self) -> Status {
+        self.board.status()
+    }
+
+    pub fn watch(&self) -> watch::Receiver<Status> {
+        self.board.watch()
+    }
+
+    pub fn version(&self) -> Version {
+        Version {
+            skiff: env!("CARGO_PKG_VERSION").into(),
+            build: self.build_id.clone(),
+            arch: self.build.arch.clone(),
+            components: self.build.components.clone(),
+        }
+    }
+
+    pub fn settings(&self) -> Vec<Setting> {
+        self.config.settings()
+    }
+
+    /// Daemons with processor time and memory, measured now.
+    pub async fn services_with_usage(&self) -> Vec<Service> {
+        match self.supervisor.measure().await {
+            Ok(daemons) => daemons.iter().map(service).collect(),
+            // The supervisor ended: what was last published is all there is.
+            Err(_) => self.status().services,
+        }
+    }
+
+    pub async fn act_on_service(&self, name: &str, action: ServiceAction) -> Result<(), String> {
+        let name = name.into();
+        let outcome = match action {
+            ServiceAction::Start => self.supervisor.start(&name).await,
+            ServiceAction::Stop => self.supervisor.stop(&name).await.map(drop),
+            ServiceAction::Restart => self.supervisor.restart(&name).await.map(drop),
+        };
+        outcome.map_err(|error| error.to_string())
+    }
+
+    pub fn kubeconfig(&self, request: &KubeconfigRequest) -> Result<String, CredentialError> {
+        let server = {
+            let context = self.context.lock().expect("no holder of this lock panics");
+            match context.address {
+                std::net::IpAddr::V4(v4) => format!("https://{v4}:{}", context.api_port),
+                std::net::IpAddr::V6(v6) => format!("https://[{v6}]:{}", context.api_port),
+            }
+        };
+        credential::kubeconfig(&self.authorities, request, &server, OffsetDateTime::now_utc())
+    }
+
+    pub fn credential(
+        &self,
+        request: &CredentialRequest,
+    ) -> Result<ClientCertificate, CredentialError> {
+        credential::certificate(&self.authorities, request, OffsetDateTime::now_utc())
+    }
+
+    pub async fn enable(
+        &self,
+        name: &str,
+        _request: &EnableRequest,
+        _report: &(impl Fn(Progress) + Send + Sync),
+    ) -> Result<Progress, AddonError> {
+        Err(AddonError::Unknown(name.into()))
+    }
+
+    pub async fn disable(
+        &self,
+        name: &str,
+        _request: &EnableRequest,
+        _report: &(impl Fn(Progress) + Send + Sync),
+    ) -> Result<Progress, AddonError> {
+        Err(AddonError::Unknown(name.into()))
+    }
+
+    /// Renews what is due; answers when to look again.
+    pub(super) fn renew_leaves(&self, now: OffsetDateTime) -> Result<OffsetDateTime, PrepareError> {
+        let context = self.context.lock().expect("no holder of this lock panics").clone();
+        let ttl = Duration::minutes(i64::from(self.config.pki.leaf_ttl_minutes));
+        prepare::leaves(&context, &self.config.api.extra_sans, &self.authorities, now, ttl)
+    }
+
+    /// Takes the machine's new address over, when it has one: certificates, then the daemons that
+    /// were told the old one. Pods stay.
+    pub(super) async fn follow_address(&self) -> bool {
+        if self.config.node.address.is_some() {
+            return false;
+        }
+        let Some(address) = address::choose() else { return false };
+        let context = {
+            let mut context = self.context.lock().expect("no holder of this lock panics");
+            if context.address == address {
+                return false;
+            }
+            tracing::info!(from = %context.address, to = %address, "the node's address changed");
+            context.address = address;
+            context.clone()
+        };
+        self.board.set_address(Some(address.to_string()));
+        if let Err(error) = self.renew_leaves(OffsetDateTime::now_utc()) {
+            tracing::error!(error = &error as &dyn std::error::Error, "no leaf for the new address");
+        }
+        if let Err(error) = prepare::files(&context) {
+            tracing::error!(error = &error as &dyn std::error::Error, "no files for the new address");
+            return true;
+        }
+        let specs = daemons::specs(&context, &self.probes);
+        if let Err(error) = self.supervisor.reconfigure(specs).await {
+            tracing::error!(%error, "the daemons were not told of the new address");
+        }
+        true
+    }
+}

@@ -1,0 +1,335 @@
+//! Everything that must be on disk before a daemon starts: directories, keys, leaves, files.
+
+use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use time::{Duration, OffsetDateTime};
+
+use super::account::{self, AccountError, Accounts};
+use super::layout::{self, LayoutError};
+use crate::config::{Config, ConfigError};
+use crate::daemons::{self, Context, File, kube_control, kube_node};
+use crate::distribution::{Distribution, DistributionError};
+use crate::host::address;
+use crate::paths::Paths;
+use crate::pki::{
+    self, Authority, AuthorityError, Issuer, LeafSpec, Plan, StoreError, Usage, write_private,
+};
+
+/// Bridge of the pods.
+pub const BRIDGE: &str = "skiff0";
+
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Account(#[from] AccountError),
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Distribution(#[from] DistributionError),
+    #[error("cannot sign {}", .0.display())]
+    Sign(PathBuf, #[source] rcgen::Error),
+    #[error("cannot write {}", .0.display())]
+    Write(PathBuf, #[source] io::Error),
+    #[error("this machine has no address but loopback: give it one, or set node.address")]
+    NoAddress,
+    #[error("the host name {0:?} cannot name a node: set node.name in the configuration")]
+    NodeName(String),
+}
+
+/// The authorities of a cluster.
+#[derive(Debug)]
+pub struct Authorities {
+    pub cluster: Authority,
+    pub front_proxy: Authority,
+}
+
+impl Authorities {
+    pub fn ensure(pki: &Path, now: OffsetDateTime) -> Result<Self, AuthorityError> {
+        Ok(Self {
+            cluster: Authority::ensure(pki, "ca", "skiff", now)?,
+            front_proxy: Authority::ensure(pki, "front-proxy-ca", "skiff front proxy", now)?,
+        })
+    }
+
+    pub fn of(&self, issuer: Issuer) -> &Authority {
+        match issuer {
+            Issuer::Cluster => &self.cluster,
+            Issuer::FrontProxy => &self.front_proxy,
+        }
+    }
+}
+
+/// Decides what this node is, from its configuration and its machine.
+pub fn context(
+    paths: &Paths,
+    config: &Config,
+    build: &Distribution,
+    accounts: Accounts,
+) -> Result<Context, PrepareError> {
+    let address = match config.node.address {
+        Some(address) => address,
+        None => address::choose().ok_or(PrepareError::NoAddress)?,
+    };
+    let network = &config.network;
+    Ok(Context {
+        paths: paths.clone(),
+        build: build.dir().to_path_buf(),
+        node_name: node_name(config)?,
+        address,
+        cgroup: format!("/{}", paths.instance()),
+        bridge: BRIDGE.into(),
+        mtu: network.mtu,
+        pod_cidr: network.pod_cidr.clone(),
+        service_cidr: network.service_cidr.clone(),
+        dns_address: network.dns_address,
+        domain: network.dns_domain.clone(),
+        api_port: config.api.port,
+        kubelet_port: 10250,
+        kubelet_health_port: 10248,
+        resolver: PathBuf::from("/etc/resolv.conf"),
+        restrict_oom_score: !may_lower_oom_score(),
+        pause_image: build.image("pause")?.reference.clone(),
+        accounts,
+        log_bytes_max: 10 << 20,
+        log_files_max: 3,
+        api_server_args: config.kube.api_server_args.clone(),
+        controller_manager_args: config.kube.controller_manager_args.clone(),
+        scheduler_args: config.kube.scheduler_args.clone(),
+        kubelet_args: config.kube.kubelet_args.clone(),
+        proxy_args: config.kube.proxy_args.clone(),
+    })
+}
+
+fn node_name(config: &Config) -> Result<String, PrepareError> {
+    if let Some(name) = &config.node.name {
+        return Ok(name.clone());
+    }
+    let host = nix::unistd::gethostname().unwrap_or_default().to_string_lossy().to_lowercase();
+    let valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
+    if host.is_empty() || !host.chars().all(valid) || host.starts_with(['-', '.']) {
+        return Err(PrepareError::NodeName(host));
+    }
+    Ok(host)
+}
+
+/// CAP_SYS_RESOURCE is bit 24 of the effective set (capabilities(7)).
+fn may_lower_oom_score() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let bits = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
+    bits.is_some_and(|bits| bits & (1 << 24) != 0)
+}
+
+/// Makes directories and accounts.
+pub fn ground(paths: &Paths) -> Result<Accounts, PrepareError> {
+    let accounts = account::ensure()?;
+    layout::ensure(&layout::directories(paths, &accounts))?;
+    let instance = paths.node().join("instance");
+    fs::write(&instance, paths.instance()).map_err(|e| PrepareError::Write(instance, e))?;
+    Ok(accounts)
+}
+
+/// Writes what daemons read. Safe to repeat; files that are right are left alone.
+pub fn files(context: &Context) -> Result<(), PrepareError> {
+    for File { path, content } in daemons::files(context) {
+        write_public(&path, &content).map_err(|e| PrepareError::Write(path, e))?;
+    }
+    Ok(())
+}
+
+fn write_public(path: &Path, content: &str) -> io::Result<()> {
+    if fs::read_to_string(path).is_ok_and(|old| old == content) {
+        return Ok(());
+    }
+    let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    fs::create_dir_all(dir)?;
+    let fresh = dir.join(".new");
+    fs::write(&fresh, content)?;
+    fs::set_permissions(&fresh, fs::Permissions::from_mode(0o644))?;
+    fs::rename(&fresh, path)
+}
+
+/// Makes what is made once and hands each daemon its share.
+pub fn secrets(
+    context: &Context,
+    now: OffsetDateTime,
+) -> Result<Authorities, PrepareError> {
+    let pki = context.paths.pki();
+    let authorities = Authorities::ensure(&pki, now)?;
+    let control = context.paths.daemon_pki(kube_control::NAME);
+    let owner = (context.accounts.control.uid, context.accounts.control.gid);
+    let key = pki::service_account_key(&pki)?;
+    write_private(&control.join("service-account.key"), key.as_bytes(), 0o600, owner)?;
+    let encryption = pki::encryption_config(&pki)?;
+    write_private(&control.join("encryption.yaml"), encryption.as_bytes(), 0o600, owner)?;
+    kubeconfigs(context)?;
+    Ok(authorities)
+}
+
+/// Renews what is due; answers when to look again.
+pub fn leaves(
+    context: &Context,
+    sans: &[String],
+    authorities: &Authorities,
+    now: OffsetDateTime,
+    ttl: Duration,
+) -> Result<OffsetDateTime, PrepareError> {
+    let mut next = now + ttl;
+    for spec in leaf_specs(context, sans) {
+        let authority = authorities.of(spec.issuer);
+        let current = pki::inspect(&spec.path);
+        match pki::plan_renewal(&spec, current.as_ref(), &authority.subject_der(), now) {
+            Plan::Keep { until } => next = next.min(until),
+            Plan::Issue { reason } => {
+                let (certificate, key) = authority
+                    .issue(&spec, now, ttl)
+                    .map_err(|e| PrepareError::Sign(spec.path.clone(), e))?;
+                let pem = format!("{certificate}{key}");
+                write_private(&spec.path, pem.as_bytes(), 0o600, spec.owner)?;
+                tracing::info!(leaf = %spec.path.display(), reason, "issued");
+                next = next.min(now + ttl / 2);
+            }
+        }
+    }
+    Ok(next)
+}
+
+fn leaf_specs(context: &Context, sans: &[String]) -> Vec<LeafSpec> {
+    let control_dir = context.paths.daemon_pki(kube_control::NAME);
+    let node_dir = context.paths.daemon_pki(kube_node::NAME);
+    let control = (context.accounts.control.uid, context.accounts.control.gid);
+    let client = |path: PathBuf, name: &str, groups: &[&str], owner| LeafSpec {
+        path,
+        issuer: Issuer::Cluster,
+        common_name: name.into(),
+        organisations: groups.iter().map(|g| (*g).to_owned()).collect(),
+        dns_names: vec![],
+        addresses: vec![],
+        usage: Usage::Client,
+        owner,
+    };
+    let server = |path: PathBuf, name: &str, dns: Vec<String>, addresses, owner| LeafSpec {
+        path,
+        issuer: Issuer::Cluster,
+        common_name: name.into(),
+        organisations: vec![],
+        dns_names: dns,
+        addresses,
+        usage: Usage::Server,
+        owner,
+    };
+    let loopback = IpAddr::from([127, 0, 0, 1]);
+    let node_user = format!("system:node:{}", context.node_name);
+    let local = vec!["localhost".to_owned()];
+    let (api_names, api_addresses) = api_names(context, sans);
+    vec![
+        server(
+            control_dir.join("apiserver.pem"),
+            "kube-apiserver",
+            api_names,
+            api_addresses,
+            control,
+        ),
+        client(
+            control_dir.join("apiserver-kubelet-client.pem"),
+            "kube-apiserver-kubelet-client",
+            &[],
+            control,
+        ),
+        LeafSpec {
+            issuer: Issuer::FrontProxy,
+            ..client(
+                control_dir.join("front-proxy-client.pem"),
+                "front-proxy-client",
+                &[],
+                control,
+            )
+        },
+        client(
+            control_dir.join("controller-manager.pem"),
+            "system:kube-controller-manager",
+            &[],
+            control,
+        ),
+        client(control_dir.join("scheduler.pem"), "system:kube-scheduler", &[], control),
+        server(
+            control_dir.join("controller-manager-serving.pem"),
+            "kube-controller-manager",
+            local.clone(),
+            vec![loopback],
+            control,
+        ),
+        server(
+            control_dir.join("scheduler-serving.pem"),
+            "kube-scheduler",
+            local,
+            vec![loopback],
+            control,
+        ),
+        client(node_dir.join("kubelet.pem"), &node_user, &["system:nodes"], (0, 0)),
+        client(node_dir.join("kube-proxy.pem"), "system:kube-proxy", &[], (0, 0)),
+        server(
+            node_dir.join("kubelet-serving.pem"),
+            &node_user,
+            vec![context.node_name.clone()],
+            vec![context.address, loopback],
+            (0, 0),
+        ),
+        client(context.paths.node().join("admin.pem"), "skiffd", &["system:masters"], (0, 0)),
+    ]
+}
+
+fn api_names(context: &Context, sans: &[String]) -> (Vec<String>, Vec<IpAddr>) {
+    let mut names: Vec<String> = ["kubernetes", "kubernetes.default", "kubernetes.default.svc"]
+        .map(str::to_owned)
+        .into();
+    names.push(format!("kubernetes.default.svc.{}", context.domain));
+    names.push("localhost".into());
+    names.push(context.node_name.clone());
+    let mut addresses = vec![IpAddr::from([127, 0, 0, 1]), context.address];
+    addresses.extend(first_address(&context.service_cidr));
+    for san in sans {
+        match san.parse() {
+            Ok(address) => addresses.push(address),
+            Err(_) => names.push(san.clone()),
+        }
+    }
+    (names, addresses)
+}
+
+/// The first address of the service network is the API server's own.
+fn first_address(cidr: &str) -> Option<IpAddr> {
+    match cidr.split('/').next()?.parse().ok()? {
+        IpAddr::V4(v4) => Some(std::net::Ipv4Addr::from(u32::from(v4).checked_add(1)?).into()),
+        IpAddr::V6(v6) => Some(std::net::Ipv6Addr::from(u128::from(v6).checked_add(1)?).into()),
+    }
+}
+
+fn kubeconfigs(context: &Context) -> Result<(), PrepareError> {
+    let server = format!("https://127.0.0.1:{}", context.api_port);
+    let authority = context.paths.pki().join("ca.crt");
+    let control_dir = context.paths.daemon_pki(kube_control::NAME);
+    let node_dir = context.paths.daemon_pki(kube_node::NAME);
+    let control = (context.accounts.control.uid, context.accounts.control.gid);
+    for (dir, name, owner) in [
+        (&control_dir, "controller-manager", control),
+        (&control_dir, "scheduler", control),
+        (&node_dir, "kubelet", (0, 0)),
+        (&node_dir, "kube-proxy", (0, 0)),
+        (&context.paths.node(), "admin", (0, 0)),
+    ] {
+        let leaf = dir.join(format!("{name}.pem"));
+        let text = pki::naming_files(&server, &authority, &leaf);
+        write_private(&dir.join(format!("{name}.kubeconfig")), text.as_bytes(), 0o600, owner)?;
+    }
+    Ok(())
+}

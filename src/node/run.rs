@@ -1,0 +1,247 @@
+//! skiffd's life: prepare, run, carry out orders, end.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use skiff_api::Progress;
+use skiff_supervisor::{Handle, HandleError, StartError, Supervisor};
+use time::{Duration, OffsetDateTime};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use super::core::{Node, Order};
+use super::lock::{Lock, LockError};
+use super::prepare::{self, PrepareError};
+use super::status::{Board, Identity};
+use super::stop::{Stop, remove_state};
+use super::{observe, probe, server, upkeep};
+use crate::config::{Config, ConfigError};
+use crate::daemons::{self, Context, Probes};
+use crate::distribution::{self, Distribution, DistributionError};
+use crate::paths::Paths;
+
+/// Orders that wait while one is carried out.
+const ORDERS_MAX: usize = 4;
+
+/// How skiffd is started.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub paths: Paths,
+    /// Another configuration file than the root's own.
+    pub config: Option<PathBuf>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    #[error("a node needs root")]
+    NotRoot,
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Distribution(#[from] DistributionError),
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
+    #[error("the daemons cannot be supervised")]
+    Supervisor(#[from] StartError),
+    #[error("cannot listen on {}", .0.display())]
+    Listen(PathBuf, #[source] io::Error),
+    #[error("cannot remove {}", .0.display())]
+    Reset(PathBuf, #[source] io::Error),
+    #[error("cannot leave the daemons to another skiffd")]
+    Detach(#[source] HandleError),
+    #[error("cannot receive signals")]
+    Signal(#[source] io::Error),
+}
+
+/// Runs until it is ordered to end. The runtime may have a single thread. Whoever started it in
+/// the background reads the reason of a failure from [`Paths::start_failure`].
+pub async fn run(options: Options) -> Result<(), NodeError> {
+    if !super::account::is_root() {
+        return Err(NodeError::NotRoot);
+    }
+    let failure = options.paths.start_failure();
+    let _lock = Lock::take(&options.paths.run().join("skiffd.pid"))?;
+    let _ = std::fs::remove_file(&failure);
+    let outcome = live(options).await;
+    if let Err(error) = &outcome {
+        tracing::error!(error = error as &dyn std::error::Error, "skiffd ends");
+        let body = serde_json::to_vec(&server::error_body(error)).unwrap_or_default();
+        let _ = std::fs::write(&failure, body);
+    }
+    outcome
+}
+
+/// Resets a node whose skiffd does not run. What it left running is ended first.
+pub async fn reset_stopped(paths: &Paths) -> Result<(), NodeError> {
+    let _lock = Lock::take(&paths.run().join("skiffd.pid"))?;
+    let cgroup = format!("/{}", paths.instance());
+    let kube = paths.builds().join("current/bin/kube");
+    let stop = Stop { paths, kube: &kube, cgroup: &cgroup, bridge: prepare::BRIDGE };
+    stop.remove_leftovers().await;
+    remove_state(paths).map_err(|e| NodeError::Reset(paths.root().into(), e))
+}
+
+async fn live(options: Options) -> Result<(), NodeError> {
+    let paths = options.paths;
+    let config = Config::load(&options.config.unwrap_or_else(|| paths.config()))?;
+    let build = Distribution::find()?;
+    build.require_complete()?;
+    let accounts = prepare::ground(&paths)?;
+    let socket = paths.skiffd_socket();
+    let listener = server::bind(&socket, accounts.skiff_gid)
+        .map_err(|e| NodeError::Listen(socket.clone(), e))?;
+
+    let context = prepare::context(&paths, &config, &build, accounts)?;
+    let now = OffsetDateTime::now_utc();
+    let authorities = prepare::secrets(&context, now)?;
+    let ttl = Duration::minutes(i64::from(config.pki.leaf_ttl_minutes));
+    prepare::leaves(&context, &config.api.extra_sans, &authorities, now, ttl)?;
+    prepare::files(&context)?;
+    let port = paths.api_port_file();
+    std::fs::write(&port, context.api_port.to_string())
+        .map_err(|e| PrepareError::Write(port, e))?;
+
+    let (supervisor, probes) = supervise(&context, &build).await?;
+    let board = Arc::new(Board::new(Identity {
+        node: context.node_name.clone(),
+        skiff_version: env!("CARGO_PKG_VERSION").into(),
+        kubernetes_version: build.version_of("kube").into(),
+    }));
+    board.set_address(Some(context.address.to_string()));
+    let (orders, mut queue) = mpsc::channel(ORDERS_MAX);
+    let build_id = distribution::current(&paths.builds()).map(|(id, _)| id.to_string());
+    let name = context.node_name.clone();
+    let node = Arc::new(Node {
+        config,
+        build,
+        build_id: build_id.unwrap_or_default(),
+        context: Mutex::new(context),
+        probes,
+        authorities,
+        board: board.clone(),
+        supervisor: supervisor.clone(),
+        orders,
+    });
+    let kubeconfig = paths.node().join("admin.kubeconfig");
+    tokio::spawn(observe::daemons(supervisor.clone(), board.clone()));
+    tokio::spawn(observe::node(supervisor.clone(), board.clone(), kubeconfig, name));
+    tokio::spawn(upkeep::run(node.clone()));
+    tokio::spawn(server::serve(listener, node.clone()));
+    let ended = carry_out(&node, &mut queue, &paths).await;
+    let _ = std::fs::remove_file(&socket);
+    ended
+}
+
+async fn supervise(
+    context: &Context,
+    build: &Distribution,
+) -> Result<(Handle, Probes), NodeError> {
+    let paths = &context.paths;
+    let pause = build.image("pause")?.clone();
+    let probes = Probes {
+        containerd: probe::containerd(paths, build, vec![pause]),
+        api_server: probe::api_server(paths.node().join("admin.kubeconfig")),
+    };
+    let cgroups = skiff_supervisor::cgroup::Cgroups::detect();
+    if let Err(error) = cgroups.ensure(&format!("{}/shim", context.cgroup)) {
+        tracing::warn!(%error, "no control group for the shims");
+    }
+    let skiff = context.program("skiff").to_string_lossy().into_owned();
+    let config = skiff_supervisor::Config {
+        launcher: vec![skiff, "confine".into()],
+        records: paths.daemon_records(),
+        cgroup: context.cgroup.clone(),
+        start: true,
+    };
+    let supervisor = Supervisor::start(config, daemons::specs(context, &probes)).await?;
+    Ok((supervisor, probes))
+}
+
+/// Waits for orders and signals; returns when skiffd is to end.
+async fn carry_out(
+    node: &Arc<Node>,
+    queue: &mut mpsc::Receiver<Order>,
+    paths: &Paths,
+) -> Result<(), NodeError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(NodeError::Signal)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(NodeError::Signal)?;
+    loop {
+        let order = tokio::select! {
+            order = queue.recv() => order,
+            _ = terminate.recv() => None,
+            _ = interrupt.recv() => None,
+        };
+        match order {
+            None => {
+                tracing::info!("leaving; the daemons stay");
+                return detach(node).await;
+            }
+            Some(Order::Detach { reply }) => {
+                detach(node).await?;
+                done(&reply, "skiffd left; the daemons stay").await;
+                return Ok(());
+            }
+            Some(Order::Restart { reply }) => {
+                step(&reply, "restarting the daemons one after the other");
+                match node.supervisor.restart_all().await {
+                    Ok(()) => done(&reply, "the daemons were restarted; pods kept running").await,
+                    Err(error) => fail(&reply, "the daemons were not restarted", &error).await,
+                }
+            }
+            Some(Order::Stop { reply }) => {
+                stop(node, paths, &reply).await;
+                done(&reply, "the node is stopped").await;
+                return Ok(());
+            }
+            Some(Order::Reset { reply }) => {
+                stop(node, paths, &reply).await;
+                step(&reply, "removing the node's state");
+                match remove_state(paths) {
+                    Ok(()) => done(&reply, "the node is as new").await,
+                    Err(error) => fail(&reply, "cannot remove the node's state", &error).await,
+                }
+                return Ok(());
+            }
+        }
+    }
+}
+
+async fn detach(node: &Node) -> Result<(), NodeError> {
+    node.supervisor.clone().detach().await.map_err(NodeError::Detach)
+}
+
+async fn stop(node: &Node, paths: &Paths, reply: &mpsc::Sender<Progress>) {
+    node.board.update(|observed| observed.stopping = true);
+    let context = node.context.lock().expect("no holder of this lock panics").clone();
+    let kube = context.program("kube");
+    let stop = Stop { paths, kube: &kube, cgroup: &context.cgroup, bridge: &context.bridge };
+    stop.run(node.supervisor.clone(), |line| step(reply, &line)).await;
+}
+
+fn step(reply: &mpsc::Sender<Progress>, message: &str) {
+    // A reader that went away or is slow misses a line; the work goes on.
+    let _ = reply.try_send(Progress::Step { message: message.into() });
+}
+
+async fn done(reply: &mpsc::Sender<Progress>, message: &str) {
+    let _ = reply.send(Progress::Done { message: message.into(), changed: true }).await;
+    linger().await;
+}
+
+async fn fail(reply: &mpsc::Sender<Progress>, message: &str, error: &dyn std::error::Error) {
+    let error = skiff_api::ErrorBody {
+        message: message.into(),
+        causes: vec![error.to_string()],
+        hint: None,
+    };
+    let _ = reply.send(Progress::Failed { error }).await;
+    linger().await;
+}
+
+/// Lets the last line reach the client before the process may end.
+async fn linger() {
+    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+}

@@ -1,0 +1,35 @@
+//! What must stay true while everything runs: leaves that do not expire, and the node's address.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use super::core::Node;
+
+/// How often clock and addresses are looked at. A jump of the clock or a new address is noticed
+/// within this time.
+const INTERVAL: Duration = Duration::from_secs(5);
+
+/// Never ends. A failure is logged and tried again at the next turn: nothing expires that soon.
+pub async fn run(node: Arc<Node>) {
+    let mut due = OffsetDateTime::UNIX_EPOCH;
+    let mut last = OffsetDateTime::now_utc();
+    loop {
+        tokio::time::sleep(INTERVAL).await;
+        let now = OffsetDateTime::now_utc();
+        let moved = node.follow_address().await;
+        let jumped = now < last || now - last > 12 * INTERVAL;
+        last = now;
+        if now < due && !moved && !jumped {
+            continue;
+        }
+        match node.renew_leaves(now) {
+            Ok(next) => due = next,
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, "leaves cannot be renewed");
+            }
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! One node: real daemons, real pods, real packets, each node in a namespace of its own.
+//!
+//! Needs root and the components; skips with the reason otherwise. Tests run one at a time.
+
+mod fault;
+mod life;
+mod side_by_side;
+mod workload;

@@ -1,0 +1,234 @@
+//! Real work: what the tutorial does, as a test.
+
+use std::time::Duration;
+
+use harness::{Network, NodeOptions, TestNode, cannot_run_nodes, eventually};
+
+/// A Deployment with a Service that does nothing but run.
+pub const SLEEPER: &str = r"
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: sleeper}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: sleeper}}
+  template:
+    metadata: {labels: {app: sleeper}}
+    spec:
+      terminationGracePeriodSeconds: 2
+      containers:
+      - name: main
+        image: skiff.local/agnhost:1.36.3
+        imagePullPolicy: Never
+        args: [netexec, --http-port=8080]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: sleeper}
+spec:
+  selector: {app: sleeper}
+  ports: [{port: 80, targetPort: 8080}]
+";
+
+/// Deployment with Service, ConfigMap, Secret and an init container, and a pod that asks.
+const SHOP: &str = r#"
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: shop}
+data: {greeting: ahoy}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: shop}
+stringData: {password: keel}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: shop}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: shop}}
+  template:
+    metadata: {labels: {app: shop}}
+    spec:
+      terminationGracePeriodSeconds: 2
+      initContainers:
+      - name: prepare
+        image: skiff.local/agnhost:1.36.3
+        imagePullPolicy: Never
+        command: [sh, -c, "cat /config/greeting /secret/password > /work/page"]
+        volumeMounts:
+        - {name: config, mountPath: /config}
+        - {name: secret, mountPath: /secret}
+        - {name: work, mountPath: /work}
+      containers:
+      - name: main
+        image: skiff.local/agnhost:1.36.3
+        imagePullPolicy: Never
+        args: [netexec, --http-port=8080]
+        readinessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1}
+        volumeMounts:
+        - {name: work, mountPath: /work}
+      volumes:
+      - {name: config, configMap: {name: shop}}
+      - {name: secret, secret: {secretName: shop}}
+      - {name: work, emptyDir: {}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: shop}
+spec:
+  type: NodePort
+  selector: {app: shop}
+  ports: [{port: 80, targetPort: 8080, nodePort: 30080}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: client}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: main
+    image: skiff.local/agnhost:1.36.3
+    imagePullPolicy: Never
+    args: [pause]
+"#;
+
+const JOBS: &str = r"
+apiVersion: batch/v1
+kind: Job
+metadata: {name: once}
+spec:
+  template:
+    spec:
+      restartPolicy: Never
+      containers:
+      - name: main
+        image: skiff.local/agnhost:1.36.3
+        imagePullPolicy: Never
+        command: [sh, -c, 'echo done']
+---
+apiVersion: batch/v1
+kind: CronJob
+metadata: {name: often}
+spec:
+  schedule: '* * * * *'
+  jobTemplate:
+    spec:
+      template:
+        spec:
+          restartPolicy: Never
+          containers:
+          - name: main
+            image: skiff.local/agnhost:1.36.3
+            imagePullPolicy: Never
+            command: [sh, -c, 'echo tick']
+";
+
+const POD_BOUND: Duration = Duration::from_secs(120);
+
+#[test]
+fn a_new_node_runs_what_the_tutorial_says() {
+    if cannot_run_nodes() {
+        return;
+    }
+    let network = Network::new();
+    let node = TestNode::started(&network, "alpha", &NodeOptions::default());
+    node.skiff(&["enable", "dns", "--wait"]).must();
+    node.import_test_image("agnhost");
+    node.apply(SHOP);
+    node.apply(JOBS);
+    node.wait_for("deployment/shop", "condition=Available", POD_BOUND);
+    node.wait_for("pod/client", "condition=Ready", POD_BOUND);
+
+    serves(&node);
+    kubectl_verbs(&node);
+    node.wait_for("job/once", "condition=Complete", POD_BOUND);
+    eventually("the CronJob runs", Duration::from_secs(100), || {
+        let path = "jsonpath={.status.lastSuccessfulTime}";
+        let last = node.kubectl(&["get", "cronjob", "often", "--output", path]).must();
+        if last.is_empty() { Err("not yet".into()) } else { Ok(()) }
+    });
+}
+
+/// Through ClusterIP, DNS name and NodePort.
+fn serves(node: &TestNode) {
+    let path = "jsonpath={.spec.clusterIP}";
+    let cluster_ip = node.kubectl(&["get", "service", "shop", "--output", path]).must();
+    let node_port = format!("{}:30080", node.address());
+    for place in [cluster_ip.as_str(), "shop.default.svc.cluster.local", "shop", &node_port] {
+        let url = format!("http://{place}/echo?msg=hello");
+        let said = eventually(&format!("{place} answers a pod"), Duration::from_secs(30), || {
+            let outcome = from_pod(node, &["wget", "-q", "-T", "5", "-O", "-", &url]);
+            if outcome.ok() { Ok(outcome.stdout) } else { Err(outcome.stderr) }
+        });
+        assert_eq!(said.trim(), "hello", "{place}");
+    }
+    // A pod reaches itself through its own Service (hairpin), and the host reaches it as well.
+    let outcome = harness::run(node.command("wget").args([
+        "-q", "-T", "5", "-O", "-",
+        &format!("http://{cluster_ip}/echo?msg=host"),
+    ]));
+    assert_eq!(outcome.must().trim(), "host");
+}
+
+fn kubectl_verbs(node: &TestNode) {
+    let page = node.kubectl(&["exec", "deployment/shop", "--", "cat", "/work/page"]).must();
+    assert_eq!(page, "ahoykeel");
+    node.kubectl(&["logs", "deployment/shop"]).must();
+    let file = node.root().join("copied");
+    let pod = node
+        .kubectl(&["get", "pods", "-l", "app=shop", "-o", "jsonpath={.items[0].metadata.name}"])
+        .must();
+    let from = format!("{pod}:/work/page");
+    node.kubectl(&["cp", &from, &file.to_string_lossy()]).must();
+    assert_eq!(std::fs::read_to_string(&file).expect("the copy"), "ahoykeel");
+
+    let forward = node
+        .command(harness::skiff_binary())
+        .args(["kubectl", "port-forward", "service/shop", "18080:80"])
+        .stdout(std::process::Stdio::null())
+        .spawn();
+    let mut forward = forward.expect("port-forward starts");
+    let said = eventually("port-forward answers", Duration::from_secs(30), || {
+        let url = "http://127.0.0.1:18080/echo?msg=forward";
+        let outcome = harness::run(node.command("wget").args(["-q", "-T", "5", "-O", "-", url]));
+        if outcome.ok() { Ok(outcome.stdout) } else { Err(outcome.stderr) }
+    });
+    forward.kill().expect("port-forward can be ended");
+    forward.wait().expect("port-forward ends");
+    assert_eq!(said.trim(), "forward");
+
+    node.kubectl(&["scale", "deployment/shop", "--replicas=3"]).must();
+    node.kubectl(&["rollout", "restart", "deployment/shop"]).must();
+    node.kubectl(&["rollout", "status", "deployment/shop", "--timeout=120s"]).must();
+    let path = "jsonpath={.status.readyReplicas}";
+    let ready = node.kubectl(&["get", "deployment", "shop", "--output", path]).must();
+    assert_eq!(ready, "3");
+}
+
+fn from_pod(node: &TestNode, command: &[&str]) -> harness::Outcome {
+    let mut args = vec!["exec", "client", "--"];
+    args.extend(command);
+    node.kubectl(&args)
+}
+
+/// Ids of all containers, sorted.
+pub fn container_ids(node: &TestNode) -> Vec<String> {
+    sorted(node, "jsonpath={range .items[*].status.containerStatuses[*]}{.containerID}{'\\n'}{end}")
+}
+
+/// How often each container was restarted, sorted.
+pub fn restart_counts(node: &TestNode) -> Vec<String> {
+    sorted(
+        node,
+        "jsonpath={range .items[*].status.containerStatuses[*]}{.name}={.restartCount}{'\\n'}{end}",
+    )
+}
+
+fn sorted(node: &TestNode, path: &str) -> Vec<String> {
+    let text = node.kubectl(&["get", "pods", "--all-namespaces", "--output", path]).must();
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    lines.sort();
+    lines
+}

@@ -1,0 +1,30 @@
+//! Skiff itself, and its place in the distribution.
+
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::Result;
+
+use crate::command::{announce, duration, run_shown};
+use crate::component::{place_program, place_tree};
+use crate::project::Project;
+
+const USUAL_SECONDS: u64 = 240;
+
+/// Builds `skiff` and puts it beside the components, with the add-ons' data.
+pub fn run(project: &Project) -> Result<()> {
+    let started = Instant::now();
+    announce("building skiff", if project.program().exists() { 0 } else { USUAL_SECONDS });
+    run_shown(cargo(project).args(["build", "--release", "--package", "skiff"]))?;
+    place_program(&project.program(), &project.dist().join("bin/skiff"))?;
+    place_tree(&project.root.join("addons"), &project.dist().join("addons"))?;
+    eprintln!("    skiff is built, {}", duration(started.elapsed()));
+    Ok(())
+}
+
+/// Cargo in the clone, the same one that runs this program.
+pub fn cargo(project: &Project) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(&project.root);
+    command
+}

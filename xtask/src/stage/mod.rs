@@ -1,0 +1,10 @@
+//! One verb of `cargo xtask` a file.
+
+pub mod build;
+pub mod components;
+pub mod down;
+pub mod fix;
+pub mod setup;
+pub mod test;
+pub mod up;
+pub mod verify;

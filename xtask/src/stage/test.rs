@@ -1,0 +1,251 @@
+//! `test`: set-up, build, then every stage of tests, and one line with the counts at the end.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use serde::Deserialize;
+
+use super::build::cargo;
+use super::{build, components, setup};
+use crate::command::{announce, duration, run_logged};
+use crate::component::{BuildLock, Obstacle, Toolchain, build_components};
+use crate::project::{Arch, Project};
+use crate::table::Table;
+use crate::test_counts::TestReport;
+
+#[derive(Args, Debug, Default)]
+pub struct Arguments {
+    /// Run only these stages
+    #[arg(long = "stage", value_name = "NAME")]
+    pub stages: Vec<String>,
+    /// Take what is built as it is
+    #[arg(long)]
+    pub no_build: bool,
+}
+
+/// A part of the tests that is run and counted by itself.
+struct Stage {
+    name: &'static str,
+    /// What it tests, for the user to read while it runs.
+    what: &'static str,
+    usual_seconds: u64,
+    run: fn(&Project, &Path) -> Result<TestReport>,
+}
+
+/// In the order of what they need: what fails early and cheaply comes first.
+const STAGES: &[Stage] = &[
+    Stage { name: "plain", what: "everything that needs no node", usual_seconds: 120, run: plain },
+    Stage { name: "components", what: "the kube wrapper", usual_seconds: 60, run: kube_wrapper },
+    Stage { name: "arm64", what: "cross-build for arm64", usual_seconds: 300, run: cross_build },
+    Stage { name: "storage", what: "upstream's storage tests", usual_seconds: 240, run: storage },
+    Stage { name: "node", what: "nodes with real pods", usual_seconds: 600, run: node },
+];
+
+/// Test targets of the root package that need a whole node, and so run one test at a time.
+const NODE_TARGETS: &[&str] =
+    &["node", "cluster", "addons", "performance", "confinement", "snap", "vm"];
+
+pub fn run(project: &Project, arguments: &Arguments) -> Result<()> {
+    let stages = choose_stages(&arguments.stages)?;
+    if !arguments.no_build {
+        setup::run(project, &setup::Arguments { test: true })?;
+        components::run(project, &components::Arguments { test: true, ..Default::default() })?;
+        build::run(project)?;
+    }
+    let logs = project.target.join("test-logs");
+    fs::create_dir_all(&logs).with_context(|| format!("cannot create {}", logs.display()))?;
+    let mut total = TestReport::default();
+    for stage in stages {
+        total.add(run_stage(project, stage, &logs));
+    }
+    for reason in &total.skips {
+        println!("skipped: {reason}");
+    }
+    for name in &total.failures {
+        println!("failed: {name}");
+    }
+    println!("{}", total.counts);
+    if total.counts.failed > 0 {
+        bail!("{} tests failed; what they said is in {}", total.counts.failed, logs.display());
+    }
+    Ok(())
+}
+
+fn choose_stages(names: &[String]) -> Result<Vec<&'static Stage>> {
+    if names.is_empty() {
+        return Ok(STAGES.iter().collect());
+    }
+    let known = || STAGES.iter().map(|stage| stage.name).collect::<Vec<_>>().join(", ");
+    names
+        .iter()
+        .map(|name| {
+            STAGES
+                .iter()
+                .find(|stage| stage.name == name)
+                .with_context(|| format!("no stage is called {name}; there are {}", known()))
+        })
+        .collect()
+}
+
+fn run_stage(project: &Project, stage: &Stage, logs: &Path) -> TestReport {
+    announce(&format!("tests: {} ({})", stage.name, stage.what), stage.usual_seconds);
+    let started = Instant::now();
+    let log = logs.join(format!("{}.log", stage.name));
+    let report = (stage.run)(project, &log).unwrap_or_else(|error| {
+        eprintln!("{error:#}");
+        TestReport::default().with_outcome(false, &format!("stage {}", stage.name))
+    });
+    eprintln!("    {}: {}, {}", stage.name, report.counts, duration(started.elapsed()));
+    for name in &report.failures {
+        eprintln!("    failed: {name}");
+    }
+    report
+}
+
+fn plain(project: &Project, log: &Path) -> Result<TestReport> {
+    let mut report = TestReport::default();
+    for (number, arguments) in plain_runs(&root_tests(project)?).into_iter().enumerate() {
+        let log = log.with_extension(format!("{number}.log"));
+        let mut command = cargo(project);
+        command.args(["test", "--release", "--no-fail-fast"]).args(arguments);
+        report.add(cargo_test(command, &["--show-output"], &log));
+    }
+    Ok(report)
+}
+
+fn node(project: &Project, log: &Path) -> Result<TestReport> {
+    let mut report = TestReport::default();
+    for target in root_tests(project)?.iter().filter(|t| NODE_TARGETS.contains(&t.as_str())) {
+        let mut command = cargo(project);
+        command.args([
+            "test",
+            "--release",
+            "--no-fail-fast",
+            "--package",
+            "skiff",
+            "--test",
+            target,
+        ]);
+        let log = log.with_extension(format!("{target}.log"));
+        report.add(cargo_test(command, &["--show-output", "--test-threads=1"], &log));
+    }
+    Ok(report)
+}
+
+/// What `cargo test` is called with to run all that needs no node: the other packages, and the
+/// root package's own parts one by one.
+pub fn plain_runs(root_tests: &[String]) -> Vec<Vec<String>> {
+    let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    let mut own = words("--package skiff --lib --bins");
+    for target in root_tests.iter().filter(|t| !NODE_TARGETS.contains(&t.as_str())) {
+        own.extend(["--test".to_owned(), target.clone()]);
+    }
+    vec![words("--workspace --exclude skiff"), own, words("--package skiff --doc")]
+}
+
+/// The integration tests that the root package declares.
+pub fn root_tests(project: &Project) -> Result<Vec<String>> {
+    #[derive(Deserialize)]
+    struct Package {
+        #[serde(default)]
+        test: Vec<Target>,
+    }
+    #[derive(Deserialize)]
+    struct Target {
+        name: String,
+    }
+    let path = project.root.join("Cargo.toml");
+    let text =
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let package: Package = toml::from_str(&text)?;
+    Ok(package.test.into_iter().map(|target| target.name).collect())
+}
+
+fn cargo_test(mut command: Command, options: &[&str], log: &Path) -> TestReport {
+    command.arg("--").args(options);
+    let outcome = run_logged(&mut command, log);
+    let output = fs::read_to_string(log).unwrap_or_default();
+    let report = TestReport::of_cargo(&output);
+    if report.counts.failed == 0
+        && let Err(error) = &outcome
+    {
+        eprintln!("{error:#}");
+    }
+    report.with_outcome(outcome.is_ok(), &log.display().to_string())
+}
+
+/// The same flags as the build, so that what is compiled already is taken; vetting all of
+/// Kubernetes would take ten times as long as the tests.
+fn kube_wrapper(project: &Project, log: &Path) -> Result<TestReport> {
+    let mut command = Command::new("go");
+    command
+        .args(["test", "-v", "-trimpath", "-vet=off", "-mod=readonly", "-tags=providerless"])
+        .args(["-ldflags=-s -w", "./..."])
+        .env("CGO_ENABLED", "0")
+        .env("GOFLAGS", "")
+        .current_dir(project.components().join("kube"));
+    Ok(go_test(command, log))
+}
+
+fn go_test(mut command: Command, log: &Path) -> TestReport {
+    let outcome = run_logged(&mut command, log);
+    let output = fs::read_to_string(log).unwrap_or_default();
+    TestReport::of_go(&output).with_outcome(outcome.is_ok(), &log.display().to_string())
+}
+
+/// Nothing may depend on the architecture of the machine that builds: the components that do
+/// most with the machine must come out for another one as well.
+fn cross_build(project: &Project, _log: &Path) -> Result<TestReport> {
+    const CROSS_BUILT: &[&str] = &["pause", "cni", "containerd", "runc"];
+    let host = Arch::host()?;
+    let other = if host == Arch::Arm64 { Arch::Amd64 } else { Arch::Arm64 };
+    let table = Table::read(&project.components().join("components.toml"))?;
+    let toolchain = Toolchain::find(&table.go, other)?;
+    let _lock = BuildLock::take(&project.cache.join("components"))?;
+    let mut report = TestReport::default();
+    for name in CROSS_BUILT {
+        let component = table.component(name).context("the table lacks a component")?;
+        report.add(match toolchain.obstacle(component) {
+            Some(reason) => TestReport::of_skip(format!("{name} for {}: {reason}", other.name())),
+            None => TestReport::of_check(
+                build_components(project, &toolchain, &[component], Obstacle::Fails)
+                    .and_then(|built| built.iter().try_for_each(|one| one.require_machine(other)))
+                    .map_err(|error| format!("{name} for {}: {error:#}", other.name())),
+            ),
+        });
+    }
+    Ok(report)
+}
+
+/// Upstream's own storage tests, which a script of `tests/datastore` runs on our datastore.
+fn storage(project: &Project, log: &Path) -> Result<TestReport> {
+    let folder = project.root.join("tests/datastore");
+    let script: PathBuf = folder.join("run");
+    if !script.is_file() {
+        return Ok(TestReport::of_skip("upstream's storage tests have no run script yet".into()));
+    }
+    let mut command = Command::new(&script);
+    command.env("SKIFF_BIN", project.program()).current_dir(&folder);
+    Ok(go_test(command, log))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_that_need_a_node_are_not_among_the_plain_ones() {
+        let runs = plain_runs(&["tidy".into(), "node".into(), "cli".into()]);
+        assert_eq!(runs[1].join(" "), "--package skiff --lib --bins --test tidy --test cli");
+    }
+
+    #[test]
+    fn an_unknown_stage_is_refused_with_the_known_ones() {
+        let error = choose_stages(&["nod".into()]).err().unwrap().to_string();
+        assert!(error.starts_with("no stage is called nod; there are plain, "), "{error}");
+    }
+}
