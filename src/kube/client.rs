@@ -189,7 +189,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_missing_kubeconfig_is_named() {
-        let error = ClientSource::new("/nonexistent/kubeconfig").client().await.unwrap_err();
+        let error = ClientSource::new("/nonexistent/kubeconfig").client().await.err().unwrap();
         assert_eq!(error.to_string(), "cannot read /nonexistent/kubeconfig");
     }
 }
