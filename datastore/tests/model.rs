@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use proptest::prelude::*;
+use skiff_datastore::compactor::LayoutLimits;
 use skiff_datastore::error::RequestError;
 use skiff_datastore::proto::compare::{CompareResult, CompareTarget, TargetUnion};
 use skiff_datastore::proto::{
@@ -42,6 +43,10 @@ enum Action {
         back: i64,
     },
     Restart,
+    /// The process dies after the writer had so many turns to tidy up.
+    Crash {
+        turns: u8,
+    },
     Range {
         from: u8,
         to: u8,
@@ -60,6 +65,7 @@ fn action() -> impl Strategy<Value = Action> {
         1 => (1..3_u8).prop_map(|lease| Action::Revoke { lease }),
         1 => (-1..8_i64).prop_map(|back| Action::Compact { back }),
         1 => Just(Action::Restart),
+        2 => (0..40_u8).prop_map(|turns| Action::Crash { turns }),
         5 => (key, 0..9_u8, 0..4_i64, -1..8_i64)
             .prop_map(|(from, to, limit, back)| Action::Range { from, to, limit, back }),
     ]
@@ -167,6 +173,16 @@ impl World {
                 self.running.take().expect("it runs").stop().await.unwrap();
                 self.running = Some(start(&self.store).await);
             }
+            Action::Crash { turns } => {
+                for _ in 0..*turns {
+                    tokio::task::yield_now().await;
+                }
+                self.store = self.store.copy();
+                let running = self.running.take().expect("it runs");
+                running.expiry.abort();
+                running.writer.abort();
+                self.running = Some(start(&self.store).await);
+            }
             Action::Range { from, to, limit, back } => {
                 self.range(*from, *to, *limit, self.model.revision - back);
             }
@@ -264,7 +280,18 @@ impl World {
 }
 
 async fn start(store: &MemoryStore) -> Running {
-    Engine::start(store.clone(), Limits::default(), Instant::now).await.unwrap()
+    // So small that everything is merged, folded and divided all the time.
+    let layout = LayoutLimits {
+        chunk_bytes_max: 20,
+        small_row_bytes_max: 1000,
+        small_rows_max: 4,
+        merge_rows_max: 3,
+        merge_bytes_max: 1000,
+        fold_bytes_min: 1000,
+        fold_rows_min: 2,
+    };
+    let limits = Limits { layout, ..Limits::default() };
+    Engine::start(store.clone(), limits, Instant::now).await.unwrap()
 }
 
 proptest! {
