@@ -28,8 +28,6 @@ use crate::record::Revision;
 use crate::state::{Layout, RowInfo};
 use crate::store::{Chunk, Fold, Sequence};
 
-/// Chunks written in one step.
-const CHUNKS_PER_STEP: usize = 4;
 /// Rows removed in one step.
 const TRIM_ROWS_MAX: u32 = 256;
 
@@ -38,6 +36,8 @@ const TRIM_ROWS_MAX: u32 = 256;
 pub struct LayoutLimits {
     /// When its content would exceed this, a chunk is divided.
     pub chunk_bytes_max: usize,
+    /// Chunks written in one step.
+    pub chunks_per_step: usize,
     /// Rows below this are worth merging.
     pub small_row_bytes_max: usize,
     /// Small rows that may pile up before the oldest are merged.
@@ -56,6 +56,7 @@ impl Default for LayoutLimits {
     fn default() -> Self {
         LayoutLimits {
             chunk_bytes_max: 128 << 10,
+            chunks_per_step: 4,
             small_row_bytes_max: 16 << 10,
             small_rows_max: 1024,
             merge_rows_max: 512,
@@ -226,7 +227,7 @@ impl Compactor {
         }
         let ends =
             first_keys.iter().skip(1).cloned().map(End::Before).chain([end]).collect::<Vec<_>>();
-        let skipped = first_keys.len().saturating_sub(CHUNKS_PER_STEP);
+        let skipped = first_keys.len().saturating_sub(self.limits.chunks_per_step);
         let put = first_keys
             .drain(..)
             .zip(ends)

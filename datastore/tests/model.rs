@@ -56,23 +56,23 @@ enum Action {
 }
 
 fn action() -> impl Strategy<Value = Action> {
-    let key = 0..8_u8;
+    let key = 0..16_u8;
     prop_oneof![
         6 => (key.clone(), 0..3_u8).prop_map(|(key, lease)| Action::Put { key, lease }),
-        2 => (key.clone(), 0..9_u8).prop_map(|(from, to)| Action::Delete { from, to }),
+        2 => (key.clone(), 0..17_u8).prop_map(|(from, to)| Action::Delete { from, to }),
         3 => (key.clone(), 0..4_i64).prop_map(|(key, version)| Action::PutIfVersion { key, version }),
         1 => (1..3_u8).prop_map(|lease| Action::Grant { lease }),
         1 => (1..3_u8).prop_map(|lease| Action::Revoke { lease }),
-        1 => (-1..8_i64).prop_map(|back| Action::Compact { back }),
+        2 => (-1..8_i64).prop_map(|back| Action::Compact { back }),
         1 => Just(Action::Restart),
-        2 => (0..40_u8).prop_map(|turns| Action::Crash { turns }),
-        5 => (key, 0..9_u8, 0..4_i64, -1..8_i64)
+        4 => (0..20_u8).prop_map(|turns| Action::Crash { turns }),
+        5 => (key, 0..17_u8, 0..4_i64, -1..8_i64)
             .prop_map(|(from, to, limit, back)| Action::Range { from, to, limit, back }),
     ]
 }
 
 fn name(key: u8) -> bytes::Bytes {
-    format!("key{key}").into()
+    format!("key{key:02}").into()
 }
 
 /// Every version ever written, by revision and key; `None` is a deletion.
@@ -191,7 +191,7 @@ impl World {
     }
 
     async fn put(&mut self, key: u8, lease: u8) {
-        let value = format!("value {}", self.step);
+        let value = format!("value {}", "x".repeat(self.step % 30)) + &self.step.to_string();
         let request = PutRequest {
             key: name(key),
             value: value.clone().into(),
@@ -210,7 +210,7 @@ impl World {
     }
 
     async fn put_if(&mut self, key: u8, version: i64) {
-        let value = format!("value {}", self.step);
+        let value = format!("value {}", "x".repeat(self.step % 30)) + &self.step.to_string();
         let put = PutRequest { key: name(key), value: value.clone().into(), ..Default::default() };
         let delete = DeleteRangeRequest { key: name(key), ..Default::default() };
         let request = TxnRequest {
@@ -282,7 +282,8 @@ impl World {
 async fn start(store: &MemoryStore) -> Running {
     // So small that everything is merged, folded and divided all the time.
     let layout = LayoutLimits {
-        chunk_bytes_max: 20,
+        chunk_bytes_max: 40,
+        chunks_per_step: 1,
         small_row_bytes_max: 1000,
         small_rows_max: 4,
         merge_rows_max: 3,
@@ -295,11 +296,11 @@ async fn start(store: &MemoryStore) -> Running {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
     fn random_histories_read_as_the_model_says(
-        actions in prop::collection::vec(action(), 1..120),
+        actions in prop::collection::vec(action(), 1..400),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
