@@ -28,22 +28,44 @@ use crate::record::Revision;
 use crate::state::{Layout, RowInfo};
 use crate::store::{Chunk, Fold, Sequence};
 
-/// When its content would exceed this, a chunk is divided.
-const CHUNK_BYTES_MAX: usize = 128 << 10;
-/// Rows below this are worth merging.
-const SMALL_ROW_BYTES_MAX: usize = 16 << 10;
-/// Small rows that may pile up before the oldest are merged.
-const SMALL_ROWS_MAX: usize = 1024;
-/// Rows merged into one.
-const MERGE_ROWS_MAX: usize = 512;
-/// Bytes merged into one.
-const MERGE_BYTES_MAX: usize = 256 << 10;
-/// Folding waits until so much of the log is in the compacted past.
-const FOLD_BYTES_MIN: usize = 128 << 10;
-/// Or until so many rows are.
-const FOLD_ROWS_MIN: usize = 512;
 /// Rows removed in one step.
 const TRIM_ROWS_MAX: u32 = 256;
+
+/// When what is rearranged. Tests make everything small.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayoutLimits {
+    /// When its content would exceed this, a chunk is divided.
+    pub chunk_bytes_max: usize,
+    /// Chunks written in one step.
+    pub chunks_per_step: usize,
+    /// Rows below this are worth merging.
+    pub small_row_bytes_max: usize,
+    /// Small rows that may pile up before the oldest are merged.
+    pub small_rows_max: usize,
+    /// Rows merged into one.
+    pub merge_rows_max: usize,
+    /// Bytes merged into one.
+    pub merge_bytes_max: usize,
+    /// Folding waits until so much of the log is in the compacted past,
+    pub fold_bytes_min: usize,
+    /// or until so many rows are.
+    pub fold_rows_min: usize,
+}
+
+impl Default for LayoutLimits {
+    fn default() -> Self {
+        LayoutLimits {
+            chunk_bytes_max: 128 << 10,
+            chunks_per_step: 4,
+            small_row_bytes_max: 16 << 10,
+            small_rows_max: 1024,
+            merge_rows_max: 512,
+            merge_bytes_max: 256 << 10,
+            fold_bytes_min: 128 << 10,
+            fold_rows_min: 512,
+        }
+    }
+}
 
 /// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +94,7 @@ enum Phase {
 /// Knows where the stored rows are and which are worth rearranging.
 #[derive(Debug)]
 pub struct Compactor {
+    limits: LayoutLimits,
     rows: VecDeque<RowInfo>,
     small_rows: usize,
     /// Chunks by first key; the first one's range begins at the empty key.
@@ -83,11 +106,13 @@ pub struct Compactor {
 
 impl Compactor {
     /// Takes over what was found at start.
-    pub fn new(layout: Layout) -> Compactor {
-        let small_rows = layout.rows.iter().filter(|row| is_small(row)).count();
+    pub fn new(layout: Layout, limits: LayoutLimits) -> Compactor {
+        let small_rows =
+            layout.rows.iter().filter(|row| row.bytes < limits.small_row_bytes_max).count();
         let chunks =
             layout.chunks.into_iter().map(|chunk| (chunk.first_key, chunk.bytes)).collect();
         let mut compactor = Compactor {
+            limits,
             rows: layout.rows.into(),
             small_rows,
             chunks,
@@ -100,7 +125,7 @@ impl Compactor {
 
     /// Notes a row that was appended.
     pub fn appended(&mut self, row: RowInfo) {
-        self.small_rows += usize::from(is_small(&row));
+        self.small_rows += usize::from(self.is_small(&row));
         self.rows.push_back(row);
     }
 
@@ -114,6 +139,10 @@ impl Compactor {
         }
     }
 
+    fn is_small(&self, row: &RowInfo) -> bool {
+        row.bytes < self.limits.small_row_bytes_max
+    }
+
     fn chunk_of(&self, key: &[u8]) -> Bytes {
         let upto = (Bound::Unbounded, Bound::Included(key));
         self.chunks
@@ -121,6 +150,11 @@ impl Compactor {
             .next_back()
             .map(|(key, _)| key.clone())
             .unwrap_or_default()
+    }
+
+    /// Whether small rows have piled up.
+    pub fn wants_merge(&self) -> bool {
+        self.small_rows > self.limits.small_rows_max
     }
 
     /// What is to be done, if anything is worth doing.
@@ -146,7 +180,7 @@ impl Compactor {
             Step::Advance { sequence, .. } => {
                 while self.rows.front().is_some_and(|row| row.sequence <= *sequence) {
                     let row = self.rows.pop_front().expect("the front was just seen");
-                    self.small_rows -= usize::from(is_small(&row));
+                    self.small_rows -= usize::from(self.is_small(&row));
                 }
                 self.phase = Phase::Trimming;
             }
@@ -168,74 +202,77 @@ impl Compactor {
         let Some(target) = target else { return };
         // Writing chunks costs more the more there are of them.
         let chunk_bytes: usize = self.chunks.values().sum();
-        if bytes >= FOLD_BYTES_MIN.max(chunk_bytes / 8) || rows >= FOLD_ROWS_MIN {
+        if bytes >= self.limits.fold_bytes_min.max(chunk_bytes / 8)
+            || rows >= self.limits.fold_rows_min
+        {
             self.phase = Phase::Folding { target, left: std::mem::take(&mut self.dirty) };
         }
     }
 
-    /// Lays out the range of `chunk` as it is at the compacted revision.
+    /// Lays out the range of `chunk` as it is at the compacted revision. When
+    /// that makes many chunks, only the last of them are written now: the
+    /// chunk itself still holds the rest, and what it holds behind the next
+    /// chunk's first key counts no more.
     fn write_chunk(&self, chunk: &Bytes, index: &Index) -> Fold {
         let after = (Bound::Excluded(chunk.as_ref()), Bound::Unbounded);
         let end = match self.chunks.range::<[u8], _>(after).next() {
             Some((next, _)) => End::Before(next.clone()),
             None => End::Open,
         };
-        let range = KeyRange { start: chunk.clone(), end };
-        let mut put = Vec::new();
-        let mut encoder = Encoder::default();
-        let mut first_key = chunk.clone();
-        for record in index.range(&range, index.compacted()) {
-            let full = encoder.len() + record.key.len() + record.value.len() > CHUNK_BYTES_MAX;
-            if full && !encoder.is_empty() {
-                let data = std::mem::take(&mut encoder).finish();
-                put.push(Chunk { first_key, data });
-                first_key = record.key.clone();
-            }
-            encoder.version(record);
-        }
-        if encoder.is_empty() {
+        let range = KeyRange { start: chunk.clone(), end: end.clone() };
+        let mut first_keys = divide(index, &range, self.limits.chunk_bytes_max);
+        if first_keys.is_empty() {
             // Without this chunk its range belongs to the one before.
-            return Fold::Chunks { put, remove: vec![chunk.clone()] };
+            return Fold::Chunks { put: Vec::new(), remove: vec![chunk.clone()] };
         }
-        put.push(Chunk { first_key, data: encoder.finish() });
+        let ends =
+            first_keys.iter().skip(1).cloned().map(End::Before).chain([end]).collect::<Vec<_>>();
+        let skipped = first_keys.len().saturating_sub(self.limits.chunks_per_step);
+        let put = first_keys
+            .drain(..)
+            .zip(ends)
+            .skip(skipped)
+            .map(|(first_key, end)| lay_out(index, KeyRange { start: first_key, end }))
+            .collect();
         Fold::Chunks { put, remove: Vec::new() }
     }
 
     fn note_chunks(&mut self, fold: &Fold) {
         let Fold::Chunks { put, remove } = fold else { return };
-        let Phase::Folding { left, .. } = &mut self.phase else { return };
         for key in remove {
             self.chunks.remove(key);
-            left.remove(key);
             // Later changes of this range now concern the chunk before.
             if self.dirty.remove(key) {
-                let upto = (Bound::Unbounded, Bound::Included(key.as_ref()));
-                let before = self.chunks.range::<[u8], _>(upto).next_back();
-                self.dirty.insert(before.map(|(key, _)| key.clone()).unwrap_or_default());
-            }
-        }
-        if let Some(written) = put.first() {
-            left.remove(&written.first_key);
-            // A range that was divided while changes in it were noted: which
-            // part they concern is not known any more.
-            if self.dirty.contains(&written.first_key) {
-                self.dirty.extend(put.iter().map(|chunk| chunk.first_key.clone()));
+                self.dirty.insert(self.chunk_of(key));
             }
         }
         for chunk in put {
+            // A range was divided while changes in it were noted: which part
+            // they concern is not known any more.
+            if !self.chunks.contains_key(&chunk.first_key)
+                && self.dirty.contains(&self.chunk_of(&chunk.first_key))
+            {
+                self.dirty.insert(chunk.first_key.clone());
+            }
             self.chunks.insert(chunk.first_key.clone(), chunk.data.len());
+        }
+        if let Phase::Folding { left, .. } = &mut self.phase {
+            for key in remove.iter().chain(put.iter().map(|chunk| &chunk.first_key)) {
+                left.remove(key);
+            }
         }
     }
 
     fn choose_merge(&self) -> Option<Step> {
-        if self.small_rows <= SMALL_ROWS_MAX {
+        if !self.wants_merge() {
             return None;
         }
         let mut run: Option<(Sequence, Sequence)> = None;
         let (mut rows, mut bytes) = (0, 0);
         for row in &self.rows {
-            let fits = rows < MERGE_ROWS_MAX && bytes + row.bytes <= MERGE_BYTES_MAX;
-            if is_small(row) && fits {
+            let fits = rows < self.limits.merge_rows_max
+                && bytes + row.bytes <= self.limits.merge_bytes_max;
+            if self.is_small(row) && fits {
                 let from = run.map_or(row.sequence, |(from, _)| from);
                 run = Some((from, row.sequence));
                 rows += 1;
@@ -252,15 +289,38 @@ impl Compactor {
     fn replace_rows(&mut self, from: Sequence, to: Sequence, merged: Option<RowInfo>) {
         let start = self.rows.partition_point(|row| row.sequence < from);
         let end = self.rows.partition_point(|row| row.sequence <= to);
-        let removed = self.rows.drain(start..end).filter(is_small).count();
-        self.small_rows -= removed;
+        let small_bytes_max = self.limits.small_row_bytes_max;
+        let is_small = |row: &RowInfo| row.bytes < small_bytes_max;
+        self.small_rows -= self.rows.drain(start..end).filter(is_small).count();
         if let Some(row) = merged {
-            self.small_rows += usize::from(is_small(&row));
+            self.small_rows += usize::from(self.is_small(&row));
             self.rows.insert(start, row);
         }
     }
 }
 
-fn is_small(row: &RowInfo) -> bool {
-    row.bytes < SMALL_ROW_BYTES_MAX
+/// The first keys of the chunks that a range needs; none if nothing lives in
+/// it. The first is always the range's own.
+fn divide(index: &Index, range: &KeyRange, bytes_max: usize) -> Vec<Bytes> {
+    let mut first_keys = Vec::new();
+    let mut bytes = 0;
+    for record in index.range(range, index.compacted()) {
+        let length = record.key.len() + record.value.len();
+        if first_keys.is_empty() {
+            first_keys.push(range.start.clone());
+        } else if bytes + length > bytes_max {
+            first_keys.push(record.key.clone());
+            bytes = 0;
+        }
+        bytes += length;
+    }
+    first_keys
+}
+
+fn lay_out(index: &Index, range: KeyRange) -> Chunk {
+    let mut encoder = Encoder::default();
+    for record in index.range(&range, index.compacted()) {
+        encoder.version(record);
+    }
+    Chunk { first_key: range.start, data: encoder.finish() }
 }

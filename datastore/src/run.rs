@@ -142,6 +142,7 @@ async fn open(options: &Options) -> Result<crate::engine::Running, RunError> {
     let limits = Limits {
         request_bytes_max: options.max_request_bytes,
         quota_bytes: options.quota_backend_bytes,
+        ..Limits::default()
     };
     Engine::start(store, limits, Instant::now).await.map_err(|source| match source {
         StoreError::Damaged(_) => RunError::Damaged { dir, source },

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
+use crate::compactor::LayoutLimits;
 use crate::identity::Identity;
 use crate::state::State;
 use crate::store::Size;
@@ -19,11 +20,17 @@ pub struct Limits {
     /// When the index holds more than this, writes are refused until an
     /// operator compacts and clears the alarm.
     pub quota_bytes: u64,
+    /// When the stored form is rearranged.
+    pub layout: LayoutLimits,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { request_bytes_max: 1_572_864, quota_bytes: 2 << 30 }
+        Limits {
+            request_bytes_max: 1_572_864,
+            quota_bytes: 2 << 30,
+            layout: LayoutLimits::default(),
+        }
     }
 }
 

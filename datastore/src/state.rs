@@ -63,26 +63,40 @@ pub async fn load<S: Store>(
             .map_err(|error| StoreError::Damaged(format!("the base {error}")))?;
         state.apply_all(entries, now);
     }
-    let chunks = load_chunks(store, &mut state).await?;
+    let (chunks, stale) = load_chunks(store, &mut state).await?;
     let rows = load_log(store, &mut state, &base, now).await?;
-    let (touched, _) = state.index.sweep(usize::MAX);
+    let (mut touched, _) = state.index.sweep(usize::MAX);
+    touched.extend(stale);
     Ok((state, Layout { base, rows, chunks, touched }))
 }
 
+/// Restores every chunk. What a chunk holds behind the next one's first key
+/// is stale: it was being divided when the writer died. Gives the chunks, and
+/// the first keys of those to be written anew.
 async fn load_chunks<S: Store>(
     store: &mut S,
     state: &mut State,
-) -> Result<Vec<ChunkInfo>, StoreError> {
+) -> Result<(Vec<ChunkInfo>, Vec<Bytes>), StoreError> {
     let mut chunks: Vec<ChunkInfo> = Vec::new();
+    let mut stale = Vec::new();
+    let mut waiting: Option<Chunk> = None;
     loop {
         let after = chunks.last().map(|chunk| chunk.first_key.clone());
         let page = store.read_chunks(after.as_ref()).await?;
-        if page.is_empty() {
-            return Ok(chunks);
+        let is_last = page.is_empty();
+        for next in page.into_iter().map(Some).chain(is_last.then_some(None)) {
+            if let Some(next) = &next {
+                let bytes = next.data.len();
+                chunks.push(ChunkInfo { first_key: next.first_key.clone(), bytes });
+            }
+            let Some(chunk) = std::mem::replace(&mut waiting, next) else { continue };
+            let end = waiting.as_ref().map(|next| &next.first_key);
+            if !state.restore(&chunk, end)? {
+                stale.push(chunk.first_key);
+            }
         }
-        for chunk in page {
-            state.restore(&chunk)?;
-            chunks.push(ChunkInfo { first_key: chunk.first_key, bytes: chunk.data.len() });
+        if is_last {
+            return Ok((chunks, stale));
         }
     }
 }
@@ -108,19 +122,22 @@ async fn load_log<S: Store>(
 }
 
 impl State {
-    fn restore(&mut self, chunk: &Chunk) -> Result<(), StoreError> {
+    /// Puts a chunk's keys back up to `end`; whether those were all it has.
+    fn restore(&mut self, chunk: &Chunk, end: Option<&Bytes>) -> Result<bool, StoreError> {
         let name = String::from_utf8_lossy(&chunk.first_key).into_owned();
         let entries = decode(&chunk.data, Revision(0))
             .map_err(|error| StoreError::Damaged(format!("the chunk from {name:?} on {error}")))?;
         for entry in entries {
-            if let Entry::Changes(records) = entry {
-                for record in records {
-                    self.leases.note(&record);
-                    self.index.restore(record);
+            let Entry::Changes(records) = entry else { continue };
+            for record in records {
+                if end.is_some_and(|end| record.key >= *end) {
+                    return Ok(false);
                 }
+                self.leases.note(&record);
+                self.index.restore(record);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Takes in one row of the log behind what is known.

@@ -73,15 +73,8 @@ impl<S: Store> Writer<S> {
     ) -> Writer<S> {
         let sequence = layout.rows.last().map_or(layout.base.sequence, |row| row.sequence);
         shared.set_sequence(sequence.0);
-        Writer {
-            store,
-            shared,
-            commands,
-            compactor: Compactor::new(layout),
-            sequence,
-            sweeping: true,
-            commits: 0,
-        }
+        let compactor = Compactor::new(layout, shared.limits.layout);
+        Writer { store, shared, commands, compactor, sequence, sweeping: true, commits: 0 }
     }
 
     /// Writes until every sender of wishes is gone; then closes the store.
@@ -130,6 +123,7 @@ impl<S: Store> Writer<S> {
             Ok(()) => {
                 if self.shared.set_no_space(self.is_over_quota()) {
                     info!(no_space = self.shared.no_space(), "alarm changed");
+                    self.sweeping = true;
                 }
                 self.commit(&group, &row);
                 answer(replies);
@@ -221,6 +215,7 @@ impl<S: Store> Writer<S> {
         self.sequence = row.sequence;
         self.shared.set_sequence(row.sequence.0);
         self.compactor.appended(RowInfo::from(row));
+        self.sweeping |= self.compactor.wants_merge();
         if !changes.is_empty() {
             self.shared.hub().publish(&changes, row.last);
         }

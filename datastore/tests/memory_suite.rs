@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use skiff_datastore::error::RequestError;
-use skiff_datastore::proto::PutRequest;
+use skiff_datastore::proto::{PutRequest, RangeRequest};
 use skiff_datastore::shared::Limits;
 use skiff_datastore::store::memory::{Fault, MemoryStore};
 use skiff_datastore::suite::{self, Place};
@@ -88,4 +88,21 @@ async fn a_writer_that_was_replaced_ends() {
     assert_eq!(second.engine.revision(), Revision(2));
     second.engine.put(put("c")).await.unwrap();
     second.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_compacts_is_merged_and_reads_back_the_same() {
+    let store = MemoryStore::default();
+    let running = Engine::start(store.clone(), Limits::default(), Instant::now).await.unwrap();
+    for _ in 0..3000 {
+        running.engine.put(put("a")).await.unwrap();
+    }
+    running.stop().await.unwrap();
+    assert!(store.log_rows() < 1100, "{} rows", store.log_rows());
+    let running = Engine::start(store.clone(), Limits::default(), Instant::now).await.unwrap();
+    for revision in [2, 1500, 3001] {
+        let request = RangeRequest { key: "a".into(), revision, ..Default::default() };
+        assert_eq!(running.engine.range(&request).unwrap().kvs[0].mod_revision, revision);
+    }
+    running.stop().await.unwrap();
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use proptest::prelude::*;
+use skiff_datastore::compactor::LayoutLimits;
 use skiff_datastore::error::RequestError;
 use skiff_datastore::proto::compare::{CompareResult, CompareTarget, TargetUnion};
 use skiff_datastore::proto::{
@@ -42,6 +43,10 @@ enum Action {
         back: i64,
     },
     Restart,
+    /// The process dies after the writer had so many turns to tidy up.
+    Crash {
+        turns: u8,
+    },
     Range {
         from: u8,
         to: u8,
@@ -51,22 +56,23 @@ enum Action {
 }
 
 fn action() -> impl Strategy<Value = Action> {
-    let key = 0..8_u8;
+    let key = 0..16_u8;
     prop_oneof![
         6 => (key.clone(), 0..3_u8).prop_map(|(key, lease)| Action::Put { key, lease }),
-        2 => (key.clone(), 0..9_u8).prop_map(|(from, to)| Action::Delete { from, to }),
+        2 => (key.clone(), 0..17_u8).prop_map(|(from, to)| Action::Delete { from, to }),
         3 => (key.clone(), 0..4_i64).prop_map(|(key, version)| Action::PutIfVersion { key, version }),
         1 => (1..3_u8).prop_map(|lease| Action::Grant { lease }),
         1 => (1..3_u8).prop_map(|lease| Action::Revoke { lease }),
-        1 => (-1..8_i64).prop_map(|back| Action::Compact { back }),
+        2 => (-1..8_i64).prop_map(|back| Action::Compact { back }),
         1 => Just(Action::Restart),
-        5 => (key, 0..9_u8, 0..4_i64, -1..8_i64)
+        4 => (0..20_u8).prop_map(|turns| Action::Crash { turns }),
+        5 => (key, 0..17_u8, 0..4_i64, -1..8_i64)
             .prop_map(|(from, to, limit, back)| Action::Range { from, to, limit, back }),
     ]
 }
 
 fn name(key: u8) -> bytes::Bytes {
-    format!("key{key}").into()
+    format!("key{key:02}").into()
 }
 
 /// Every version ever written, by revision and key; `None` is a deletion.
@@ -167,6 +173,16 @@ impl World {
                 self.running.take().expect("it runs").stop().await.unwrap();
                 self.running = Some(start(&self.store).await);
             }
+            Action::Crash { turns } => {
+                for _ in 0..*turns {
+                    tokio::task::yield_now().await;
+                }
+                self.store = self.store.copy();
+                let running = self.running.take().expect("it runs");
+                running.expiry.abort();
+                running.writer.abort();
+                self.running = Some(start(&self.store).await);
+            }
             Action::Range { from, to, limit, back } => {
                 self.range(*from, *to, *limit, self.model.revision - back);
             }
@@ -175,7 +191,7 @@ impl World {
     }
 
     async fn put(&mut self, key: u8, lease: u8) {
-        let value = format!("value {}", self.step);
+        let value = format!("value {}", "x".repeat(self.step % 30)) + &self.step.to_string();
         let request = PutRequest {
             key: name(key),
             value: value.clone().into(),
@@ -194,7 +210,7 @@ impl World {
     }
 
     async fn put_if(&mut self, key: u8, version: i64) {
-        let value = format!("value {}", self.step);
+        let value = format!("value {}", "x".repeat(self.step % 30)) + &self.step.to_string();
         let put = PutRequest { key: name(key), value: value.clone().into(), ..Default::default() };
         let delete = DeleteRangeRequest { key: name(key), ..Default::default() };
         let request = TxnRequest {
@@ -264,15 +280,27 @@ impl World {
 }
 
 async fn start(store: &MemoryStore) -> Running {
-    Engine::start(store.clone(), Limits::default(), Instant::now).await.unwrap()
+    // So small that everything is merged, folded and divided all the time.
+    let layout = LayoutLimits {
+        chunk_bytes_max: 40,
+        chunks_per_step: 1,
+        small_row_bytes_max: 1000,
+        small_rows_max: 4,
+        merge_rows_max: 3,
+        merge_bytes_max: 1000,
+        fold_bytes_min: 1000,
+        fold_rows_min: 2,
+    };
+    let limits = Limits { layout, ..Limits::default() };
+    Engine::start(store.clone(), limits, Instant::now).await.unwrap()
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
     fn random_histories_read_as_the_model_says(
-        actions in prop::collection::vec(action(), 1..120),
+        actions in prop::collection::vec(action(), 1..400),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {

@@ -1,5 +1,7 @@
 //! kube-control: API server, controller manager and scheduler in one unprivileged process.
 
+use std::time::Duration;
+
 use serde_json::json;
 use skiff_supervisor::DaemonSpec;
 
@@ -9,6 +11,8 @@ use super::{datastore, reading, yaml};
 pub const NAME: &str = "kube-control";
 /// How long a node may be silent before its pods are moved, in seconds (upstream: 50).
 const NODE_GRACE_S: u32 = 24;
+/// The API server waits for its watchers to leave, who do not; it keeps no state of its own.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub fn spec(context: &Context, probes: &Probes) -> DaemonSpec {
     let config = context.paths.daemon_etc(NAME).join("kube-control.json");
@@ -17,6 +21,7 @@ pub fn spec(context: &Context, probes: &Probes) -> DaemonSpec {
         .env("GOGC", "50")
         .user(context.accounts.control)
         .needs(datastore::NAME)
+        .stop_timeout(STOP_TIMEOUT)
         .readiness(probes.api_server.clone())
         .build()
 }

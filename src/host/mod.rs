@@ -1,3 +1,4 @@
 //! What the machine offers.
 
 pub mod address;
+pub mod resolver;

@@ -79,10 +79,42 @@ fn unescape(field: &str) -> PathBuf {
 /// is missing made nothing either; what remains is logged.
 pub fn remove_network(bridge: &str) {
     for (family, table) in TABLES {
-        quietly("nft", &["destroy", "table", family, table]);
+        // Added first, so that deleting one that is not there is no error (nft before 1.0.7 has
+        // no `destroy`).
+        let script = format!("add table {family} {table}; delete table {family} {table}");
+        quietly("nft", &[&script]);
     }
-    if Path::new("/sys/class/net").join(bridge).exists() {
+    // Not by /sys/class/net: that shows the network namespace which mounted it.
+    let there = Command::new("ip").args(["link", "show", bridge]).output();
+    if there.is_ok_and(|output| output.status.success()) {
         quietly("ip", &["link", "delete", bridge]);
+    }
+}
+
+/// Removes the node's control groups from every hierarchy that is mounted. Upstream components
+/// make them in hierarchies that nobody else uses, too.
+pub fn remove_cgroups(cgroup: &str) {
+    let top = Path::new("/sys/fs/cgroup");
+    let hierarchies = fs::read_dir(top).into_iter().flatten().flatten().map(|entry| entry.path());
+    for hierarchy in std::iter::once(top.to_path_buf()).chain(hierarchies) {
+        remove_group(&hierarchy.join(cgroup.trim_start_matches('/')));
+    }
+}
+
+/// Children first; a group with processes stays.
+fn remove_group(group: &Path) {
+    for child in fs::read_dir(group).into_iter().flatten().flatten() {
+        if child.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_group(&child.path());
+        }
+    }
+    let _ = fs::remove_dir(group);
+}
+
+/// Directories that containerd makes in fixed places; others may use them, so only empty ones go.
+pub fn remove_empty_shared() {
+    for dir in ["/var/lib/cni/results", "/var/lib/cni", "/run/containerd/s", "/run/containerd"] {
+        let _ = fs::remove_dir(dir);
     }
 }
 

@@ -13,11 +13,11 @@ use tokio::sync::{mpsc, watch};
 use super::credential::{self, CredentialError};
 use super::prepare::{self, Authorities, PrepareError};
 use super::status::{Board, service};
-use crate::addon::AddonError;
+use crate::addon::{AddonError, Addons, Facts};
 use crate::config::Config;
 use crate::daemons::{self, Context, Probes};
 use crate::distribution::Distribution;
-use crate::host::address;
+use crate::host::{address, resolver};
 
 /// What the server hands to skiffd's main task; each reports on its own stream.
 #[derive(Debug)]
@@ -40,6 +40,7 @@ pub struct Node {
     pub(super) context: Mutex<Context>,
     pub(super) probes: Probes,
     pub(super) authorities: Authorities,
+    pub(super) addons: Addons,
     pub(super) board: Arc<Board>,
     pub(super) supervisor: Handle,
     pub(super) orders: mpsc::Sender<Order>,
@@ -107,19 +108,32 @@ impl Node {
     pub async fn enable(
         &self,
         name: &str,
-        _request: &EnableRequest,
-        _report: &(impl Fn(Progress) + Send + Sync),
+        request: &EnableRequest,
+        report: &(dyn Fn(Progress) + Send + Sync),
     ) -> Result<Progress, AddonError> {
-        Err(AddonError::Unknown(name.into()))
+        self.addons.enable(name, request, &self.facts(), report).await
     }
 
     pub async fn disable(
         &self,
         name: &str,
-        _request: &EnableRequest,
-        _report: &(impl Fn(Progress) + Send + Sync),
+        request: &EnableRequest,
+        report: &(dyn Fn(Progress) + Send + Sync),
     ) -> Result<Progress, AddonError> {
-        Err(AddonError::Unknown(name.into()))
+        self.addons.disable(name, request, report).await
+    }
+
+    /// What the manifests of addons may ask for, as it is now.
+    pub(super) fn facts(&self) -> Facts {
+        let context = self.context.lock().expect("no holder of this lock panics");
+        let resolvers = std::fs::read_to_string(&context.resolver).unwrap_or_default();
+        Facts {
+            dns_address: context.dns_address,
+            domain: context.domain.clone(),
+            pod_cidr: context.pod_cidr.clone(),
+            service_cidr: context.service_cidr.clone(),
+            resolvers: resolver::usable(&resolvers),
+        }
     }
 
     /// Renews what is due; answers when to look again.

@@ -1,6 +1,5 @@
 //! The tasks that keep the board true: daemons by their supervisor, the Node object by a watch.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,13 +7,14 @@ use futures::TryStreamExt;
 use k8s_openapi::api::core::v1::Node as KubeNode;
 use kube::api::Api;
 use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Client, Config};
 use skiff_supervisor::Handle;
 
+use super::core::Node;
 use super::observed::NodeView;
 use super::status::{Board, service};
 use super::{bootstrap, observed};
 use crate::daemons::kube_control;
+use crate::kube::{ClientError, ClientSource};
 
 /// Pause before a broken watch is begun again.
 const WATCH_PAUSE: Duration = Duration::from_millis(500);
@@ -33,14 +33,31 @@ pub async fn daemons(supervisor: Handle, board: Arc<Board>) {
     }
 }
 
+/// Copies every change of an addon to the board. When the API server is there for the first time,
+/// brings the enabled addons in step with this build.
+pub async fn addons(node: Arc<Node>) {
+    let reconcile = async {
+        if node.supervisor.wait_ready(&[kube_control::NAME.into()]).await.is_err() {
+            return;
+        }
+        let log = |line| tracing::info!(?line, "addon");
+        if let Err(error) = node.addons.reconcile(&node.facts(), &log).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "the addons may not be as this build has them");
+        }
+    };
+    let follow = node.addons.follow(|addons| node.board.update(|seen| seen.addons = addons));
+    tokio::join!(reconcile, follow);
+}
+
 /// Follows this machine's Node object whenever the API server answers.
-pub async fn node(supervisor: Handle, board: Arc<Board>, kubeconfig: PathBuf, name: String) {
+pub async fn node(supervisor: Handle, board: Arc<Board>, clients: ClientSource, name: String) {
     loop {
         if supervisor.wait_ready(&[kube_control::NAME.into()]).await.is_err() {
             return;
         }
         // A new client each time: the certificate behind the old one may have been renewed.
-        if let Err(error) = follow(&board, &kubeconfig, &name).await {
+        if let Err(error) = follow(&board, &clients, &name).await {
             tracing::debug!(%error, "the watch of the node ended");
             board.update(|observed| observed.node.ready = false);
         }
@@ -48,8 +65,8 @@ pub async fn node(supervisor: Handle, board: Arc<Board>, kubeconfig: PathBuf, na
     }
 }
 
-async fn follow(board: &Board, kubeconfig: &std::path::Path, name: &str) -> Result<(), FollowError> {
-    let client = client(kubeconfig).await?;
+async fn follow(board: &Board, clients: &ClientSource, name: &str) -> Result<(), FollowError> {
+    let client = clients.client().await?;
     bootstrap::apply(&client).await?;
     let api: Api<KubeNode> = Api::all(client);
     let selection = watcher::Config::default().fields(&format!("metadata.name={name}"));
@@ -68,19 +85,12 @@ async fn follow(board: &Board, kubeconfig: &std::path::Path, name: &str) -> Resu
 
 #[derive(Debug, thiserror::Error)]
 pub enum FollowError {
-    #[error("cannot read skiffd's own credentials")]
-    Credentials(#[from] kube::config::KubeconfigError),
+    #[error(transparent)]
+    Credentials(#[from] ClientError),
     #[error(transparent)]
     Client(#[from] kube::Error),
     #[error(transparent)]
     Watch(#[from] watcher::Error),
-}
-
-/// A client with the credentials in a kubeconfig, as the files behind it are now.
-pub async fn client(kubeconfig: &std::path::Path) -> Result<Client, FollowError> {
-    let kubeconfig = kube::config::Kubeconfig::read_from(kubeconfig)?;
-    let config = Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?;
-    Ok(Client::try_from(config)?)
 }
 
 fn view(node: &KubeNode) -> observed::NodeView {

@@ -1,6 +1,6 @@
 //! From what is observed to what is said: conditions, phase, status. Pure.
 
-use skiff_api::{Condition, Phase, Service, ServiceState};
+use skiff_api::{Condition, Notice, Phase, Service, ServiceState};
 
 use super::observed::Observed;
 use crate::daemons::{containerd, datastore, kube_control, kube_node};
@@ -27,6 +27,27 @@ pub fn conditions(observed: &Observed) -> Vec<Condition> {
     };
     conditions.push(condition("node-ready", node.registered && node.ready, unready));
     conditions
+}
+
+/// What this version does not do yet and a user would rather know before relying on it.
+pub fn standing_notices() -> Vec<Notice> {
+    let notice = |name: &str, message: &str, remedy: &str| Notice {
+        name: name.into(),
+        message: message.into(),
+        remedy: Some(remedy.into()),
+    };
+    vec![
+        notice(
+            "network-policy-not-enforced",
+            "NetworkPolicy objects are stored but not enforced: every pod reaches every pod",
+            "separate what must not meet by node or by cluster until Skiff enforces them",
+        ),
+        notice(
+            "load-balancer-pending",
+            "Services of type LoadBalancer get no address and stay pending",
+            "use a NodePort, or a controller of your own",
+        ),
+    ]
 }
 
 /// Where the node is in its life.

@@ -97,7 +97,10 @@ fn reporter(progress: &mpsc::Sender<Progress>) -> impl Fn(Progress) + Send + Syn
 }
 
 async fn finish(progress: &mpsc::Sender<Progress>, outcome: Result<Progress, addon::AddonError>) {
-    let last = outcome.unwrap_or_else(|error| Progress::Failed { error: error_body(&error) });
+    let last = outcome.unwrap_or_else(|error| {
+        let body = skiff_api::ErrorBody { hint: error.hint(), ..error_body(&error) };
+        Progress::Failed { error: body }
+    });
     // Nobody reads when the client went away; the work is done all the same.
     let _ = progress.send(last).await;
 }

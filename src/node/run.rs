@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use skiff_api::Progress;
-use skiff_supervisor::{Handle, HandleError, StartError, Supervisor};
+use skiff_supervisor::{Handle, HandleError, Snapshot, StartError, Supervisor};
 use time::{Duration, OffsetDateTime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -15,10 +15,12 @@ use super::lock::{Lock, LockError};
 use super::prepare::{self, PrepareError};
 use super::status::{Board, Identity};
 use super::stop::{Stop, remove_state};
-use super::{observe, probe, server, upkeep};
+use super::{observe, plan, probe, server, upkeep};
+use crate::addon::{self, Addons};
 use crate::config::{Config, ConfigError};
 use crate::daemons::{self, Context, Probes};
 use crate::distribution::{self, Distribution, DistributionError};
+use crate::kube::ClientSource;
 use crate::paths::Paths;
 
 /// Orders that wait while one is carried out.
@@ -104,13 +106,20 @@ async fn live(options: Options) -> Result<(), NodeError> {
     std::fs::write(&port, context.api_port.to_string())
         .map_err(|e| PrepareError::Write(port, e))?;
 
-    let (supervisor, probes) = supervise(&context, &build).await?;
+    let clients = ClientSource::new(paths.node().join("admin.kubeconfig"));
+    let addons = Addons::new(addon::Settings {
+        distribution: build.clone(),
+        clients: clients.clone(),
+        containerd_socket: paths.containerd_socket(),
+    });
+    let (supervisor, probes) = supervise(&context, &build, &clients).await?;
     let board = Arc::new(Board::new(Identity {
         node: context.node_name.clone(),
         skiff_version: env!("CARGO_PKG_VERSION").into(),
         kubernetes_version: build.version_of("kube").into(),
     }));
     board.set_address(Some(context.address.to_string()));
+    board.update(|observed| observed.notices = plan::standing_notices());
     let (orders, mut queue) = mpsc::channel(ORDERS_MAX);
     let build_id = distribution::current(&paths.builds()).map(|(id, _)| id.to_string());
     let name = context.node_name.clone();
@@ -121,13 +130,14 @@ async fn live(options: Options) -> Result<(), NodeError> {
         context: Mutex::new(context),
         probes,
         authorities,
+        addons,
         board: board.clone(),
         supervisor: supervisor.clone(),
         orders,
     });
-    let kubeconfig = paths.node().join("admin.kubeconfig");
     tokio::spawn(observe::daemons(supervisor.clone(), board.clone()));
-    tokio::spawn(observe::node(supervisor.clone(), board.clone(), kubeconfig, name));
+    tokio::spawn(observe::node(supervisor.clone(), board.clone(), clients, name));
+    tokio::spawn(observe::addons(node.clone()));
     tokio::spawn(upkeep::run(node.clone()));
     tokio::spawn(server::serve(listener, node.clone()));
     let ended = carry_out(&node, &mut queue, &paths).await;
@@ -138,12 +148,12 @@ async fn live(options: Options) -> Result<(), NodeError> {
 async fn supervise(
     context: &Context,
     build: &Distribution,
+    clients: &ClientSource,
 ) -> Result<(Handle, Probes), NodeError> {
     let paths = &context.paths;
-    let pause = build.image("pause")?.clone();
     let probes = Probes {
-        containerd: probe::containerd(paths, build, vec![pause]),
-        api_server: probe::api_server(paths.node().join("admin.kubeconfig")),
+        containerd: probe::containerd(paths, build),
+        api_server: probe::api_server(clients.clone()),
     };
     let cgroups = skiff_supervisor::cgroup::Cgroups::detect();
     if let Err(error) = cgroups.ensure(&format!("{}/shim", context.cgroup)) {
@@ -186,7 +196,7 @@ async fn carry_out(
             }
             Some(Order::Restart { reply }) => {
                 step(&reply, "restarting the daemons one after the other");
-                match node.supervisor.restart_all().await {
+                match restart(node).await {
                     Ok(()) => done(&reply, "the daemons were restarted; pods kept running").await,
                     Err(error) => fail(&reply, "the daemons were not restarted", &error).await,
                 }
@@ -205,6 +215,26 @@ async fn carry_out(
                 }
                 return Ok(());
             }
+        }
+    }
+}
+
+/// Returns when every daemon runs anew and is ready.
+async fn restart(node: &Node) -> Result<(), HandleError> {
+    let pids = |snapshot: &Snapshot| -> Vec<Option<u32>> {
+        snapshot.daemons.iter().map(|daemon| daemon.pid).collect()
+    };
+    let before = pids(&node.supervisor.snapshot());
+    node.supervisor.restart_all().await?;
+    let mut changes = node.supervisor.subscribe();
+    loop {
+        let now = changes.borrow_and_update().clone();
+        let anew = pids(&now).iter().zip(&before).all(|(now, before)| now != before);
+        if anew && now.all_ready() {
+            return Ok(());
+        }
+        if changes.changed().await.is_err() {
+            return Ok(());
         }
     }
 }

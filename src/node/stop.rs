@@ -81,9 +81,8 @@ impl Stop<'_> {
             tracing::warn!(error = &error as &dyn std::error::Error, "a mount is left");
         }
         clean::remove_network(self.bridge);
-        if let Err(error) = cgroups.remove(self.cgroup) {
-            tracing::warn!(%error, cgroup = self.cgroup, "a control group is left");
-        }
+        clean::remove_cgroups(self.cgroup);
+        clean::remove_empty_shared();
         for path in [self.paths.containerd_run(), self.paths.datastore_socket()] {
             if let Err(error) = remove(&path) {
                 tracing::warn!(%error, path = %path.display(), "run-time files are left");
@@ -107,6 +106,7 @@ pub fn remove_state(paths: &Paths) -> io::Result<()> {
             remove(&entry.path())?;
         }
     }
+    clean::remove_dangling_logs(paths);
     if paths.is_default() { remove_if_empty(paths.root()) } else { Ok(()) }
 }
 

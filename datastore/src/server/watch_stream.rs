@@ -83,10 +83,10 @@ impl WatchStream {
 
     /// Adds a watcher and tells the client its id.
     pub async fn create(&mut self, request: WatchCreateRequest) -> Result<(), Gone> {
-        let published = self.engine.shared().hub().published();
         let (id, watcher) = match self.accept(&request) {
             Ok(accepted) => accepted,
             Err(reason) => {
+                let published = self.engine.shared().hub().published();
                 let mut answer = self.answer(NO_WATCHER, published);
                 answer.created = true;
                 answer.canceled = true;
@@ -95,7 +95,12 @@ impl WatchStream {
             }
         };
         let start = (request.start_revision > 0).then_some(Revision(request.start_revision));
-        self.engine.shared().hub().add(self.id, id, watcher.range.clone(), start);
+        let published = {
+            // In one go: what the answer says must be where the watcher begins.
+            let mut hub = self.engine.shared().hub();
+            hub.add(self.id, id, watcher.range.clone(), start);
+            hub.published()
+        };
         self.watchers.insert(id, watcher);
         let mut answer = self.answer(id, published);
         answer.created = true;

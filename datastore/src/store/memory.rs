@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::{Base, Chunk, Fold, LogRow, Opened, Sequence, Size, Store, StoreError};
 use crate::record::Revision;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Tables {
     epoch: u64,
     base: Base,
@@ -50,6 +50,12 @@ impl MemoryStore {
     /// Makes the next write meet `fault`.
     pub fn plan_fault(&self, fault: Fault) {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner).push(fault);
+    }
+
+    /// What a crash at this moment would leave behind.
+    pub fn copy(&self) -> MemoryStore {
+        let tables = self.tables().clone();
+        MemoryStore { tables: Arc::new(Mutex::new(tables)), epoch: 0, faults: Arc::default() }
     }
 
     /// How many rows the log has.

@@ -31,6 +31,8 @@ const DATABASE: &str = "kube";
 const LEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Attempts to reach the database again after the connection was lost.
 const RECONNECTS_MAX: u32 = 5;
+/// Commits after which freed memory is given back.
+const APPENDS_PER_TRIM: u32 = 1024;
 /// Rows read at once at start.
 const ROWS_PER_PAGE: i64 = 64;
 /// Chunks read at once at start.
@@ -71,6 +73,7 @@ pub struct SqlStore {
     epoch: u64,
     /// A start on a full disk can't claim; the first write does so then.
     claimed: bool,
+    appends: u32,
 }
 
 struct Link {
@@ -96,7 +99,7 @@ impl SqlStore {
                 NodeError::Locked { .. } => OpenError::InUse { dir: dir.clone() },
                 source => OpenError::Start { dir: dir.clone(), source },
             })?;
-        Ok(SqlStore { dir, node: Some(node), link: None, epoch: 0, claimed: false })
+        Ok(SqlStore { dir, node: Some(node), link: None, epoch: 0, claimed: false, appends: 0 })
     }
 
     async fn link(&mut self) -> Result<&mut Link, dqlite::Error> {
@@ -255,7 +258,13 @@ impl Store for SqlStore {
         let values = params![place, row.first.0, row.last.0, data, epoch as i64, place];
         let link = self.link().await.map_err(|error| StoreError::Failed(Box::new(error)))?;
         match link.connection.exec_prepared(&link.append, &values).await {
-            Ok(result) if result.rows_affected == 1 => Ok(()),
+            Ok(result) if result.rows_affected == 1 => {
+                self.appends = self.appends.wrapping_add(1);
+                if self.appends.is_multiple_of(APPENDS_PER_TRIM) {
+                    trim_memory();
+                }
+                Ok(())
+            }
             Ok(_) => Err(StoreError::Deposed { epoch }),
             Err(error) => Err(self.write_failed(error)),
         }
@@ -267,10 +276,14 @@ impl Store for SqlStore {
         let (sql, values) = schema::fold(fold, self.epoch);
         let link = self.link().await.map_err(|error| StoreError::Failed(Box::new(error)))?;
         match link.connection.exec(&sql, &values).await {
-            Ok(result) => Ok(match fold {
-                Fold::Trim { rows_max } => result.rows_affected >= u64::from(*rows_max),
-                _ => false,
-            }),
+            Ok(result) => {
+                let Fold::Trim { rows_max } = fold else { return Ok(false) };
+                let more = result.rows_affected >= u64::from(*rows_max);
+                if !more {
+                    trim_memory();
+                }
+                Ok(more)
+            }
             Err(error) => {
                 // The transaction may still be open on this connection.
                 self.link = None;
@@ -293,6 +306,12 @@ impl Store for SqlStore {
         };
         tokio::task::spawn_blocking(stop).await.expect("stopping a node does not panic");
     }
+}
+
+/// Gives memory back that dqlite's log and snapshots, and our batches, have
+/// used and freed; the C library would keep it.
+fn trim_memory() {
+    drop(tokio::task::spawn_blocking(dqlite::memory::trim));
 }
 
 fn damaged(reason: &str) -> StoreError {
