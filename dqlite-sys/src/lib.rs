@@ -158,3 +158,18 @@ unsafe extern "C" {
     /// A random identity from the address and the clock.
     pub fn dqlite_generate_node_id(address: *const c_char) -> dqlite_node_id;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_library_is_the_one_whose_header_was_found() {
+        let parts: Vec<i32> =
+            LINKED_VERSION.split('.').map(|part| part.parse().expect("a number")).collect();
+        let [major, minor, release] = parts[..] else { panic!("{LINKED_VERSION}") };
+        // SAFETY: takes nothing, gives a constant.
+        let number = unsafe { dqlite_version_number() };
+        assert_eq!(number, major * 10_000 + minor * 100 + release);
+    }
+}

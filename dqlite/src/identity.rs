@@ -14,6 +14,12 @@ pub struct MemberId(pub u64);
 impl MemberId {
     /// The member that starts a cluster by itself: libdqlite bootstraps a fresh directory of id 1.
     pub const FIRST: MemberId = MemberId(1);
+
+    /// An identity for a member that joins: a digest of its address and the clock, so that a member
+    /// which returns under its old address is another one.
+    pub fn generate(address: &MemberAddress) -> MemberId {
+        crate::node::raw::generate_id(address)
+    }
 }
 
 impl fmt::Display for MemberId {
@@ -169,6 +175,13 @@ mod tests {
         for bad in ["Kube", "a b", "a/b", "1a", ".a", "a\0"] {
             assert!(DatabaseName::new(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn generated_identities_differ() {
+        let address = MemberAddress::from("a\0b");
+        assert_ne!(MemberId::generate(&address), MemberId::generate(&address));
+        assert_ne!(MemberId::generate(&address), MemberId::FIRST);
     }
 
     #[test]

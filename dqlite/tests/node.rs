@@ -334,3 +334,23 @@ async fn writers_go_on_beside_a_stream_that_is_read_slowly() {
     stream.drain().await.unwrap();
     assert_eq!(count(&mut reader).await, 200);
 }
+
+#[tokio::test]
+async fn a_constant_working_set_does_not_let_the_database_grow() {
+    let dir = TempDir::new().unwrap();
+    let node = start(&dir);
+    let mut connection = with_table(&node).await;
+    let churn = "BEGIN IMMEDIATE; INSERT INTO t (id, v) VALUES (?, ?); \
+                 DELETE FROM t WHERE id <= ?; COMMIT";
+    let mut pages = Vec::new();
+    for id in 1..=600_i64 {
+        let size = 1000 + (id as usize * 7919) % 6000;
+        let row = params![id, vec![id as u8; size], id - 100];
+        connection.exec(churn, &row).await.unwrap();
+        if id % 200 == 0 {
+            let rows = connection.query("PRAGMA page_count", &[]).await.unwrap();
+            pages.push(rows.single().unwrap().integer(0).unwrap());
+        }
+    }
+    assert!(pages[2] <= pages[0] * 11 / 10, "{pages:?}");
+}

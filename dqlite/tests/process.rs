@@ -159,8 +159,55 @@ fn damaged_data_is_an_error_and_not_an_abort() {
     }
 }
 
+/// Not what one would wish: what holds, so that whoever builds on it checks by other means.
 #[test]
-fn a_directory_without_permission_is_named() {
+fn damage_in_the_open_log_after_a_kill_cuts_it_there_without_an_error() {
+    let dir = TempDir::new().unwrap();
+    let acknowledged = write_and_kill(dir.path(), 60);
+    let open = newest(dir.path(), |name| name == "open-1").expect("an open segment");
+    let mut bytes = fs::read(&open).unwrap();
+    let used = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    bytes[used / 2] ^= 0x55;
+    fs::write(&open, bytes).unwrap();
+    let present = count(dir.path());
+    assert!(present > 0 && present < acknowledged, "{present} of {acknowledged}");
+}
+
+#[test]
+fn a_member_needs_no_privilege() {
+    use std::os::unix::process::CommandExt;
+    let dir = TempDir::new().unwrap();
+    let nobody = 65_534;
+    if std::os::unix::fs::chown(dir.path(), Some(nobody), Some(nobody)).is_err() {
+        eprintln!("skipped: only root can start a process of another user");
+        return;
+    }
+    let output = match member(dir.path(), &["write", "5"]).uid(nobody).gid(nobody).output() {
+        Ok(output) => output,
+        Err(error) => {
+            eprintln!("skipped: another user can't run this test's executable: {error}");
+            return;
+        }
+    };
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn a_directory_of_another_user_is_refused() {
+    use std::os::unix::process::CommandExt;
+    let dir = TempDir::new().unwrap();
+    let nobody = 65_534;
+    let Ok(output) = member(dir.path(), &["count"]).uid(nobody).gid(nobody).output() else {
+        eprintln!("skipped: only root can start a process of another user");
+        return;
+    };
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("ermission denied"), "{text}");
+}
+
+#[test]
+fn a_file_in_place_of_the_directory_is_named() {
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("file");
     fs::write(&file, b"").unwrap();

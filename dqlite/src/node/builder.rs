@@ -40,11 +40,36 @@ pub enum Trailing {
 impl Default for SnapshotParams {
     /// For stores of 10 to 50 MB; measured in `docs/design/2026-11-23-dqlite.md`.
     fn default() -> SnapshotParams {
+        SnapshotParams::every(256)
+    }
+}
+
+impl SnapshotParams {
+    /// A snapshot every so many entries, with the least that may stay behind it.
+    pub fn every(entries: u32) -> SnapshotParams {
         SnapshotParams {
-            threshold_entries: 1024,
-            trailing_entries: 1024,
+            threshold_entries: entries,
+            trailing_entries: entries.max(TRAILING_ENTRIES_MIN),
             trailing: Trailing::Static,
         }
+    }
+
+    /// What suits a database of that size when a transaction changes that many bytes of pages.
+    ///
+    /// The log holds at most twice the threshold. So this bounds it by the size of the database: it
+    /// at most doubles the memory, and snapshots write two bytes for each byte of log. The bounds are
+    /// for a store that is nearly empty and for the time that a start takes.
+    ///
+    /// ```
+    /// use dqlite::SnapshotParams;
+    /// let entries = |database, entry| SnapshotParams::for_sizes(database, entry).threshold_entries;
+    /// assert_eq!(entries(0, 16 << 10), 128);
+    /// assert_eq!(entries(16 << 20, 16 << 10), 512);
+    /// assert_eq!(entries(1 << 30, 64 << 10), 1024);
+    /// ```
+    pub fn for_sizes(database_bytes: u64, entry_bytes: u64) -> SnapshotParams {
+        let entries = (database_bytes / 2 / entry_bytes.max(1)).clamp(128, 1024);
+        SnapshotParams::every(entries as u32)
     }
 }
 

@@ -178,6 +178,14 @@ impl RawNode {
     }
 }
 
+/// A new identity from the address and the clock; see [`MemberId::generate`].
+pub(crate) fn generate_id(address: &MemberAddress) -> MemberId {
+    let text: Vec<u8> = address.as_str().bytes().filter(|b| *b != 0).collect();
+    let c_address = CString::new(text).expect("the nul bytes were left out");
+    // SAFETY: the text ends with NUL and is only read.
+    MemberId(unsafe { dqlite_sys::dqlite_generate_node_id(c_address.as_ptr()) })
+}
+
 impl Drop for RawNode {
     fn drop(&mut self) {
         // SAFETY: the node is alive, not running (the owner stopped it, or it never ran), and nobody
