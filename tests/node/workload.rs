@@ -56,11 +56,11 @@ spec:
       - name: prepare
         image: skiff.local/agnhost:1.36.3
         imagePullPolicy: Never
-        command: [sh, -c, "cat /config/greeting /secret/password > /work/page"]
+        command: [sh, -c, "cat /config/greeting /secret/password > /made/page"]
         volumeMounts:
         - {name: config, mountPath: /config}
         - {name: secret, mountPath: /secret}
-        - {name: work, mountPath: /work}
+        - {name: work, mountPath: /made}
       containers:
       - name: main
         image: skiff.local/agnhost:1.36.3
@@ -68,7 +68,7 @@ spec:
         args: [netexec, --http-port=8080]
         readinessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1}
         volumeMounts:
-        - {name: work, mountPath: /work}
+        - {name: work, mountPath: /made}
       volumes:
       - {name: config, configMap: {name: shop}}
       - {name: secret, secret: {secretName: shop}}
@@ -173,14 +173,14 @@ fn serves(node: &TestNode) {
 }
 
 fn kubectl_verbs(node: &TestNode) {
-    let page = node.kubectl(&["exec", "deployment/shop", "--", "cat", "/work/page"]).must();
+    let page = node.kubectl(&["exec", "deployment/shop", "--", "cat", "/made/page"]).must();
     assert_eq!(page, "ahoykeel");
     node.kubectl(&["logs", "deployment/shop"]).must();
     let file = node.root().join("copied");
     let pod = node
         .kubectl(&["get", "pods", "-l", "app=shop", "-o", "jsonpath={.items[0].metadata.name}"])
         .must();
-    let from = format!("{pod}:/work/page");
+    let from = format!("{pod}:/made/page");
     node.kubectl(&["cp", &from, &file.to_string_lossy()]).must();
     assert_eq!(std::fs::read_to_string(&file).expect("the copy"), "ahoykeel");
 
