@@ -1,5 +1,7 @@
 //! Why pods do not run, in their own words.
 
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod};
 use kube::api::{Api, ListParams, LogParams};
 use kube::{Client, ResourceExt};
@@ -7,6 +9,8 @@ use kube::{Client, ResourceExt};
 use super::check::one_line;
 use super::object::OWNER_LABEL;
 
+/// Longest time to look for a cause: it is a help, never what is waited for.
+const FIND_TIMEOUT: Duration = Duration::from_secs(5);
 /// Most pods that are looked at: the first that is in trouble tells enough.
 const PODS_MAX: u32 = 50;
 /// Most events of one pod that are looked at.
@@ -24,8 +28,12 @@ pub struct Cause {
     crashed: Option<String>,
 }
 
-/// Asks the cluster what is wrong with the pods of an addon.
+/// Asks the cluster what is wrong with the pods of an addon. No answer in time is no cause.
 pub async fn find(client: &Client, addon: &str) -> Option<Cause> {
+    tokio::time::timeout(FIND_TIMEOUT, ask(client, addon)).await.ok().flatten()
+}
+
+async fn ask(client: &Client, addon: &str) -> Option<Cause> {
     let params = ListParams::default().labels(&format!("{OWNER_LABEL}={addon}")).limit(PODS_MAX);
     let pods = Api::<Pod>::all(client.clone()).list(&params).await.ok()?;
     let mut cause = worst(&pods.items)?;

@@ -253,9 +253,8 @@ mod tests {
     #[test]
     fn a_service_needs_a_ready_endpoint() {
         let check = check("Service", None);
-        let slice = |ready: bool| {
-            object(json!({ "endpoints": [{ "conditions": { "ready": ready } }] }))
-        };
+        let slice =
+            |ready: bool| object(json!({ "endpoints": [{ "conditions": { "ready": ready } }] }));
         assert_eq!(check.judge(&[&slice(false), &slice(true)]), Ok(()));
         let said = check.judge(&[&slice(false)]).unwrap_err();
         assert_eq!(said, "Service x: no pod behind it is ready");

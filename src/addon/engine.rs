@@ -1,40 +1,26 @@
 //! Enabling: from a definition, options and facts to healthy objects in the cluster.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use kube::ResourceExt;
-use kube::api::DynamicObject;
 use serde_json::json;
 use skiff_api::{EnableRequest, Progress};
 use tokio::sync::Mutex;
-use tokio::time::Instant;
 
-use super::check::{self, checks};
 use super::error::AddonError;
+use super::facts::Facts;
 use super::image::ImageStore;
-use super::object::{self, OWNER_LABEL, Objects};
 use super::option::{self, Values};
-use super::record::{ObjectRef, Phase, Record, merge_options};
+use super::record::{Phase, merge_options};
 use super::registry::{Addon, Registry};
-use super::store::{Store, Stored};
-use super::{cause, remove};
+use super::store::Store;
+use super::work::{Report, Work, step};
+use super::{object, remove};
 use crate::distribution::Distribution;
-use crate::kube::{
-    Applied, ClientSource, Resources, Selection, TypeRef, WaitError, type_of, wait_until,
-};
+use crate::kube::{ClientSource, Resources};
 
 /// How long health is waited for when the request does not say.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(300);
-/// How long a new kind may take to be served.
-const KIND_TIMEOUT: Duration = Duration::from_secs(30);
-/// How often pods are asked for their trouble while health is waited for.
-const CAUSE_INTERVAL: Duration = Duration::from_secs(3);
-
-/// Where steps of long work are told.
-pub type Report<'a> = &'a (dyn Fn(Progress) + Send + Sync);
 
 /// What the engine needs of its node.
 #[derive(Clone, Debug)]
@@ -45,20 +31,6 @@ pub struct Settings {
     pub containerd_socket: PathBuf,
 }
 
-/// What manifests may ask of the node, as it is now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Facts {
-    /// `${node.dnsAddress}`: the address of the cluster's DNS.
-    pub dns_address: IpAddr,
-    /// `${node.domain}`: the domain of the cluster.
-    pub domain: String,
-    /// `${node.podCidr}` and `${node.serviceCidr}`.
-    pub pod_cidr: String,
-    pub service_cidr: String,
-    /// `${host.resolvers}`: resolvers that pods of this node can reach; none in a cellar.
-    pub resolvers: Vec<IpAddr>,
-}
-
 /// The addons of one node, and all that can be done with them.
 pub struct Addons {
     pub(super) settings: Settings,
@@ -66,15 +38,6 @@ pub struct Addons {
     images: ImageStore,
     /// One change at a time on this node; between nodes the records decide.
     changing: Mutex<()>,
-}
-
-/// One addon in one cluster, while it is being changed.
-pub(super) struct Work<'a> {
-    pub name: &'a str,
-    pub resources: Resources,
-    pub store: Store,
-    pub stored: Option<Stored>,
-    pub report: Report<'a>,
 }
 
 impl Addons {
@@ -146,7 +109,8 @@ impl Addons {
         report: Report<'_>,
     ) -> Result<Vec<String>, AddonError> {
         let _changing = self.changing.lock().await;
-        let client = self.settings.clients.client().await.map_err(|e| AddonError::List(e.into()))?;
+        let client =
+            self.settings.clients.client().await.map_err(|e| AddonError::List(e.into()))?;
         let records = Store::new(client).list().await.map_err(AddonError::List)?;
         let request = EnableRequest::default();
         let mut changed = Vec::new();
@@ -282,181 +246,4 @@ impl Addons {
         }
         Ok(())
     }
-}
-
-impl Facts {
-    /// The names under which manifests ask for facts.
-    pub const NAMES: [&str; 5] =
-        ["node.dnsAddress", "node.domain", "node.podCidr", "node.serviceCidr", "host.resolvers"];
-
-    fn values(&self) -> Values {
-        Values::from([
-            ("node.dnsAddress".into(), json!(self.dns_address)),
-            ("node.domain".into(), json!(self.domain)),
-            ("node.podCidr".into(), json!(self.pod_cidr)),
-            ("node.serviceCidr".into(), json!(self.service_cidr)),
-            ("host.resolvers".into(), json!(self.resolvers)),
-        ])
-    }
-}
-
-impl Work<'_> {
-    pub fn tell(&self, sentence: impl std::fmt::Display) {
-        (self.report)(step(format!("{}: {sentence}", self.name)));
-    }
-
-    fn announce(&self, objects: &Objects) {
-        let record = self.stored.as_ref().map(|stored| &stored.record);
-        let former: &[ObjectRef] = record.map_or(&[], |record| &record.objects);
-        if record.is_some_and(|r| r.digest == objects.digest && r.phase == Phase::Enabled) {
-            self.tell("everything is applied already");
-            return;
-        }
-        let next: Vec<ObjectRef> = objects.list.iter().map(ObjectRef::of).collect();
-        for object in &next {
-            let verb = if former.contains(object) { "apply" } else { "create" };
-            self.tell(format!("would {verb} {object}"));
-        }
-        for object in former.iter().filter(|object| !next.contains(object)) {
-            self.tell(format!("would remove {object}"));
-        }
-    }
-
-    /// Writes down what will exist, makes it exist, removes what should no more. Answers whether
-    /// anything was different from before.
-    async fn apply(
-        &mut self,
-        addon: &Addon,
-        options: &[(String, String)],
-        objects: &mut Objects,
-    ) -> Result<bool, AddonError> {
-        for object in &mut objects.list {
-            if self.resources.is_cluster_wide(&type_of(object)) {
-                object.metadata.namespace = None;
-            }
-        }
-        let next = Record {
-            phase: Phase::Enabled,
-            version: addon.definition.version.clone(),
-            options: options.iter().cloned().collect::<BTreeMap<_, _>>(),
-            digest: objects.digest.clone(),
-            objects: objects.list.iter().map(ObjectRef::of).collect(),
-        };
-        let former = self.stored.as_ref().map(|stored| stored.record.clone());
-        let same = former.as_ref() == Some(&next);
-        if !same {
-            self.write(Record::begin(former.as_ref(), &next)).await?;
-        }
-        let mut changed = !same;
-        for object in &objects.list {
-            changed |= self.apply_one(object).await?;
-        }
-        if !same {
-            for object in Record::pruned(former.as_ref(), &next) {
-                remove::remove_object(self, &object).await?;
-            }
-            self.write(next).await?;
-        }
-        Ok(changed)
-    }
-
-    async fn apply_one(&mut self, object: &DynamicObject) -> Result<bool, AddonError> {
-        let failed = AddonError::cluster(self.name);
-        let types = type_of(object);
-        self.resources.resolve_fresh(&types).await.map_err(&failed)?;
-        self.require_ours(object, &types).await?;
-        let applied = self.resources.apply(object).await.map_err(&failed)?;
-        let name = object::name_of(object);
-        match applied {
-            Applied::Created => self.tell(format!("{name} is created")),
-            Applied::Changed => self.tell(format!("{name} is changed")),
-            Applied::Unchanged => {}
-        }
-        if types.kind == "CustomResourceDefinition" && applied != Applied::Unchanged {
-            self.wait_served(object, &types).await?;
-        }
-        Ok(applied != Applied::Unchanged)
-    }
-
-    /// An object that somebody else made, or another addon, is not ours to overwrite.
-    async fn require_ours(&self, object: &DynamicObject, types: &TypeRef) -> Result<(), AddonError> {
-        let name = object.name_any();
-        let found = self
-            .resources
-            .metadata(types, object.metadata.namespace.as_deref(), &name)
-            .await
-            .map_err(AddonError::cluster(self.name))?;
-        let owner = found.as_ref().and_then(|found| found.labels().get(OWNER_LABEL));
-        match owner {
-            Some(owner) if owner != self.name => Err(AddonError::Foreign {
-                addon: self.name.into(),
-                object: object::name_of(object),
-                owner: format!("the addon {owner}"),
-            }),
-            _ => Ok(()),
-        }
-    }
-
-    async fn wait_served(&self, object: &DynamicObject, types: &TypeRef) -> Result<(), AddonError> {
-        let name = object.name_any();
-        let api = self.resources.api(types, None).map_err(AddonError::cluster(self.name))?;
-        let established = |objects: &[&DynamicObject]| {
-            let conditions = objects.first().and_then(|o| o.data.pointer("/status/conditions"));
-            let holds = conditions.and_then(|c| c.as_array()).is_some_and(|conditions| {
-                conditions.iter().any(|c| c["type"] == "Established" && c["status"] == "True")
-            });
-            if holds { Ok(()) } else { Err("it is not served yet".to_owned()) }
-        };
-        let what = format!("{name} to be served");
-        let selection = Selection::Name(name);
-        wait_until(api, &selection, &what, KIND_TIMEOUT, established, |_| {}).await.map_err(
-            |source| AddonError::Unhealthy { addon: self.name.into(), cause: None, source },
-        )
-    }
-
-    pub async fn write(&mut self, record: Record) -> Result<(), AddonError> {
-        let written = self.store.write(self.name, self.stored.as_ref(), record).await;
-        self.stored = Some(written.map_err(AddonError::cluster(self.name))?);
-        Ok(())
-    }
-
-    /// Waits for every health condition, and tells what stands in the way.
-    async fn wait_healthy(&self, addon: &Addon, bound: Duration) -> Result<(), AddonError> {
-        let deadline = Instant::now() + bound;
-        for check in checks(&addon.definition) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let tell = |sentence: &str| self.tell(sentence);
-            let waited = tokio::select! {
-                waited = check::wait(&self.resources, &check, left, tell) => waited,
-                never = self.tell_causes() => match never {},
-            };
-            if let Err(source) = waited {
-                let cause = cause::find(self.resources.client(), self.name).await;
-                let cause = cause.map(|cause| cause.sentence).or(Some(source.last.clone()));
-                let source = WaitError { bound, ..source };
-                return Err(AddonError::Unhealthy { addon: self.name.into(), cause, source });
-            }
-        }
-        Ok(())
-    }
-
-    /// Tells every new trouble of the pods; ends only by being dropped.
-    async fn tell_causes(&self) -> std::convert::Infallible {
-        let mut last = None;
-        loop {
-            tokio::time::sleep(CAUSE_INTERVAL).await;
-            let found = cause::find(self.resources.client(), self.name).await;
-            let failing = found.filter(|cause| cause.failing).map(|cause| cause.sentence);
-            if let Some(sentence) = &failing
-                && failing != last
-            {
-                self.tell(sentence);
-            }
-            last = failing.or(last);
-        }
-    }
-}
-
-pub(super) fn step(message: String) -> Progress {
-    Progress::Step { message }
 }

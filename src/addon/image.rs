@@ -70,7 +70,7 @@ impl ImageStore {
             Plan::Import => {
                 let what = format!("importing image {reference}");
                 let archive = archive.to_string_lossy();
-                let arguments = ["import", "--label", PINNED, &archive];
+                let arguments = ["import", "--local", "--label", PINNED, &archive];
                 self.run(&what, &arguments, IMPORT_TIMEOUT).await?;
                 Ok(true)
             }
@@ -129,9 +129,8 @@ fn digest_of(archive: &Path, reference: &str) -> Result<String, ImageError> {
     let mut file = std::fs::File::open(archive).map_err(failed)?;
     let index = read_entry(&mut file, "index.json").map_err(failed)?;
     let damaged = || ImageError::Damaged(archive.to_path_buf());
-    let index: Value = index
-        .and_then(|bytes| serde_json::from_slice(&bytes).ok())
-        .ok_or_else(damaged)?;
+    let index: Value =
+        index.and_then(|bytes| serde_json::from_slice(&bytes).ok()).ok_or_else(damaged)?;
     let entries = index["manifests"].as_array().map(Vec::as_slice).unwrap_or_default();
     let named = |entry: &&Value| {
         entry.pointer("/annotations/io.containerd.image.name").and_then(Value::as_str)

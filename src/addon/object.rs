@@ -176,10 +176,7 @@ mod tests {
         let text = format!("description = 'd'\nversion = '1'\n{extra}");
         let manifests = files
             .iter()
-            .map(|(file, text)| Manifest {
-                file: (*file).into(),
-                documents: parse(text).unwrap(),
-            })
+            .map(|(file, text)| Manifest { file: (*file).into(), documents: parse(text).unwrap() })
             .collect();
         let definition = Definition::parse("sample", &text, &[]).unwrap();
         Addon { name: "sample".into(), definition, manifests }

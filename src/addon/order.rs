@@ -143,7 +143,8 @@ mod tests {
 
     #[test]
     fn accounts_come_before_roles_before_workloads() {
-        let mut kinds = ["Deployment", "Widget", "ConfigMap", "Namespace", "Role", "ServiceAccount"];
+        let mut kinds =
+            ["Deployment", "Widget", "ConfigMap", "Namespace", "Role", "ServiceAccount"];
         kinds.sort_by_key(|kind| rank(kind));
         let sorted = ["Namespace", "ServiceAccount", "Role", "ConfigMap", "Widget", "Deployment"];
         assert_eq!(kinds, sorted);

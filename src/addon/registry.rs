@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use super::definition::{Definition, DefinitionError};
-use super::engine::Facts;
+use super::facts::Facts;
 use super::manifest::{Manifest, read_folder};
 use super::object::CONFIG_DIGEST;
 use super::order::{self, OrderError};
@@ -48,6 +48,11 @@ impl Registry {
             }
         }
         (Self { addons }, errors)
+    }
+
+    #[cfg(test)]
+    pub(super) fn of(addons: impl IntoIterator<Item = Addon>) -> Self {
+        Self { addons: addons.into_iter().map(|addon| (addon.name.clone(), addon)).collect() }
     }
 
     pub fn get(&self, name: &str) -> Option<&Addon> {

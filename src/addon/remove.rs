@@ -5,10 +5,10 @@ use std::time::Duration;
 use kube::ResourceExt;
 use skiff_api::{EnableRequest, Progress};
 
-use super::engine::Work;
 use super::error::AddonError;
 use super::object::OWNER_LABEL;
 use super::record::{ObjectRef, Phase, Record};
+use super::work::Work;
 use crate::kube::wait_gone;
 
 /// How long one object may take to go when the request does not say: pods have their grace.

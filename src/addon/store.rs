@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::{Api, ListParams, ObjectMeta, PostParams};
+use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, PostParams};
 use kube::{Client, ResourceExt};
 
 use super::record::Record;
-use crate::kube::{ClusterError, FIELD_MANAGER};
+use crate::kube::{ClusterError, FIELD_MANAGER, bounded};
 
 /// Where records live.
 pub const NAMESPACE: &str = "kube-system";
@@ -35,15 +35,14 @@ impl Store {
 
     pub async fn read(&self, addon: &str) -> Result<Option<Stored>, ClusterError> {
         let what = format!("reading the record of addon {addon}");
-        let found = self.api.get_opt(&object_name(addon)).await;
-        Ok(found.map_err(|e| ClusterError::new(what, e))?.as_ref().and_then(parse))
+        let found = bounded(&what, self.api.get_opt(&object_name(addon))).await?;
+        Ok(found.as_ref().and_then(parse))
     }
 
     /// Every addon that has a record.
     pub async fn list(&self) -> Result<BTreeMap<String, Record>, ClusterError> {
         let params = ListParams::default().labels(RECORD_LABEL);
-        let list = self.api.list(&params).await;
-        let list = list.map_err(|e| ClusterError::new("reading the records of addons", e))?;
+        let list = bounded("reading the records of addons", self.api.list(&params)).await?;
         let named = |map: &ConfigMap| Some((addon_of(map)?.to_owned(), parse(map)?.record));
         Ok(list.items.iter().filter_map(named).collect())
     }
@@ -58,19 +57,19 @@ impl Store {
     ) -> Result<Stored, ClusterError> {
         let map = config_map(addon, &record, former);
         let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), dry_run: false };
-        let written = match former {
-            None => self.api.create(&params, &map).await,
-            Some(_) => self.api.replace(&object_name(addon), &params, &map).await,
-        };
         let what = format!("writing the record of addon {addon}");
-        let written = written.map_err(|e| ClusterError::new(what, e))?;
+        let name = object_name(addon);
+        let written = match former {
+            None => bounded(&what, self.api.create(&params, &map)).await?,
+            Some(_) => bounded(&what, self.api.replace(&name, &params, &map)).await?,
+        };
         Ok(Stored { record, resource_version: written.metadata.resource_version })
     }
 
     pub async fn remove(&self, addon: &str) -> Result<(), ClusterError> {
         let what = format!("removing the record of addon {addon}");
-        let gone = self.api.delete(&object_name(addon), &Default::default()).await;
-        match gone.map_err(|e| ClusterError::new(what, e)) {
+        let (name, params) = (object_name(addon), DeleteParams::default());
+        match bounded(&what, self.api.delete(&name, &params)).await {
             Err(error) if !error.is_not_found() => Err(error),
             _ => Ok(()),
         }

@@ -100,6 +100,7 @@ impl Addons {
                     None => return Ok(End::Unreachable),
                 },
                 () = sleep_until(look_again) => {
+                    look_again = Instant::now() + CREDENTIALS_INTERVAL;
                     self.settings.clients.client().await?;
                     if self.settings.clients.generation() != generation {
                         return Ok(End::Renewed);
@@ -108,9 +109,11 @@ impl Addons {
             }
             for types in view.kinds_to_begin(&self.registry) {
                 resources.resolve_fresh(&types).await?;
-                let api = resources.api(&types, None)?;
-                watches.push(watch_objects(api, types.clone()));
-                view.begun.insert(Source::Objects(types));
+                // A kind that is not served yet is looked for again at the next event.
+                if let Ok(api) = resources.api(&types, None) {
+                    watches.push(watch_objects(api, types.clone()));
+                    view.begun.insert(Source::Objects(types));
+                }
             }
             if view.begun != view.complete {
                 continue;
@@ -143,9 +146,7 @@ fn is_lost(error: &watcher::Error) -> bool {
     !matches!(source, kube::Error::Api(status) if status.code != 401 && status.code != 503)
 }
 
-fn watch_records(
-    client: Client,
-) -> BoxStream<'static, (Source, Result<Seen, watcher::Error>)> {
+fn watch_records(client: Client) -> BoxStream<'static, (Source, Result<Seen, watcher::Error>)> {
     let api: Api<ConfigMap> = Api::namespaced(client, store::NAMESPACE);
     watcher(api, watcher::Config::default().labels(RECORD_LABEL))
         .map(|event| (Source::Records, event.map(Seen::Record)))
@@ -215,9 +216,8 @@ impl View {
     fn take_object(&mut self, types: &TypeRef, event: Event<DynamicObject>) {
         let source = Source::Objects(types.clone());
         let objects = self.objects.entry(types.clone()).or_default();
-        let key = |object: &DynamicObject| {
-            (object.namespace().unwrap_or_default(), object.name_any())
-        };
+        let key =
+            |object: &DynamicObject| (object.namespace().unwrap_or_default(), object.name_any());
         match event {
             Event::Init => {
                 objects.clear();
@@ -339,4 +339,86 @@ fn unknown(registry: &Registry) -> Vec<State> {
         message: "the API server does not answer".into(),
     };
     registry.iter().map(state).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::addon::definition::Definition;
+    use crate::addon::registry::Addon;
+
+    fn registry() -> Registry {
+        let text =
+            "description = 'd'\nversion = '1'\n[[health]]\nkind = 'Deployment'\nname = 'x'\n";
+        let definition = Definition::parse("sample", text, &[]).unwrap();
+        Registry::of([Addon { name: "sample".into(), definition, manifests: vec![] }])
+    }
+
+    fn view(phase: Option<Phase>, available: Option<i64>) -> View {
+        let mut view = View::default();
+        if let Some(phase) = phase {
+            let record = Record {
+                phase,
+                version: "1".into(),
+                options: BTreeMap::new(),
+                digest: String::new(),
+                objects: vec![],
+            };
+            view.records.insert("sample".into(), record);
+        }
+        if let Some(available) = available {
+            let conditions = json!([{ "type": "Available", "status": "True" }]);
+            let object = json!({
+                "metadata": { "name": "x", "namespace": "kube-system" },
+                "spec": { "replicas": 1 },
+                "status": {
+                    "replicas": 1, "updatedReplicas": 1, "availableReplicas": available,
+                    "conditions": conditions,
+                },
+            });
+            let event = Event::Apply(serde_json::from_value(object).unwrap());
+            let types = TypeRef::new("apps/v1", "Deployment");
+            view.take(&Source::Objects(types), Seen::Object(event));
+        }
+        view
+    }
+
+    fn state(view: &View, once: &mut BTreeSet<String>, cause: Option<Cause>) -> AddonState {
+        let trouble = cause.into_iter().map(|cause| ("sample".to_owned(), cause)).collect();
+        view.states(&registry(), once, &trouble)[0].state
+    }
+
+    #[test]
+    fn states_follow_records_and_health() {
+        let once = &mut BTreeSet::new();
+        assert_eq!(state(&view(None, None), once, None), AddonState::Disabled);
+        let enabling = view(Some(Phase::Enabling), None);
+        assert_eq!(state(&enabling, once, None), AddonState::Progressing);
+        assert_eq!(state(&view(Some(Phase::Enabled), None), once, None), AddonState::Progressing);
+        assert_eq!(state(&view(Some(Phase::Enabled), Some(1)), once, None), AddonState::Enabled);
+        // It was healthy: now it is not merely on its way.
+        assert_eq!(state(&view(Some(Phase::Enabled), Some(0)), once, None), AddonState::Unhealthy);
+        assert_eq!(state(&view(Some(Phase::Disabling), None), once, None), AddonState::Progressing);
+    }
+
+    #[test]
+    fn a_kind_is_watched_once_an_enabled_addon_is_judged_by_it() {
+        let mut view = view(Some(Phase::Enabled), None);
+        let types = TypeRef::new("apps/v1", "Deployment");
+        assert_eq!(view.kinds_to_begin(&registry()), BTreeSet::from([types.clone()]));
+        view.begun.insert(Source::Objects(types));
+        assert!(view.kinds_to_begin(&registry()).is_empty());
+    }
+
+    #[test]
+    fn nothing_is_told_before_every_list_is_complete() {
+        let mut view = View::default();
+        view.begun.insert(Source::Records);
+        view.take(&Source::Records, Seen::Record(Event::Init));
+        assert_ne!(view.begun, view.complete);
+        view.take(&Source::Records, Seen::Record(Event::InitDone));
+        assert_eq!(view.begun, view.complete);
+    }
 }

@@ -21,7 +21,11 @@ impl Archive {
     /// Makes `path`, readable by its owner only; it must not be there.
     pub fn create(path: &Path, folder: &str, time_s: u64) -> io::Result<Self> {
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        Ok(Self { out: GzEncoder::new(file, Compression::default()), folder: folder.into(), time_s })
+        Ok(Self {
+            out: GzEncoder::new(file, Compression::default()),
+            folder: folder.into(),
+            time_s,
+        })
     }
 
     /// Adds one file.

@@ -110,8 +110,13 @@ impl Resources {
     }
 
     /// Makes the fields that `object` names so, creating it when it is not there. Fields that
-    /// others set stay; of ours that `object` names no more, none remains.
-    pub async fn apply(&self, object: &DynamicObject) -> Result<Applied, ClusterError> {
+    /// others set stay; of ours that `object` names no more, none remains. `before` is the resource
+    /// version of what is there.
+    pub async fn apply(
+        &self,
+        object: &DynamicObject,
+        before: Option<&str>,
+    ) -> Result<Applied, ClusterError> {
         let (types, name) = (type_of(object), object.name_any());
         let what = format!("applying {} {name}", types.kind);
         let api = self.api(&types, object.metadata.namespace.as_deref())?;
@@ -119,14 +124,11 @@ impl Resources {
         if self.is_cluster_wide(&types) {
             object.metadata.namespace = None;
         }
-        let before = bounded(&what, api.get_metadata_opt(&name)).await?;
         let params = PatchParams::apply(FIELD_MANAGER).force();
         let after = bounded(&what, api.patch(&name, &params, &Patch::Apply(&object))).await?;
         Ok(match before {
             None => Applied::Created,
-            Some(before) if before.metadata.resource_version == after.metadata.resource_version => {
-                Applied::Unchanged
-            }
+            Some(_) if before == after.metadata.resource_version.as_deref() => Applied::Unchanged,
             Some(_) => Applied::Changed,
         })
     }
@@ -192,7 +194,7 @@ impl Resources {
 }
 
 /// One request with its bound, its error in our words.
-pub(super) async fn bounded<T>(
+pub async fn bounded<T>(
     what: &str,
     request: impl Future<Output = Result<T, kube::Error>>,
 ) -> Result<T, ClusterError> {

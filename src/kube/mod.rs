@@ -9,7 +9,7 @@ mod client;
 mod error;
 mod wait;
 
-pub use apply::{Applied, FIELD_MANAGER, Resources, TypeRef, type_of};
+pub use apply::{Applied, FIELD_MANAGER, Resources, TypeRef, bounded, type_of};
 pub use client::{ClientError, ClientSource};
 pub use error::ClusterError;
 pub use wait::{Selection, WaitError, wait_gone, wait_until};
