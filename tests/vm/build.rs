@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use harness::{distribution, skiff_binary};
@@ -24,6 +24,7 @@ pub fn disk(folder: &Path) -> Result<PathBuf> {
         .args(["-q", "-t", "ext4", "-O", "^has_journal", "-m", "0", "-d"])
         .args([&tree, &disk])
         .arg(format!("{mib}M"))
+        .stdout(Stdio::null())
         .status()
         .context("cannot run mke2fs")?;
     ensure!(status.success(), "mke2fs failed ({status})");

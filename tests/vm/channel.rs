@@ -116,7 +116,8 @@ fn parse(line: &str) -> Option<(u64, i32, u64)> {
     if words.next()? != "ran" {
         return None;
     }
-    let found = (words.next()?.parse().ok()?, words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+    let found =
+        (words.next()?.parse().ok()?, words.next()?.parse().ok()?, words.next()?.parse().ok()?);
     words.next().is_none().then_some(found)
 }
 

@@ -95,7 +95,12 @@ impl Journey {
             if answer.code == 0 {
                 return Ok(());
             }
-            ensure!(begun.elapsed() < READY_BOUND, "not ready ({}): {}", answer.code, answer.output);
+            ensure!(
+                begun.elapsed() < READY_BOUND,
+                "not ready ({}): {}",
+                answer.code,
+                answer.output
+            );
             std::thread::sleep(PAUSE);
         }
     }

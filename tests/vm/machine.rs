@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
+use crate::build;
 use crate::channel::{Answer, Channel};
 use crate::image::Image;
 
@@ -17,8 +18,13 @@ const MEMORY: &str = "3G";
 const BOOT_BOUND: Duration = Duration::from_secs(600);
 /// How long qemu may take to make its socket.
 const SOCKET_BOUND: Duration = Duration::from_secs(30);
+/// systemd gives a service 90 s by default, skiffd's unit more.
+const SHUTDOWN_BOUND: Duration = Duration::from_secs(600);
 const PAUSE: Duration = Duration::from_millis(100);
-const BOOT_ID: &str = "cat /proc/sys/kernel/random/boot_id";
+
+/// Code at the same addresses in every process is translated once; with addresses by chance it is
+/// translated for every process, which makes the machine several times slower.
+const FIXED: &str = "norandmaps nokaslr";
 
 /// What differs between the processors that a machine can be made for.
 struct Board {
@@ -28,7 +34,8 @@ struct Board {
 }
 
 /// The programs that a machine is made and run with: none is there by chance.
-pub const PROGRAMS: &[&str] = &["debootstrap", "mke2fs", "qemu-img", "setpriv", board().emulator];
+pub const PROGRAMS: &[&str] =
+    &["debootstrap", "unshare", "mke2fs", "qemu-img", "setpriv", board().emulator];
 
 const fn board() -> Board {
     if cfg!(target_arch = "aarch64") {
@@ -51,9 +58,9 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// A machine that is off. `build` becomes its second disk, `logs` receives what its kernel
-    /// says.
-    pub fn new(image: Image, build: PathBuf, logs: PathBuf) -> Result<Self> {
+    /// A machine that is off, with the build under test on its second disk. `logs` receives what
+    /// its kernel says.
+    pub fn new(image: Image, logs: PathBuf) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("sk-vm-").tempdir_in("/var/tmp")?;
         let made = Command::new("qemu-img")
             .args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"])
@@ -62,6 +69,7 @@ impl Machine {
             .status()
             .context("cannot run qemu-img")?;
         ensure!(made.success(), "qemu-img failed ({made})");
+        let build = build::disk(folder.path())?;
         Ok(Self { image, build, folder, logs, running: None })
     }
 
@@ -98,19 +106,21 @@ impl Machine {
     }
 
     /// Starts the system anew, as a user would, until the machine answers again.
+    ///
+    /// The emulator ends with the system and another takes its place: one that goes on keeps its
+    /// translations of the old system's code, and the new one crawls over them for an hour.
     pub fn reboot(&mut self) -> Result<()> {
-        let before = self.run(BOOT_ID, BOOT_BOUND)?.output;
-        // It may go before it has answered.
-        let (_, channel) = self.running.as_mut().context("the machine is off")?;
+        let (mut child, mut channel) = self.running.take().context("the machine is off")?;
         channel.send("systemctl --no-block reboot")?;
         let start = Instant::now();
-        while start.elapsed() < BOOT_BOUND {
-            if channel.hello(BOOT_ID, BOOT_BOUND)?.output != before {
-                return Ok(());
+        while child.try_wait()?.is_none() {
+            if start.elapsed() > SHUTDOWN_BOUND {
+                self.running = Some((child, channel));
+                bail!("the machine did not go down within {} s", SHUTDOWN_BOUND.as_secs());
             }
-            std::thread::sleep(Duration::from_secs(2));
+            std::thread::sleep(PAUSE);
         }
-        bail!("the machine did not go down within {} s", BOOT_BOUND.as_secs())
+        self.start()
     }
 
     /// The plug: no signal that anything inside could see, nothing written that was not.
@@ -144,9 +154,11 @@ impl Machine {
         command.arg("-kernel").arg(&self.image.kernel).arg("-initrd").arg(&self.image.initrd);
         let console = board.console;
         command.arg("-append").arg(format!(
-            "root=/dev/vda rw console={console} loglevel=5 panic=-1 mitigations=off \
+            "root=/dev/vda rw console={console} loglevel=5 panic=-1 mitigations=off {FIXED} \
              systemd.show_status=no"
         ));
+        // A reboot, or a panic, ends the emulator.
+        command.arg("-no-reboot");
         // A write is acknowledged to the guest's flush only when it is on this computer's disk.
         let disk = "if=virtio,format=qcow2,cache=writeback,discard=unmap,file=";
         command.arg("-drive").arg(file(disk, &folder.join("disk.qcow2")));
