@@ -5,22 +5,35 @@ use std::process::ExitCode;
 
 use skiff_api::{ClientError, ErrorBody};
 
+use super::ui::{self, Paint};
+
 /// The user can fix it.
 pub const EXIT_FAILURE: u8 = 1;
+/// The command line is wrong; clap ends with the same.
+pub const EXIT_USAGE: u8 = 2;
 /// We have to fix it (EX_SOFTWARE of sysexits.h).
 pub const EXIT_BUG: u8 = 70;
 
 /// A failed verb.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct CommandError {
+    /// What happened, lower case, without a full stop.
     pub message: String,
+    /// What caused it, outermost first.
     pub causes: Vec<String>,
+    /// What to type next.
     pub hint: Option<String>,
+    code: u8,
 }
 
 impl CommandError {
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), causes: Vec::new(), hint: None }
+        Self { message: message.into(), causes: Vec::new(), hint: None, code: EXIT_FAILURE }
+    }
+
+    /// The arguments contradict each other in a way that clap cannot see.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self { code: EXIT_USAGE, ..Self::new(message) }
     }
 
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -28,65 +41,75 @@ impl CommandError {
         self
     }
 
-    /// Prints to standard error and answers the exit code.
-    pub fn report(&self) -> ExitCode {
-        eprint!("{}", self.text());
-        ExitCode::from(EXIT_FAILURE)
+    pub fn cause(mut self, cause: impl Into<String>) -> Self {
+        self.causes.push(cause.into());
+        self
     }
 
-    fn text(&self) -> String {
-        let mut text = format!("error: {}\n", self.message);
+    /// What failed in our words, with the error and its sources as causes.
+    pub fn because(message: impl Into<String>, error: &dyn std::error::Error) -> Self {
+        let causes = std::iter::once(error.to_string()).chain(chain(error)).collect();
+        Self { causes, ..Self::new(message) }
+    }
+
+    /// What skiffd answered, in its words.
+    pub fn answered(body: ErrorBody) -> Self {
+        Self { causes: body.causes, hint: body.hint, ..Self::new(body.message) }
+    }
+
+    /// Prints to standard error and answers the exit code.
+    pub fn report(&self) -> ExitCode {
+        ui::print(&self.text(Paint::stderr()));
+        ExitCode::from(self.code)
+    }
+
+    fn text(&self, paint: Paint) -> String {
+        let mut text = format!("{} {}\n", paint.bad("error:"), self.message);
         for cause in &self.causes {
-            let _ = writeln!(text, "caused by: {cause}");
+            let _ = writeln!(text, "{} {cause}", paint.dim("caused by:"));
         }
         if let Some(hint) = &self.hint {
-            let _ = writeln!(text, "hint: {hint}");
+            let _ = writeln!(text, "{} {hint}", paint.good("hint:"));
         }
         text
     }
 }
 
+/// Every library error becomes "you can fix it" with its chain of causes; a hint is added where
+/// the situation is known.
 impl<E: std::error::Error + 'static> From<E> for CommandError {
     fn from(error: E) -> Self {
         let any: &(dyn std::error::Error + 'static) = &error;
         if let Some(client) = any.downcast_ref::<ClientError>() {
             return from_client(client);
         }
-        let mut causes = Vec::new();
-        let mut next = error.source();
-        while let Some(cause) = next {
-            causes.push(cause.to_string());
-            next = cause.source();
-        }
-        Self { message: error.to_string(), causes, hint: None }
+        Self { causes: chain(&error), ..Self::new(error.to_string()) }
     }
 }
 
-impl CommandError {
-    /// What skiffd said, in its own words.
-    pub fn from_body(body: ErrorBody) -> Self {
-        Self { message: body.message, causes: body.causes, hint: body.hint }
-    }
-}
 
 fn from_client(error: &ClientError) -> CommandError {
     match error {
-        ClientError::NotRunning(_) => CommandError::new("the node is stopped").hint("skiff start"),
+        ClientError::NotRunning(_) => {
+            CommandError::new("the node is stopped").hint("sudo skiff start")
+        }
         ClientError::Denied(path) => {
             CommandError::new(format!("you may not talk to the node ({})", path.display()))
+                .cause("only root and members of the group skiff may")
                 .hint("sudo usermod --append --groups skiff $USER, then log in again")
         }
-        ClientError::Refused { body, .. } => CommandError::from_body(body.clone()),
-        other => {
-            let mut plain = CommandError::new(other.to_string());
-            let mut next = std::error::Error::source(other);
-            while let Some(cause) = next {
-                plain.causes.push(cause.to_string());
-                next = cause.source();
-            }
-            plain
+        ClientError::Refused { body, .. } => CommandError::answered(body.clone()),
+        ClientError::Answer(_) => {
+            CommandError { causes: chain(error), ..CommandError::new(error.to_string()) }
+                .hint("sudo skiff start, so that the node runs the build of this command")
         }
+        other => CommandError { causes: chain(other), ..CommandError::new(other.to_string()) }
+            .hint("skiff logs skiffd"),
     }
+}
+
+fn chain(error: &dyn std::error::Error) -> Vec<String> {
+    std::iter::successors(error.source(), |cause| cause.source()).map(ToString::to_string).collect()
 }
 
 #[cfg(test)]
@@ -95,14 +118,21 @@ mod tests {
 
     #[test]
     fn an_error_says_what_happened_why_and_what_to_type() {
-        let error = CommandError {
-            message: "the node is stopped".into(),
-            causes: vec!["no such file".into()],
-            hint: Some("skiff start".into()),
-        };
+        let error = CommandError::new("the node is stopped")
+            .cause("no such file")
+            .hint("skiff start")
+            .text(Paint::off());
         assert_eq!(
-            error.text(),
+            error,
             "error: the node is stopped\ncaused by: no such file\nhint: skiff start\n"
         );
+    }
+
+    #[test]
+    fn sources_become_causes_and_are_not_repeated() {
+        let source = std::io::Error::other("disk full");
+        let error = CommandError::because("cannot write a.yaml", &source);
+        assert_eq!(error.causes, ["disk full"]);
+        assert_eq!(error.code, EXIT_FAILURE);
     }
 }

@@ -1,100 +1,163 @@
 //! The command: what a person types, and what the screen says.
 //!
-//! Standard output is data, standard error is everything else. Exit codes: 0 done, 1 you can fix
-//! it, 2 wrong usage, 70 our bug.
+//! Comes in: the process's arguments, `SKIFF_ROOT` and `SKIFF_CONFIG`, and skiffd's answers. Goes
+//! out: data on standard output, everything else on standard error, and an exit code: 0 done, 1
+//! you can fix it, 2 wrong usage, 70 our bug. One file per verb in `commands`; no state is kept.
 
 mod commands;
+mod complete;
 mod error;
+mod kubeconfig_file;
+mod launch;
+mod merge;
+mod log_line;
 mod output;
+mod progress;
+mod ready;
+mod replace;
+mod session;
+mod skiffd;
+mod span;
+mod ui;
+mod word;
 
+use std::ffi::OsString;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 
-pub use error::{CommandError, EXIT_BUG, EXIT_FAILURE};
+pub use error::{CommandError, EXIT_BUG, EXIT_FAILURE, EXIT_USAGE};
+use session::{Origin, Session};
 
 use crate::paths::{Paths, ROOT_DEFAULT};
 
-/// Kubernetes in one small boat
+/// Run Kubernetes on this machine
 ///
-/// Runs a real upstream Kubernetes node from what is on this machine: nothing is pulled from
-/// outside unless you ask. Begin with `skiff start`, then `skiff enable dns`, then
-/// `skiff kubectl get pods --all-namespaces`.
+/// One node with everything that it needs, made of upstream Kubernetes. Nothing is pulled from
+/// outside unless a workload of yours asks for it. Begin with:
+///
+///   sudo skiff start
+///   skiff enable dns
+///   skiff kubectl get pods --all-namespaces
 #[derive(Parser, Debug)]
-#[command(name = "skiff", version, max_term_width = 80, propagate_version = false)]
+#[command(name = "skiff", version, max_term_width = 80, verbatim_doc_comment)]
+#[command(disable_help_subcommand = false, subcommand_value_name = "VERB")]
+#[command(subcommand_help_heading = "Verbs")]
 struct Arguments {
     /// Directory with all of the node's state
-    #[arg(long, global = true, env = "SKIFF_ROOT", default_value = ROOT_DEFAULT, value_name = "DIR")]
+    #[arg(long, global = true, env = "SKIFF_ROOT", hide_env_values = true)]
+    #[arg(default_value = ROOT_DEFAULT, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
     root: PathBuf,
 
-    /// Configuration file [default: /etc/skiff/skiff.toml, or skiff.toml in another root]
-    #[arg(long, global = true, env = "SKIFF_CONFIG", value_name = "FILE")]
+    /// Configuration file [default: /etc/skiff/skiff.toml; in another root: skiff.toml]
+    #[arg(long, global = true, env = "SKIFF_CONFIG", hide_env_values = true)]
+    #[arg(value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     config: Option<PathBuf>,
-
-    /// How to print data
-    #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
-    output: Format,
 
     #[command(subcommand)]
     verb: commands::Verb,
 }
 
-/// How data is printed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// For people
-    #[default]
-    Text,
-    Json,
-    Yaml,
-}
-
-/// What every verb gets.
-#[derive(Debug)]
-struct Session {
-    paths: Paths,
-    config: Option<PathBuf>,
-    format: Format,
-}
-
-impl Session {
-    fn client(&self) -> skiff_api::Client {
-        skiff_api::Client::new(self.paths.skiffd_socket())
-    }
-}
-
 /// Reads the process's arguments, does what they say, and answers the exit code.
 pub fn main() -> ExitCode {
-    let mut args = std::env::args_os();
-    if args.nth(1).is_some_and(|verb| verb == "confine") {
+    let mut early = std::env::args_os();
+    if early.nth(1).is_some_and(|verb| verb == "confine") {
         // Before anything else has started: it must be a single-threaded process.
-        return skiff_confine::main(args);
+        return skiff_confine::main(early);
     }
     std::panic::set_hook(Box::new(|panic| {
-        eprintln!("error: skiff itself failed: {panic}");
-        eprintln!("hint: this is our bug; please report it with the output of `skiff inspect`");
+        ui::say(&format!("error: skiff itself failed: {panic}"));
+        ui::say("hint: this is our bug; please report it with these lines and what you typed");
     }));
-    let arguments = Arguments::parse();
-    let root = std::path::absolute(&arguments.root).unwrap_or(arguments.root);
-    let session = Session {
-        paths: Paths::new(root),
-        config: arguments.config,
-        format: arguments.output,
+    let (own, rest) = split_pass_through(std::env::args_os().collect());
+    let matches = <Arguments as clap::CommandFactory>::command().get_matches_from(own);
+    let arguments = match <Arguments as clap::FromArgMatches>::from_arg_matches(&matches) {
+        Ok(arguments) => arguments,
+        Err(error) => error.exit(),
     };
+    let origin = match matches.value_source("root") {
+        Some(clap::parser::ValueSource::CommandLine) => Origin::Flag,
+        _ => Origin::Elsewhere,
+    };
+    let root = std::path::absolute(&arguments.root).unwrap_or(arguments.root);
+    let session = Session::new(Paths::new(root), origin, arguments.config, rest);
     let verb = arguments.verb;
-    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(commands::run(verb, &session))
-    }));
-    match outcome {
+    match catch_unwind(AssertUnwindSafe(|| carry_out(verb, &session))) {
         Ok(Ok(code)) => code,
-        Ok(Err(error)) => error.report(),
+        Ok(Err(error)) => session.localise(error).report(),
         Err(_) => ExitCode::from(EXIT_BUG),
     }
+}
+
+fn carry_out(verb: commands::Verb, session: &Session) -> Result<ExitCode, CommandError> {
+    verb.before_runtime()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let outcome = runtime.block_on(commands::run(verb, session));
+    // What is still being read from a terminal or a socket is of no interest any more.
+    runtime.shutdown_background();
+    outcome
 }
 
 /// The whole command, for completion scripts and the reference page.
 pub fn command() -> clap::Command {
     <Arguments as clap::CommandFactory>::command()
+}
+
+/// Options of ours that take a value and may stand before the verb.
+const WITH_VALUE: [&str; 2] = ["--root", "--config"];
+/// Verbs after which every argument belongs to another program.
+const PASS_THROUGH: [&str; 2] = ["kubectl", "ctr"];
+
+/// Splits the arguments where they stop being ours. `skiff --root R kubectl get pods -o json`: up
+/// to `kubectl` is read by us, the rest is kubectl's, options that look like ours included.
+fn split_pass_through(mut args: Vec<OsString>) -> (Vec<OsString>, Vec<OsString>) {
+    let mut index = 1;
+    while index < args.len() {
+        let word = args[index].to_string_lossy();
+        if WITH_VALUE.contains(&&*word) {
+            index += 2;
+        } else if word.starts_with('-') {
+            index += 1;
+        } else if PASS_THROUGH.contains(&&*word) {
+            let rest = args.split_off(index + 1);
+            return (args, rest);
+        } else {
+            break;
+        }
+    }
+    (args, Vec::new())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn split(line: &str) -> (Vec<String>, Vec<String>) {
+        let (own, rest) = split_pass_through(line.split(' ').map(Into::into).collect());
+        let text = |words: Vec<OsString>| {
+            words.iter().map(|word| word.to_string_lossy().into_owned()).collect()
+        };
+        (text(own), text(rest))
+    }
+
+    #[test]
+    fn everything_after_kubectl_is_its_own() {
+        let (own, rest) = split("skiff --root /r kubectl -o json --root x --help");
+        assert_eq!(own.join(" "), "skiff --root /r kubectl");
+        assert_eq!(rest.join(" "), "-o json --root x --help");
+    }
+
+    #[test]
+    fn other_verbs_keep_their_arguments() {
+        let (own, rest) = split("skiff logs kubectl --follow");
+        assert_eq!(own.join(" "), "skiff logs kubectl --follow");
+        assert!(rest.is_empty());
+    }
+
+    #[test]
+    fn the_definition_of_the_command_is_sound() {
+        command().debug_assert();
+    }
 }

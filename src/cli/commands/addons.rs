@@ -2,50 +2,82 @@ use std::process::ExitCode;
 
 use skiff_api::Addon;
 
-use super::status::addon_word;
-use crate::cli::{CommandError, Session, output};
+use super::Outcome;
+use crate::cli::output::{self, Cell, Choice};
+use crate::cli::ui::Paint;
+use crate::cli::{Session, word};
 
-/// List the addons and how they are
+/// List what can be enabled and how it is, or show one addon
+///
+/// An addon is enabled when the cluster itself calls its objects healthy.
+///
+///   skiff addons
+///   skiff addons show dns
 #[derive(clap::Args, Debug)]
+#[command(verbatim_doc_comment)]
 pub struct Arguments {
     #[command(subcommand)]
     verb: Option<Verb>,
+
+    #[command(flatten)]
+    output: Choice,
 }
 
 #[derive(clap::Subcommand, Debug)]
 enum Verb {
     /// List the addons and how they are
-    List,
+    List {
+        #[command(flatten)]
+        output: Choice,
+    },
     /// Show one addon
     Show {
-        /// Its name
+        /// Addon to show
         name: String,
+
+        #[command(flatten)]
+        output: Choice,
     },
 }
 
-pub(super) async fn run(
-    arguments: Arguments,
-    session: &Session,
-) -> Result<ExitCode, CommandError> {
-    match arguments.verb {
-        None | Some(Verb::List) => {
-            let addons: Vec<Addon> = session.client().get("/v1/addons").await?;
-            output::print(session.format, &addons, |addons| text(addons))?;
-        }
-        Some(Verb::Show { name }) => {
+pub(super) async fn run(arguments: Arguments, session: &Session) -> Outcome {
+    let list = match arguments.verb {
+        None => arguments.output,
+        Some(Verb::List { output }) => output,
+        Some(Verb::Show { name, output }) => {
             let addon: Addon = session.client().get(&format!("/v1/addons/{name}")).await?;
-            output::print(session.format, &addon, |addon| text(std::slice::from_ref(addon)))?;
+            output::print(output, &addon, one)?;
+            return Ok(ExitCode::SUCCESS);
         }
-    }
+    };
+    let addons: Vec<Addon> = session.client().get("/v1/addons").await?;
+    output::print(list, &addons, |addons, paint| text(addons, paint))?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn text(addons: &[Addon]) -> String {
-    let mut rows = vec![["NAME", "STATE", "VERSION", "DESCRIPTION"].map(str::to_owned).to_vec()];
+/// Why an addon is as it is, or else what it is for.
+pub fn why(addon: &Addon) -> &str {
+    if addon.message.is_empty() { &addon.description } else { &addon.message }
+}
+
+fn text(addons: &[Addon], paint: Paint) -> String {
+    let mut rows = vec![["NAME", "STATE", "VERSION", "DESCRIPTION"].map(Cell::from).to_vec()];
     for addon in addons {
-        let why = if addon.message.is_empty() { &addon.description } else { &addon.message };
-        let state = addon_word(addon.state).to_owned();
-        rows.push(vec![addon.name.clone(), state, addon.version.clone(), why.clone()]);
+        let state = word::addon(addon.state);
+        rows.push(vec![(&addon.name).into(), state, (&addon.version).into(), why(addon).into()]);
     }
-    output::table(&rows)
+    output::table(&rows, 0, paint)
+}
+
+fn one(addon: &Addon, paint: Paint) -> String {
+    let mut rows = vec![
+        vec!["name".into(), (&addon.name).into()],
+        vec!["state".into(), word::addon(addon.state)],
+        vec!["version".into(), (&addon.version).into()],
+        vec!["description".into(), (&addon.description).into()],
+    ];
+    if !addon.message.is_empty() {
+        rows.push(vec!["why".into(), (&addon.message).into()]);
+    }
+    output::table(&rows, 0, paint)
 }

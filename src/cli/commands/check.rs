@@ -2,15 +2,23 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use crate::cli::{CommandError, Session, output};
+use super::Outcome;
+use crate::cli::output::{self, Choice};
+use crate::cli::ui::Paint;
+use crate::cli::{CommandError, EXIT_FAILURE, Session};
 use crate::host::{Facts, Finding, Level, findings};
 
 /// Look whether this machine can run a node
 ///
-/// Changes nothing. Each finding that matters comes with what to do about it. Exits with 1 when
-/// something keeps a node from running.
+/// Changes nothing. Each finding that matters comes with what to do about it.
+/// Exits with 1 when something keeps a node from running. `skiff start` looks
+/// too, and refuses then unless it is told to skip the checks.
 #[derive(clap::Args, Debug)]
-pub struct Arguments {}
+#[command(verbatim_doc_comment)]
+pub struct Arguments {
+    #[command(flatten)]
+    output: Choice,
+}
 
 #[derive(Serialize)]
 struct Report {
@@ -18,26 +26,40 @@ struct Report {
     facts: Facts,
 }
 
-pub(super) fn run(_: Arguments, session: &Session) -> Result<ExitCode, CommandError> {
+pub(super) fn run(arguments: Arguments, session: &Session) -> Outcome {
     let facts = Facts::gather(&session.paths);
     let report = Report { findings: findings(&facts), facts };
-    output::print(session.format, &report, |report| text(&report.findings))?;
+    output::print(arguments.output, &report, |report, paint| text(&report.findings, paint))?;
     let broken = report.findings.iter().any(|finding| finding.level == Level::Error);
-    Ok(if broken { ExitCode::from(crate::cli::EXIT_FAILURE) } else { ExitCode::SUCCESS })
+    Ok(if broken { ExitCode::from(EXIT_FAILURE) } else { ExitCode::SUCCESS })
 }
 
-fn text(findings: &[Finding]) -> String {
+/// What keeps a node from running, as an error; nothing when all is well enough.
+pub(super) fn refuse_errors(session: &Session) -> Result<(), CommandError> {
+    let findings = findings(&Facts::gather(&session.paths));
+    let mut error = CommandError::new("this machine cannot run a node as it is");
+    let mut remedy = None;
+    for finding in findings.into_iter().filter(|finding| finding.level == Level::Error) {
+        error = error.cause(format!("{}: {}", finding.name, finding.message));
+        remedy = remedy.or(finding.remedy);
+    }
+    match remedy {
+        Some(remedy) => Err(error.hint(remedy)),
+        None => Ok(()),
+    }
+}
+
+fn text(findings: &[Finding], paint: Paint) -> String {
     let mut out = String::new();
     for finding in findings {
         let level = match finding.level {
-            Level::Ok => "ok",
-            Level::Info => "info",
-            Level::Warning => "warning",
-            Level::Error => "error",
+            Level::Ok => paint.good("ok     "),
+            Level::Info => "info   ".to_owned(),
+            Level::Warning => paint.warn("warning"),
+            Level::Error => paint.bad("error  "),
         };
-        let line = format!("{level:8} {}: {}", finding.name, finding.message);
-        out.push_str(&output::cut(&line, output::COLUMNS));
-        out.push('\n');
+        let rest = format!("{}: {}", finding.name, finding.message);
+        out.push_str(&format!("{level} {}\n", output::cut(&rest, output::COLUMNS - 8)));
         if let Some(remedy) = &finding.remedy {
             out.push_str(&format!("         → {remedy}\n"));
         }

@@ -3,10 +3,14 @@ use std::process::ExitCode;
 use serde_json::json;
 use skiff_api::{ClientCertificate, CredentialRequest};
 
-use crate::cli::{CommandError, Session, output};
+use super::Outcome;
+use crate::cli::{Session, output};
 
-/// Answer kubectl's request for a credential (client.authentication.k8s.io/v1)
+/// Answer kubectl's request for a credential
+///
+/// The exec plugin of `skiff kubectl` (client.authentication.k8s.io/v1).
 #[derive(clap::Args, Debug)]
+#[command(verbatim_doc_comment)]
 pub struct Arguments {
     /// Name that RBAC sees
     #[arg(long)]
@@ -17,10 +21,7 @@ pub struct Arguments {
     groups: Vec<String>,
 }
 
-pub(super) async fn run(
-    arguments: Arguments,
-    session: &Session,
-) -> Result<ExitCode, CommandError> {
+pub(super) async fn run(arguments: Arguments, session: &Session) -> Outcome {
     let request = CredentialRequest { user: arguments.user, groups: arguments.groups };
     let answer: ClientCertificate = session.client().post("/v1/credential", &request).await?;
     let credential = json!({
@@ -32,6 +33,6 @@ pub(super) async fn run(
             "clientKeyData": answer.key_pem,
         },
     });
-    output::write(&credential.to_string())?;
+    output::write(&format!("{credential}\n"))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,23 +1,31 @@
 use std::ffi::OsString;
-use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode};
+use std::process::Command;
 
-use super::kubectl::program;
+use super::Outcome;
+use super::kubectl::{execute, program};
 use crate::cli::{CommandError, Session};
+use crate::node::account;
 
 /// Run ctr, containerd's own tool, in the namespace of Kubernetes
+///
+/// Everything after `ctr` is ctr's own. Needs root, and a node that runs.
+///
+///   sudo skiff ctr images list
+///   sudo skiff ctr images import app.tar
 #[derive(clap::Args, Debug)]
-#[command(disable_help_flag = true)]
+#[command(verbatim_doc_comment, disable_help_flag = true)]
 pub struct Arguments {
     /// Arguments of ctr
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
-    args: Vec<OsString>,
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
+    arguments: Vec<OsString>,
 }
 
-pub(super) fn run(arguments: Arguments, session: &Session) -> Result<ExitCode, CommandError> {
+pub(super) fn run(_: Arguments, session: &Session) -> Outcome {
+    if !account::is_root() {
+        return Err(CommandError::new("containerd answers to root only").hint("sudo skiff ctr …"));
+    }
     let mut command = Command::new(program(session, "ctr")?);
     command.arg("--address").arg(session.paths.containerd_socket());
-    command.args(["--namespace", "k8s.io"]).args(arguments.args);
-    // Only comes back when the program cannot be executed.
-    Err(command.exec().into())
+    command.args(["--namespace", "k8s.io"]).args(&session.rest);
+    execute(command)
 }

@@ -1,18 +1,42 @@
 use std::process::ExitCode;
 
-use tracing_subscriber::EnvFilter;
-
+use super::Outcome;
 use crate::cli::{CommandError, Session};
 use crate::node;
 
 /// Run the node daemon in the foreground
 #[derive(clap::Args, Debug)]
-pub struct Arguments {}
+#[command(verbatim_doc_comment)]
+pub struct Arguments {
+    /// Leave the terminal and the files of whoever started it
+    #[arg(long)]
+    background: bool,
+}
 
-pub(super) async fn run(_: Arguments, session: &Session) -> Result<ExitCode, CommandError> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).init();
+pub(super) async fn run(_: Arguments, session: &Session) -> Outcome {
+    super::write_log();
     let options = node::Options { paths: session.paths.clone(), config: session.config.clone() };
     node::run(options).await?;
     Ok(ExitCode::SUCCESS)
+}
+
+impl Arguments {
+    /// Before anything is open: a session of its own, and no file that was open in the shell or
+    /// script behind `skiff start` (a lock held there would be held for as long as the node runs).
+    pub(super) fn before_runtime(&self) -> Result<(), CommandError> {
+        if !self.background {
+            return Ok(());
+        }
+        // Refused to whoever leads a group already: it has a session or a group of its own then.
+        let _ = nix::unistd::setsid();
+        let open: Vec<i32> = std::fs::read_dir("/proc/self/fd")
+            .map_err(|e| CommandError::because("cannot read /proc/self/fd", &e))?
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            .collect();
+        for descriptor in open.into_iter().filter(|descriptor| *descriptor > 2) {
+            // The one of the listing itself is closed already.
+            let _ = nix::unistd::close(descriptor);
+        }
+        Ok(())
+    }
 }

@@ -1,19 +1,17 @@
 use std::process::ExitCode;
 
-use tracing_subscriber::EnvFilter;
-
-use crate::cli::CommandError;
+use super::Outcome;
 
 /// Run the datastore: etcd's API on dqlite
 #[derive(clap::Args, Debug)]
+#[command(verbatim_doc_comment)]
 pub struct Arguments {
     #[command(flatten)]
     options: skiff_datastore::Options,
 }
 
-pub(super) async fn run(arguments: Arguments) -> Result<ExitCode, CommandError> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).init();
+pub(super) async fn run(arguments: Arguments) -> Outcome {
+    super::write_log();
     skiff_datastore::run(arguments.options).await?;
     Ok(ExitCode::SUCCESS)
 }

@@ -2,11 +2,16 @@ use std::process::ExitCode;
 
 use skiff_api::EnableRequest;
 
-use super::progress;
-use crate::cli::{CommandError, Session};
+use super::Outcome;
+use crate::cli::{Session, progress, ui};
 
 /// Disable addons and remove every object that they own
+///
+/// Returns when everything is gone. Disabling what is disabled does nothing.
+///
+///   skiff disable dns
 #[derive(clap::Args, Debug)]
+#[command(verbatim_doc_comment)]
 pub struct Arguments {
     /// Addon to disable (can be repeated)
     #[arg(required = true, value_name = "NAME")]
@@ -15,16 +20,22 @@ pub struct Arguments {
     /// Seconds to wait until everything is gone
     #[arg(long, default_value_t = 180, value_name = "SECONDS")]
     timeout: u64,
+
+    /// Say what would be done and do nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
-pub(super) async fn run(
-    arguments: Arguments,
-    session: &Session,
-) -> Result<ExitCode, CommandError> {
+pub(super) async fn run(arguments: Arguments, session: &Session) -> Outcome {
     for name in &arguments.names {
-        let request = EnableRequest { wait: true, timeout_s: arguments.timeout, ..Default::default() };
+        let request = EnableRequest {
+            wait: true,
+            timeout_s: arguments.timeout,
+            dry_run: arguments.dry_run,
+            ..Default::default()
+        };
         let path = format!("/v1/addons/{name}/disable");
-        eprintln!("{}", progress::follow(&session.client(), &path, &request).await?);
+        ui::say(&progress::follow(&session.client(), &path, &request).await?);
     }
     Ok(ExitCode::SUCCESS)
 }

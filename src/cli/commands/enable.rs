@@ -2,18 +2,20 @@ use std::process::ExitCode;
 
 use skiff_api::EnableRequest;
 
-use super::progress;
+use super::Outcome;
 use crate::addon::argument;
-use crate::cli::{CommandError, Session};
+use crate::cli::{Session, progress, ui};
 
 /// Enable addons
 ///
-/// Applies an addon's objects and waits until the cluster calls them healthy. Enabling again with
-/// other options changes them; with the same it does nothing. An argument may follow the name:
+/// Applies an addon's objects. Enabling again with other options changes them,
+/// with the same it does nothing. What an addon needs is enabled before it. An
+/// argument may follow the name:
 ///
-///   skiff enable dns
+///   skiff enable dns --wait
 ///   skiff enable dns:10.0.0.53
 #[derive(clap::Args, Debug)]
+#[command(verbatim_doc_comment)]
 pub struct Arguments {
     /// Addon to enable (can be repeated)
     #[arg(required = true, value_name = "NAME[:ARGUMENT]")]
@@ -23,7 +25,7 @@ pub struct Arguments {
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = pair)]
     options: Vec<(String, String)>,
 
-    /// Wait until it is healthy
+    /// Wait until the cluster calls it healthy
     #[arg(long)]
     wait: bool,
 
@@ -36,10 +38,7 @@ pub struct Arguments {
     dry_run: bool,
 }
 
-pub(super) async fn run(
-    arguments: Arguments,
-    session: &Session,
-) -> Result<ExitCode, CommandError> {
+pub(super) async fn run(arguments: Arguments, session: &Session) -> Outcome {
     for text in &arguments.names {
         let (name, mut options) = argument::parse(text);
         options.extend(arguments.options.iter().cloned());
@@ -50,7 +49,7 @@ pub(super) async fn run(
             dry_run: arguments.dry_run,
         };
         let path = format!("/v1/addons/{name}/enable");
-        eprintln!("{}", progress::follow(&session.client(), &path, &request).await?);
+        ui::say(&progress::follow(&session.client(), &path, &request).await?);
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -58,6 +57,6 @@ pub(super) async fn run(
 fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("an option is written as key=value".into()),
+        _ => Err("an option is written as KEY=VALUE".into()),
     }
 }

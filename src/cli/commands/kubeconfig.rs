@@ -1,20 +1,28 @@
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use skiff_api::KubeconfigRequest;
 
-use crate::cli::{CommandError, Session, output};
+use super::Outcome;
+use crate::cli::{CommandError, Session, merge, output, span, ui};
 
 /// Life of a kubeconfig when nobody says otherwise, in seconds.
 pub const TTL_DEFAULT_S: u64 = 30 * 24 * 3600;
 
 /// Make a kubeconfig for a user with the rights of its groups
 ///
-/// The certificate within is the user's own and lives as long as --ttl says. A new user may do
-/// nothing until a RoleBinding names the user or one of its groups:
+/// The certificate within is the user's own and is good for as long as --ttl
+/// says; nothing else has to run where the file is used. Who has a certificate
+/// may do nothing until a binding names the user or one of its groups:
 ///
 ///   skiff kubeconfig --user ann --group viewers > ann.yaml
-///   skiff kubectl create clusterrolebinding viewers --clusterrole view --group viewers
+///   skiff kubectl create clusterrolebinding viewers \
+///     --clusterrole view --group viewers
+///
+/// With --merge the entries go into a kubeconfig that you have, and the rest of
+/// it stays as it is.
 #[derive(clap::Args, Debug)]
+#[command(verbatim_doc_comment)]
 pub struct Arguments {
     /// Name that RBAC sees
     #[arg(long, value_name = "NAME")]
@@ -25,20 +33,39 @@ pub struct Arguments {
     groups: Vec<String>,
 
     /// Life of the certificate: 90m, 12h, 30d
-    #[arg(long, default_value = "30d", value_parser = seconds, value_name = "TIME")]
+    #[arg(long, default_value = "30d", value_parser = span::seconds, value_name = "TIME")]
     ttl: u64,
 
     /// Address of the API server to write [default: the node's own]
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = https)]
     server: Option<String>,
+
+    /// Put the entries into a kubeconfig instead of printing them
+    #[arg(long)]
+    merge: bool,
+
+    /// File for --merge [default: the first of $KUBECONFIG, or ~/.kube/config]
+    #[arg(long, value_name = "FILE", requires = "merge")]
+    file: Option<PathBuf>,
+
+    /// Name of cluster and context in the file of --merge
+    #[arg(long, value_name = "NAME", default_value = "skiff", requires = "merge")]
+    context: String,
 }
 
-pub(super) async fn run(
-    arguments: Arguments,
-    session: &Session,
-) -> Result<ExitCode, CommandError> {
-    let Arguments { user, groups, ttl, server } = arguments;
-    output::write(&request(session, &user, groups, ttl, server).await?)?;
+pub(super) async fn run(arguments: Arguments, session: &Session) -> Outcome {
+    let Arguments { user, groups, ttl, server, merge, file, context } = arguments;
+    let text = request(session, &user, groups, ttl, server).await?;
+    if !merge {
+        output::write(&text)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let file = match file {
+        Some(file) => file,
+        None => merge::default_file()?,
+    };
+    merge::merge_into(&file, &text, &context)?;
+    ui::say(&format!("context {context} is in {}", file.display()));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -54,34 +81,9 @@ pub(super) async fn request(
     Ok(session.client().post("/v1/kubeconfig", &request).await?)
 }
 
-/// `90m`, `12h`, `30d`, `3600` or `3600s` in seconds.
-fn seconds(text: &str) -> Result<u64, String> {
-    let (digits, unit) = match text.find(|c: char| !c.is_ascii_digit()) {
-        Some(place) => text.split_at(place),
-        None => (text, "s"),
-    };
-    let factor = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 86400,
-        _ => return Err(format!("{unit:?} is not a unit of time: use s, m, h or d")),
-    };
-    let count: u64 = digits.parse().map_err(|_| format!("{text:?} is not a time"))?;
-    count.checked_mul(factor).ok_or_else(|| format!("{text} is too long"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::seconds;
-
-    #[test]
-    fn times_are_read_with_their_units() {
-        assert_eq!(seconds("90m"), Ok(5400));
-        assert_eq!(seconds("2d"), Ok(172_800));
-        assert_eq!(seconds("5"), Ok(5));
-        assert!(seconds("5w").is_err());
-        assert!(seconds("h").is_err());
-        assert!(seconds("99999999999999999999d").is_err());
+fn https(text: &str) -> Result<String, String> {
+    match text.strip_prefix("https://") {
+        Some(host) if !host.is_empty() => Ok(text.to_owned()),
+        _ => Err("an address is written as https://HOST:PORT".into()),
     }
 }

@@ -1,36 +1,37 @@
 use std::ffi::OsString;
-use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::Command;
 
-use serde_json::json;
-
+use super::Outcome;
+use crate::cli::kubeconfig_file::{self, is_given};
 use crate::cli::{CommandError, Session};
 use crate::distribution::{Distribution, current};
-use crate::node::admin_group;
 
 /// Run kubectl against this node, as its administrator
 ///
-/// Everything after `kubectl` is kubectl's own. Root and members of the group skiff may use it;
-/// nobody else's credentials are touched, and none are stored: a certificate that lives an hour
-/// is fetched when it is needed.
+/// Everything after `kubectl` is kubectl's own. Root and members of the group
+/// skiff may use it: no key is stored for it, a certificate that lives an hour
+/// is fetched when it is needed. With --kubeconfig among kubectl's arguments it
+/// talks to whatever that file names.
+///
+///   skiff kubectl get pods --all-namespaces
+///   skiff kubectl apply --filename app.yaml
 #[derive(clap::Args, Debug)]
-#[command(disable_help_flag = true)]
+#[command(verbatim_doc_comment, disable_help_flag = true)]
 pub struct Arguments {
     /// Arguments of kubectl
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
-    args: Vec<OsString>,
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
+    arguments: Vec<OsString>,
 }
 
-pub(super) fn run(arguments: Arguments, session: &Session) -> Result<ExitCode, CommandError> {
-    let kube = program(session, "kube")?;
-    let mut command = Command::new(kube);
-    command.arg("kubectl").args(arguments.args);
-    let file = kubeconfig(session)?;
-    command.env("KUBECONFIG", &file);
-    // Only comes back when the program cannot be executed.
-    Err(command.exec().into())
+pub(super) fn run(_: Arguments, session: &Session) -> Outcome {
+    let mut command = Command::new(program(session, "kube")?);
+    command.arg("kubectl").args(&session.rest);
+    if !is_given(&session.rest) {
+        command.env("KUBECONFIG", kubeconfig_file::ensure(session)?);
+    }
+    execute(command)
 }
 
 /// A program of the build that runs, or of the distribution at hand when none is staged.
@@ -41,43 +42,9 @@ pub fn program(session: &Session, name: &str) -> Result<PathBuf, CommandError> {
     }
 }
 
-/// A kubeconfig without secrets: it says whom to ask for a certificate.
-fn kubeconfig(session: &Session) -> Result<PathBuf, CommandError> {
-    let authority = session.paths.pki().join("ca.crt");
-    if !authority.is_file() {
-        return Err(CommandError::new("the node was never started").hint("skiff start"));
-    }
-    let skiff = std::env::current_exe()?;
-    let root = session.paths.root();
-    let port = fs::read_to_string(session.paths.api_port_file()).unwrap_or_default();
-    let port = port.trim().parse::<u16>().unwrap_or(6443);
-    let value = json!({
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": "skiff",
-        "clusters": [{ "name": "skiff", "cluster": {
-            "server": format!("https://127.0.0.1:{port}"),
-            "certificate-authority": authority,
-        }}],
-        "users": [{ "name": "admin", "user": { "exec": {
-            "apiVersion": "client.authentication.k8s.io/v1",
-            "command": skiff,
-            "args": ["credential", "--root", root, "--user", "admin", "--group", admin_group()],
-            "interactiveMode": "Never",
-        }}}],
-        "contexts": [{ "name": "skiff", "context": { "cluster": "skiff", "user": "admin" } }],
-    });
-    let dir = match std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from) {
-        Some(dir) if dir.is_dir() => dir,
-        _ => std::env::temp_dir(),
-    };
-    let uid = nix::unistd::Uid::effective();
-    let path = dir.join(format!("{}-kubectl-{uid}.kubeconfig", session.paths.instance()));
-    let text = serde_json::to_string_pretty(&value)?;
-    if !fs::read_to_string(&path).is_ok_and(|old| old == text) {
-        let fresh = tempfile::NamedTempFile::new_in(&dir)?;
-        fs::write(fresh.path(), text)?;
-        fresh.persist(&path)?;
-    }
-    Ok(path)
+/// Becomes another program; only comes back when that cannot be executed.
+pub fn execute(mut command: Command) -> Outcome {
+    let error = command.exec();
+    let program = command.get_program().to_string_lossy().into_owned();
+    Err(CommandError::because(format!("cannot run {program}"), &error).hint("sudo skiff start"))
 }

@@ -4,16 +4,17 @@ mod addons;
 mod check;
 mod completion;
 mod config;
+mod confine;
 mod credential;
 mod ctr;
 mod daemon;
 mod datastore;
 mod disable;
 mod enable;
+mod get;
 mod kubeconfig;
 mod kubectl;
 mod logs;
-mod progress;
 mod reset;
 mod restart;
 mod services;
@@ -28,6 +29,9 @@ use clap::Subcommand;
 
 use super::{CommandError, Session};
 
+/// What a verb comes to.
+type Outcome = Result<ExitCode, CommandError>;
+
 /// Everything that `skiff` can be told to do.
 #[derive(Subcommand, Debug)]
 pub enum Verb {
@@ -39,11 +43,12 @@ pub enum Verb {
     Logs(logs::Arguments),
     Kubectl(kubectl::Arguments),
     Ctr(ctr::Arguments),
-    Config(config::Arguments),
-    Kubeconfig(kubeconfig::Arguments),
     Enable(enable::Arguments),
     Disable(disable::Arguments),
     Addons(addons::Arguments),
+    Config(config::Arguments),
+    Kubeconfig(kubeconfig::Arguments),
+    Get(get::Arguments),
     Check(check::Arguments),
     Version(version::Arguments),
     Reset(reset::Arguments),
@@ -54,9 +59,21 @@ pub enum Verb {
     Daemon(daemon::Arguments),
     #[command(hide = true)]
     Datastore(datastore::Arguments),
+    #[command(hide = true)]
+    Confine(confine::Arguments),
 }
 
-pub(super) async fn run(verb: Verb, session: &Session) -> Result<ExitCode, CommandError> {
+impl Verb {
+    /// What must be done while this process has a single thread and no file open.
+    pub(super) fn before_runtime(&self) -> Result<(), CommandError> {
+        match self {
+            Self::Daemon(arguments) => arguments.before_runtime(),
+            _ => Ok(()),
+        }
+    }
+}
+
+pub(super) async fn run(verb: Verb, session: &Session) -> Outcome {
     match verb {
         Verb::Start(arguments) => start::run(arguments, session).await,
         Verb::Stop(arguments) => stop::run(arguments, session).await,
@@ -66,11 +83,12 @@ pub(super) async fn run(verb: Verb, session: &Session) -> Result<ExitCode, Comma
         Verb::Logs(arguments) => logs::run(arguments, session).await,
         Verb::Kubectl(arguments) => kubectl::run(arguments, session),
         Verb::Ctr(arguments) => ctr::run(arguments, session),
-        Verb::Config(arguments) => config::run(arguments, session).await,
-        Verb::Kubeconfig(arguments) => kubeconfig::run(arguments, session).await,
         Verb::Enable(arguments) => enable::run(arguments, session).await,
         Verb::Disable(arguments) => disable::run(arguments, session).await,
         Verb::Addons(arguments) => addons::run(arguments, session).await,
+        Verb::Config(arguments) => config::run(arguments, session).await,
+        Verb::Kubeconfig(arguments) => kubeconfig::run(arguments, session).await,
+        Verb::Get(arguments) => get::run(arguments, session).await,
         Verb::Check(arguments) => check::run(arguments, session),
         Verb::Version(arguments) => version::run(arguments, session).await,
         Verb::Reset(arguments) => reset::run(arguments, session).await,
@@ -78,5 +96,13 @@ pub(super) async fn run(verb: Verb, session: &Session) -> Result<ExitCode, Comma
         Verb::Credential(arguments) => credential::run(arguments, session).await,
         Verb::Daemon(arguments) => daemon::run(arguments, session).await,
         Verb::Datastore(arguments) => datastore::run(arguments).await,
+        Verb::Confine(arguments) => confine::run(arguments),
     }
+}
+
+/// Daemons of ours write one JSON object a line; `RUST_LOG` chooses more or less.
+fn write_log() {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).init();
 }

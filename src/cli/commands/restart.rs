@@ -2,29 +2,33 @@ use std::process::ExitCode;
 
 use skiff_api::Service;
 
-use super::progress;
-use crate::cli::{CommandError, Session};
+use super::Outcome;
+use crate::cli::{Session, progress, ui};
 
 /// Restart the node's daemons; pods keep running
+///
+/// Without a name every daemon, one after the other, each waited for. The API
+/// does not answer for some seconds meanwhile; no container ends.
+///
+///   skiff restart
+///   skiff restart kube-node
 #[derive(clap::Args, Debug)]
+#[command(verbatim_doc_comment)]
 pub struct Arguments {
-    /// Services to restart (can be repeated) [default: all, one after the other]
+    /// Service to restart (can be repeated) [default: all of them]
     #[arg(value_name = "SERVICE")]
     services: Vec<String>,
 }
 
-pub(super) async fn run(
-    arguments: Arguments,
-    session: &Session,
-) -> Result<ExitCode, CommandError> {
+pub(super) async fn run(arguments: Arguments, session: &Session) -> Outcome {
     let client = session.client();
     if arguments.services.is_empty() {
-        eprintln!("{}", progress::follow(&client, "/v1/restart", &()).await?);
+        ui::say(&progress::follow(&client, "/v1/restart", &()).await?);
     }
     for name in &arguments.services {
         let path = format!("/v1/services/{name}/restart");
         client.post::<_, Option<Service>>(&path, &()).await?;
-        eprintln!("{name} restarted");
+        ui::say(&format!("{name} is restarted"));
     }
     Ok(ExitCode::SUCCESS)
 }

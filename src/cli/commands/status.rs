@@ -1,151 +1,110 @@
 use std::process::ExitCode;
-use std::time::Duration;
 
-use skiff_api::{AddonState, Client, ClientError, Phase, Status};
+use serde_json::json;
+use skiff_api::{ClientError, Notice, Phase, Status};
 
-use crate::cli::{CommandError, Session, output};
+use super::Outcome;
+use crate::cli::output::{self, Cell, Choice, Format};
+use crate::cli::ready::{self, Wait};
+use crate::cli::ui::{Paint, Tone};
+use crate::cli::{CommandError, EXIT_FAILURE, Session, word};
 
 /// Show how the node is
 ///
-/// Prints the node's phase, what it still waits for, its addons and what you should know. Exits
-/// with 0 when the node is ready and 1 when it is not, stopped included.
+/// What it still waits for, its services and addons, and what you should know:
+/// limits that hold, things that need a hand. Exits with 0 when the node is
+/// ready and with 1 when it is not, a stopped node included.
+///
+///   skiff status
+///   skiff status --wait-ready --timeout 60
+///   skiff status --output json
 #[derive(clap::Args, Debug)]
+#[command(verbatim_doc_comment)]
 pub struct Arguments {
     /// Wait until the node is ready, saying what is waited for
     #[arg(long, short)]
     wait_ready: bool,
 
-    /// Seconds to wait with --wait-ready
-    #[arg(long, default_value_t = 300, value_name = "SECONDS")]
+    /// Seconds to wait with --wait-ready; 0 waits as long as it takes
+    #[arg(long, default_value_t = 300, value_name = "SECONDS", requires = "wait_ready")]
     timeout: u64,
+
+    #[command(flatten)]
+    output: Choice,
 }
 
-/// How long to wait for a ready node.
-#[derive(Debug)]
-pub struct Wait {
-    pub timeout: Duration,
-}
-
-pub(super) async fn run(
-    arguments: Arguments,
-    session: &Session,
-) -> Result<ExitCode, CommandError> {
-    let client = session.client();
-    let status = if arguments.wait_ready {
-        wait_ready(&client, &Wait { timeout: Duration::from_secs(arguments.timeout) }).await?
-    } else {
-        client.get("/v1/status").await?
+pub(super) async fn run(arguments: Arguments, session: &Session) -> Outcome {
+    let status = match session.client().get("/v1/status").await {
+        Ok(status) => status,
+        Err(error) => return Err(stopped(error, arguments.output)?),
     };
-    output::print(session.format, &status, text)?;
-    let ready = status.phase == Phase::Ready;
-    Ok(if ready { ExitCode::SUCCESS } else { ExitCode::from(crate::cli::EXIT_FAILURE) })
-}
-
-/// Follows the status until the node is ready; each new thing that is waited for is a line on
-/// standard error.
-pub async fn wait_ready(client: &Client, wait: &Wait) -> Result<Status, CommandError> {
-    let mut last = String::new();
-    let mut latest: Option<Status> = None;
-    let follow = client.get_lines("/v1/watch", |status: Status| {
-        let ready = status.phase == Phase::Ready;
-        if let Some(missing) = status.conditions.iter().find(|c| !c.holds).filter(|_| !ready) {
-            let line = format!("{}: {}", missing.name, missing.message);
-            if line != last {
-                eprintln!("{}", output::cut(&line, output::COLUMNS));
-                last = line;
-            }
-        }
-        latest = Some(status);
-        !ready
-    });
-    let outcome = tokio::time::timeout(wait.timeout, follow).await;
-    match (outcome, latest) {
-        (Ok(Ok(())), Some(status)) if status.phase == Phase::Ready => Ok(status),
-        (Ok(Err(ClientError::NotRunning(path))), _) => Err(ClientError::NotRunning(path).into()),
-        (Ok(Err(error)), _) => Err(error.into()),
-        (Ok(Ok(())), _) => Err(CommandError::new("skiffd ended while we waited").hint("skiff status")),
-        (Err(_), status) => Err(late(wait, status)),
+    let status: Status = match arguments.wait_ready {
+        true => ready::wait(session, Wait::new(arguments.timeout)).await?,
+        false => status,
+    };
+    output::print(arguments.output, &status, text)?;
+    match status.phase {
+        Phase::Ready => Ok(ExitCode::SUCCESS),
+        _ => Ok(ExitCode::from(EXIT_FAILURE)),
     }
 }
 
-fn late(wait: &Wait, status: Option<Status>) -> CommandError {
-    let message = format!("the node is not ready within {} s", wait.timeout.as_secs());
-    let mut error = CommandError::new(message).hint("skiff services, then skiff logs SERVICE");
-    for condition in status.iter().flat_map(|s| &s.conditions).filter(|c| !c.holds) {
-        error.causes.push(format!("{}: {}", condition.name, condition.message));
+/// A stopped node has a status too, for programs.
+fn stopped(error: ClientError, output: Choice) -> Result<CommandError, CommandError> {
+    if matches!(error, ClientError::NotRunning(_)) && output.format != Format::Text {
+        let phase = json!({ "phase": Phase::Stopped });
+        output::print(output, &phase, |_, _| String::new())?;
     }
-    for service in status.iter().flat_map(|s| &s.services) {
-        error.causes.extend(service.last_log.iter().map(|l| format!("{}: {l}", service.name)));
-    }
-    error
+    Ok(error.into())
 }
 
-fn text(status: &Status) -> String {
-    let mut out = String::new();
+fn text(status: &Status, paint: Paint) -> String {
+    let (phase, tone) = word::phase(status.phase);
     let address = status.address.as_deref().unwrap_or("no address yet");
-    out.push_str(&format!("node {} ({address}) is {}\n", status.node, word(status.phase)));
-    out.push_str(&format!("skiff {}, Kubernetes {}\n", status.version, status.kubernetes));
-    let open: Vec<_> = status.conditions.iter().filter(|c| !c.holds).collect();
-    if !open.is_empty() {
-        out.push_str("\nwaiting for:\n");
-        let rows = open.iter().map(|c| vec![format!("  {}", c.name), c.message.clone()]);
-        out.push_str(&output::table(&rows.collect::<Vec<_>>()));
-    }
-    if !status.addons.is_empty() {
-        out.push_str("\naddons:\n");
-        let rows = status.addons.iter().map(|addon| {
-            vec![
-                format!("  {}", addon.name),
-                addon_word(addon.state).into(),
-                if addon.message.is_empty() { &addon.description } else { &addon.message }.clone(),
-            ]
-        });
-        out.push_str(&output::table(&rows.collect::<Vec<_>>()));
-    }
-    if !status.notices.is_empty() {
-        out.push_str("\nyou should know:\n");
-        for notice in &status.notices {
-            for line in wrap(&notice.message, output::COLUMNS - 4) {
-                out.push_str(&format!("  {line}\n"));
-            }
-        }
-    }
+    let node = paint.bold(&status.node);
+    let uptime = output::age(status.uptime_s);
+    let mut out = format!("node {node} ({address}) is {}\n", paint.tone(tone, phase));
+    out.push_str(&format!(
+        "skiff {}, Kubernetes {}, up {uptime}\n",
+        status.version, status.kubernetes
+    ));
+    let open = status.conditions.iter().filter(|condition| !condition.holds);
+    let open: Vec<Vec<Cell>> =
+        open.map(|c| vec![(&c.name).into(), (&c.message).into()]).collect();
+    section(&mut out, "waiting for", &open, paint);
+    let services: Vec<Vec<Cell>> = status
+        .services
+        .iter()
+        .map(|s| vec![(&s.name).into(), word::service(s.state), (&s.message).into()])
+        .collect();
+    section(&mut out, "services", &services, paint);
+    let addons: Vec<Vec<Cell>> = status
+        .addons
+        .iter()
+        .map(|a| vec![(&a.name).into(), word::addon(a.state), super::addons::why(a).into()])
+        .collect();
+    section(&mut out, "addons", &addons, paint);
+    notices(&mut out, &status.notices, paint);
     out
 }
 
-fn word(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Starting => "starting",
-        Phase::Ready => "ready",
-        Phase::Degraded => "degraded",
-        Phase::Stopping => "stopping",
-        Phase::Stopped => "stopped",
+fn section(out: &mut String, title: &str, rows: &[Vec<Cell>], paint: Paint) {
+    if !rows.is_empty() {
+        out.push_str(&format!("\n{title}:\n{}", output::table(rows, 2, paint)));
     }
 }
 
-pub fn addon_word(state: AddonState) -> &'static str {
-    match state {
-        AddonState::Disabled => "disabled",
-        AddonState::Progressing => "progressing",
-        AddonState::Enabled => "enabled",
-        AddonState::Unhealthy => "unhealthy",
-        AddonState::Unknown => "unknown",
+fn notices(out: &mut String, notices: &[Notice], paint: Paint) {
+    if notices.is_empty() {
+        return;
     }
-}
-
-/// Breaks a sentence at spaces.
-pub fn wrap(text: &str, columns: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split_whitespace() {
-        let line = lines.last_mut().expect("there is always a last line");
-        if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > columns {
-            lines.push(word.to_owned());
-        } else {
-            if !line.is_empty() {
-                line.push(' ');
-            }
-            line.push_str(word);
+    out.push_str("\nyou should know:\n");
+    for notice in notices {
+        out.push_str(&output::paragraph(&notice.message, 2));
+        for remedy in &notice.remedy {
+            let text = output::paragraph(&format!("remedy: {remedy}"), 4);
+            out.push_str(&paint.tone(Tone::Dim, text.trim_end()));
+            out.push('\n');
         }
     }
-    lines
 }

@@ -2,41 +2,56 @@ use std::process::ExitCode;
 
 use skiff_api::{ClientError, Version};
 
-use crate::cli::{CommandError, Session, output};
-use crate::distribution::Distribution;
+use super::Outcome;
+use crate::cli::output::{self, Choice};
+use crate::cli::ui::Paint;
+use crate::cli::{CommandError, Session};
+use crate::distribution::{Distribution, current};
 
 /// Print the version of every component
 ///
-/// Of the build that runs, or of the one at hand when the node is stopped.
+/// Of the build that the node runs, or of the one at hand when it is stopped.
 #[derive(clap::Args, Debug)]
-pub struct Arguments {}
+#[command(verbatim_doc_comment)]
+pub struct Arguments {
+    #[command(flatten)]
+    output: Choice,
+}
 
-pub(super) async fn run(_: Arguments, session: &Session) -> Result<ExitCode, CommandError> {
+pub(super) async fn run(arguments: Arguments, session: &Session) -> Outcome {
     let version = match session.client().get("/v1/version").await {
         Ok(version) => version,
-        Err(ClientError::NotRunning(_) | ClientError::Denied(_)) => at_hand()?,
+        Err(ClientError::NotRunning(_) | ClientError::Denied(_)) => at_hand(session)?,
         Err(error) => return Err(error.into()),
     };
-    output::print(session.format, &version, text)?;
+    output::print(arguments.output, &version, text)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn at_hand() -> Result<Version, CommandError> {
-    let distribution = Distribution::find()?;
+fn at_hand(session: &Session) -> Result<Version, CommandError> {
+    let staged = current(&session.paths.builds());
+    let (build, distribution) = match Distribution::find() {
+        Ok(distribution) => (String::new(), distribution),
+        Err(error) => match staged {
+            Some((id, dir)) => (id.to_string(), Distribution::open(&dir)?),
+            None => return Err(CommandError::from(error).hint("make up, in a clone of Skiff")),
+        },
+    };
     Ok(Version {
         skiff: env!("CARGO_PKG_VERSION").into(),
-        build: String::new(),
+        build,
         arch: distribution.arch,
         components: distribution.components,
     })
 }
 
-fn text(version: &Version) -> String {
-    let mut rows = vec![vec!["skiff".to_owned(), version.skiff.clone()]];
-    rows.extend(version.components.iter().map(|c| vec![c.name.clone(), c.version.clone()]));
-    rows.push(vec!["architecture".into(), version.arch.clone()]);
+fn text(version: &Version, paint: Paint) -> String {
+    let mut rows = vec![vec!["skiff".into(), (&version.skiff).into()]];
+    let components = version.components.iter().filter(|component| component.name != "skiff");
+    rows.extend(components.map(|c| vec![(&c.name).into(), (&c.version).into()]));
+    rows.push(vec!["architecture".into(), (&version.arch).into()]);
     if !version.build.is_empty() {
-        rows.push(vec!["build".into(), version.build.clone()]);
+        rows.push(vec!["build".into(), (&version.build).into()]);
     }
-    output::table(&rows)
+    output::table(&rows, 0, paint)
 }

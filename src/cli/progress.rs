@@ -1,21 +1,23 @@
-//! Long work: steps on standard error while they happen.
+//! Long work of skiffd: its steps are shown while they happen.
 
 use serde::Serialize;
 use skiff_api::{Client, Progress};
 
-use crate::cli::CommandError;
+use super::CommandError;
+use super::ui::Waiting;
 
-/// Posts and prints each step; answers the last line's message.
+/// Posts, shows each step on standard error, and answers what the last line says.
 pub async fn follow<B: Serialize>(
     client: &Client,
     path: &str,
     body: &B,
 ) -> Result<String, CommandError> {
     let mut end = None;
+    let mut waiting = Waiting::new();
     client
         .post_lines(path, body, |line: Progress| match line {
             Progress::Step { message } => {
-                eprintln!("{message}");
+                waiting.show(&message);
                 true
             }
             last => {
@@ -26,7 +28,7 @@ pub async fn follow<B: Serialize>(
         .await?;
     match end {
         Some(Progress::Done { message, .. }) => Ok(message),
-        Some(Progress::Failed { error }) => Err(CommandError::from_body(error)),
+        Some(Progress::Failed { error }) => Err(CommandError::answered(error)),
         _ => Err(CommandError::new("skiffd ended before the work was done").hint("skiff status")),
     }
 }

@@ -1,0 +1,52 @@
+//! Completion scripts, with the words that are known when they are made.
+
+use clap::builder::PossibleValuesParser;
+use clap_complete::Shell;
+
+/// Services that have a log and can be acted on.
+const SERVICES: [&str; 4] = ["datastore", "containerd", "kube-control", "kube-node"];
+
+/// The script for one shell. `addons` are the names that can be enabled.
+pub fn script(shell: Shell, addons: &[String]) -> String {
+    let services = || PossibleValuesParser::new(SERVICES);
+    let mut command = super::command()
+        .mut_subcommand("logs", |verb| {
+            let names = [&["skiffd"], &SERVICES[..]].concat();
+            verb.mut_arg("services", |arg| arg.value_parser(PossibleValuesParser::new(names)))
+        })
+        .mut_subcommand("restart", |verb| {
+            verb.mut_arg("services", |arg| arg.value_parser(services()))
+        });
+    if !addons.is_empty() {
+        for verb in ["enable", "disable"] {
+            let names = addons.iter().map(|name| fixed(name)).collect::<Vec<_>>();
+            let names = PossibleValuesParser::new(names);
+            command = command.mut_subcommand(verb, |verb| {
+                verb.mut_arg("names", |arg| arg.value_parser(names))
+            });
+        }
+    }
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command, "skiff", &mut script);
+    String::from_utf8_lossy(&script).into_owned()
+}
+
+/// clap wants words that live as long as the process; the process ends with the script.
+fn fixed(word: &str) -> &'static str {
+    String::from(word).leak()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scripts_know_verbs_services_and_addons() {
+        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+            let script = script(shell, &["dns".to_owned()]);
+            for word in ["kubeconfig", "kube-control", "dns"] {
+                assert!(script.contains(word), "{shell}: {word}");
+            }
+        }
+    }
+}
