@@ -1,5 +1,6 @@
 //! Puts load on a datastore (or on etcd) and prints latencies:
-//! `load LISTEN CLIENTS SECONDS [create|update|get|list]`.
+//! `load LISTEN CLIENTS SECONDS [create|churn|get|list]`. `churn` writes the same
+//! thousand keys again and again and compacts every second.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,15 +10,19 @@ use skiff_datastore::Listen;
 use skiff_datastore::proto::compare::{CompareResult, CompareTarget, TargetUnion};
 use skiff_datastore::proto::kv_client::KvClient;
 use skiff_datastore::proto::request_op::Request;
-use skiff_datastore::proto::{Compare, PutRequest, RangeRequest, RequestOp, TxnRequest};
+use skiff_datastore::proto::{
+    CompactionRequest, Compare, PutRequest, RangeRequest, RequestOp, TxnRequest,
+};
 use tonic::transport::Channel;
 
 const VALUE_BYTES: usize = 1024;
 const CHANNELS_MAX: usize = 8;
+const CHURN_KEYS: u64 = 1000;
 
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
     Create,
+    Churn,
     Get,
     List,
 }
@@ -30,6 +35,7 @@ async fn main() {
     let seconds: u64 = arguments[2].parse().expect("a number of seconds");
     let kind = match arguments.get(3).map(String::as_str) {
         None | Some("create") => Kind::Create,
+        Some("churn") => Kind::Churn,
         Some("get") => Kind::Get,
         Some("list") => Kind::List,
         Some(other) => panic!("{other} is no kind of load"),
@@ -47,6 +53,9 @@ async fn main() {
             tokio::spawn(work(KvClient::new(channel), kind, names.clone(), until))
         })
         .collect();
+    if kind == Kind::Churn {
+        tokio::spawn(compact(KvClient::new(channels[0].clone())));
+    }
     let mut latencies = Vec::new();
     for task in tasks {
         latencies.extend(task.await.expect("no client panics"));
@@ -80,6 +89,12 @@ async fn work(
                 let answer = client.txn(create(name)).await.expect("a transaction is answered");
                 assert!(answer.into_inner().succeeded, "the key is new");
             }
+            Kind::Churn => {
+                let TxnRequest { mut success, .. } = create(name % CHURN_KEYS);
+                if let Some(Some(Request::RequestPut(put))) = success.pop().map(|one| one.request) {
+                    client.put(put).await.expect("a put is answered");
+                }
+            }
             Kind::Get | Kind::List => {
                 let prefix = "/registry/pods/";
                 let request = RangeRequest {
@@ -94,6 +109,23 @@ async fn work(
         latencies.push(began.elapsed());
     }
     latencies
+}
+
+/// Forgets everything older than a second, every second.
+async fn compact(mut client: KvClient<Channel>) {
+    let mut before = 0;
+    loop {
+        let newest = RangeRequest { key: "none".into(), ..Default::default() };
+        let answer = client.range(newest).await.expect("a range is answered");
+        let revision = answer.into_inner().header.expect("answers have headers").revision;
+        if before > 1 {
+            let request = CompactionRequest { revision: before, physical: false };
+            // Nothing may have been written meanwhile.
+            let _ = client.compact(request).await;
+        }
+        before = revision;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
 }
 
 /// A creation as the API server words it. The value compresses about as an

@@ -34,10 +34,29 @@ pub fn choose() -> Option<IpAddr> {
     best.map(|(_, ip)| *ip)
 }
 
+/// Whether anything beyond the machine's own links can be reached. A node does not need it.
+pub fn has_default_route() -> bool {
+    default_link(&fs::read_to_string("/proc/net/route").unwrap_or_default()).is_some()
+}
+
 fn default_link(table: &str) -> Option<String> {
     table.lines().skip(1).find_map(|line| {
         let mut words = line.split_whitespace();
         let link = words.next()?;
         (words.next()? == "00000000").then(|| link.to_owned())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::default_link;
+
+    #[test]
+    fn the_default_route_is_the_one_to_zero() {
+        let table = "Iface\tDestination\tGateway\n\
+                     eth1\t0000A8C0\t00000000\n\
+                     eth0\t00000000\t010200C0\n";
+        assert_eq!(default_link(table).as_deref(), Some("eth0"));
+        assert_eq!(default_link("Iface\n\nx\n"), None);
+    }
 }

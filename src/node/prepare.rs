@@ -12,7 +12,7 @@ use super::layout::{self, LayoutError};
 use crate::config::{Config, ConfigError};
 use crate::daemons::{self, Context, File, kube_control, kube_node};
 use crate::distribution::{Distribution, DistributionError};
-use crate::host::address;
+use crate::host::{self, address};
 use crate::paths::Paths;
 use crate::pki::{
     self, Authority, AuthorityError, Issuer, LeafSpec, Plan, StoreError, Usage, write_private,
@@ -96,7 +96,7 @@ pub fn context(
         kubelet_port: 10250,
         kubelet_health_port: 10248,
         resolver: PathBuf::from("/etc/resolv.conf"),
-        restrict_oom_score: !may_lower_oom_score(),
+        restrict_oom_score: !host::may_lower_oom_scores(),
         pause_image: build.image("pause")?.reference.clone(),
         accounts,
         log_bytes_max: 10 << 20,
@@ -119,14 +119,6 @@ fn node_name(config: &Config) -> Result<String, PrepareError> {
         return Err(PrepareError::NodeName(host));
     }
     Ok(host)
-}
-
-/// CAP_SYS_RESOURCE is bit 24 of the effective set (capabilities(7)).
-fn may_lower_oom_score() -> bool {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let bits = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
-    bits.is_some_and(|bits| bits & (1 << 24) != 0)
 }
 
 /// Makes directories and accounts.

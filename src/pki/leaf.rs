@@ -81,7 +81,8 @@ pub fn plan_renewal(
     };
     let same_addresses = leaf.addresses.len() == spec.addresses.len()
         && spec.addresses.iter().all(|address| leaf.addresses.contains(address));
-    let middle = leaf.not_before + (leaf.not_after - leaf.not_before) / 2;
+    let issued = leaf.not_before + BACKDATE;
+    let middle = issued + (leaf.not_after - issued) / 2;
     if leaf.common_name != spec.common_name
         || sorted(&leaf.organisations) != sorted(&spec.organisations)
         || sorted(&leaf.dns_names) != sorted(&spec.dns_names)
@@ -195,4 +196,112 @@ fn serial(key: &KeyPair) -> [u8; 16] {
     serial.copy_from_slice(&digest[..16]);
     serial[0] &= 0x7f;
     serial
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TTL: Duration = Duration::hours(24);
+    const NOW: OffsetDateTime = time::macros::datetime!(2026-11-23 00:00 UTC);
+
+    fn spec(dir: &Path) -> LeafSpec {
+        LeafSpec {
+            path: dir.join("leaf.pem"),
+            issuer: Issuer::Cluster,
+            common_name: "system:node:a".into(),
+            organisations: vec!["system:nodes".into()],
+            dns_names: vec!["a".into()],
+            addresses: vec![IpAddr::from([192, 0, 2, 2])],
+            usage: Usage::Both,
+            owner: (nix::unistd::getuid().as_raw(), nix::unistd::getgid().as_raw()),
+        }
+    }
+
+    fn issued(dir: &Path) -> (Authority, LeafSpec, LeafInfo) {
+        let authority = Authority::ensure(dir, "ca", "test", NOW).unwrap();
+        let spec = spec(dir);
+        let (certificate, key) = authority.issue(&spec, NOW, TTL).unwrap();
+        std::fs::write(&spec.path, certificate + &key).unwrap();
+        let info = inspect(&spec.path).unwrap();
+        (authority, spec, info)
+    }
+
+    fn reason(plan: Plan) -> &'static str {
+        match plan {
+            Plan::Issue { reason } => reason,
+            Plan::Keep { .. } => "kept",
+        }
+    }
+
+    #[test]
+    fn a_leaf_is_kept_for_half_of_its_life() {
+        let dir = tempfile::tempdir().unwrap();
+        let (authority, spec, info) = issued(dir.path());
+        let issuer = authority.subject_der();
+        assert_eq!(info.common_name, "system:node:a");
+        assert_eq!(info.organisations, ["system:nodes"]);
+        let plan = |now| plan_renewal(&spec, Some(&info), &issuer, now);
+        let until = NOW + TTL / 2;
+        assert_eq!(plan(NOW), Plan::Keep { until });
+        assert_eq!(reason(plan(until)), "half of its life is over");
+        assert_eq!(reason(plan(NOW + Duration::days(730))), "half of its life is over");
+        let back = plan(NOW - Duration::days(730));
+        assert_eq!(reason(back), "it is not valid yet: the clock went back");
+    }
+
+    #[test]
+    fn a_new_address_or_another_authority_needs_a_new_leaf() {
+        let dir = tempfile::tempdir().unwrap();
+        let (authority, mut spec, info) = issued(dir.path());
+        let stranger = plan_renewal(&spec, Some(&info), b"someone else", NOW);
+        assert_eq!(reason(stranger), "another authority signed it");
+        spec.addresses = vec![IpAddr::from([192, 0, 2, 3])];
+        let moved = plan_renewal(&spec, Some(&info), &authority.subject_der(), NOW);
+        assert_eq!(reason(moved), "its names are not those of the node any more");
+    }
+
+    #[test]
+    fn a_corrupt_leaf_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let (authority, spec, _) = issued(dir.path());
+        for content in ["", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "\0"] {
+            std::fs::write(&spec.path, content).unwrap();
+            let plan =
+                plan_renewal(&spec, inspect(&spec.path).as_ref(), &authority.subject_der(), NOW);
+            assert_eq!(reason(plan), "there is none that can be read");
+        }
+    }
+
+    #[test]
+    fn an_authority_is_never_made_anew_over_a_damaged_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let (authority, ..) = issued(dir.path());
+        let again = Authority::ensure(dir.path(), "ca", "test", NOW).unwrap();
+        assert_eq!(again.certificate_pem(), authority.certificate_pem());
+        std::fs::write(dir.path().join("ca.crt"), "rubbish").unwrap();
+        let error = Authority::ensure(dir.path(), "ca", "test", NOW).unwrap_err();
+        assert!(error.to_string().contains("is damaged"), "{error}");
+        std::fs::remove_file(dir.path().join("ca.key")).unwrap();
+        let error = Authority::ensure(dir.path(), "ca", "test", NOW).unwrap_err();
+        assert!(error.to_string().contains("restore it from a backup"), "{error}");
+    }
+
+    #[test]
+    fn a_lost_certificate_of_an_authority_is_made_again_from_its_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let (authority, spec, info) = issued(dir.path());
+        std::fs::remove_file(dir.path().join("ca.crt")).unwrap();
+        let again = Authority::ensure(dir.path(), "ca", "test", NOW).unwrap();
+        assert_eq!(again.subject_der(), authority.subject_der());
+        let plan = plan_renewal(&spec, Some(&info), &again.subject_der(), NOW);
+        assert!(matches!(plan, Plan::Keep { .. }));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_content_of_a_leaf_panics(bytes: Vec<u8>) {
+            let _ = parse(&bytes);
+        }
+    }
 }

@@ -2,6 +2,7 @@
 //!
 //! Needs root and the components; skips with the reason otherwise. Tests run one at a time.
 
+mod bad_day;
 mod fault;
 mod life;
 mod side_by_side;

@@ -18,6 +18,7 @@ fn two_nodes_run_side_by_side_and_know_nothing_of_each_other() {
         assert!(node.address().starts_with("10.77.0."));
     }
     one.skiff(&["stop"]).must();
-    assert!(one.inventory().is_empty(), "{}", one.inventory());
+    let left = one.inventory();
+    assert!(left.is_empty(), "stop left something:\n{left}");
     two.kubectl(&["get", "nodes"]).must();
 }

@@ -56,11 +56,11 @@ spec:
       - name: prepare
         image: skiff.local/agnhost:1.36.3
         imagePullPolicy: Never
-        command: [sh, -c, "cat /config/greeting /secret/password > /work/page"]
+        command: [sh, -c, "cat /config/greeting /secret/password > /made/page"]
         volumeMounts:
         - {name: config, mountPath: /config}
         - {name: secret, mountPath: /secret}
-        - {name: work, mountPath: /work}
+        - {name: work, mountPath: /made}
       containers:
       - name: main
         image: skiff.local/agnhost:1.36.3
@@ -68,7 +68,7 @@ spec:
         args: [netexec, --http-port=8080]
         readinessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1}
         volumeMounts:
-        - {name: work, mountPath: /work}
+        - {name: work, mountPath: /made}
       volumes:
       - {name: config, configMap: {name: shop}}
       - {name: secret, secret: {secretName: shop}}
@@ -91,7 +91,7 @@ spec:
   - name: main
     image: skiff.local/agnhost:1.36.3
     imagePullPolicy: Never
-    args: [pause]
+    args: [netexec, --http-port=8080]
 "#;
 
 const JOBS: &str = r"
@@ -151,36 +151,69 @@ fn a_new_node_runs_what_the_tutorial_says() {
     });
 }
 
-/// Through ClusterIP, DNS name and NodePort.
+/// Through ClusterIP, DNS name and NodePort, from a pod and from the host.
 fn serves(node: &TestNode) {
     let path = "jsonpath={.spec.clusterIP}";
     let cluster_ip = node.kubectl(&["get", "service", "shop", "--output", path]).must();
-    let node_port = format!("{}:30080", node.address());
-    for place in [cluster_ip.as_str(), "shop.default.svc.cluster.local", "shop", &node_port] {
-        let url = format!("http://{place}/echo?msg=hello");
-        let said = eventually(&format!("{place} answers a pod"), Duration::from_secs(30), || {
-            let outcome = from_pod(node, &["wget", "-q", "-T", "5", "-O", "-", &url]);
-            if outcome.ok() { Ok(outcome.stdout) } else { Err(outcome.stderr) }
+    let path = "jsonpath={.status.podIP}";
+    let client = node.kubectl(&["get", "pod", "client", "--output", path]).must();
+    for (host, port) in [
+        (cluster_ip.as_str(), 80),
+        ("shop.default.svc.cluster.local", 80),
+        ("shop", 80),
+        (node.address(), 30080),
+    ] {
+        // The client's own web server asks for us, so that the request comes from inside a pod.
+        let url = format!(
+            "http://{client}:8080/dial?host={host}&port={port}&protocol=http&tries=1\
+             &request=echo%3Fmsg%3Dhello"
+        );
+        eventually(&format!("{host}:{port} answers a pod"), Duration::from_secs(30), || {
+            let answer = fetch(node, &url)?;
+            if answer.contains(r#""responses":["hello"]"#) { Ok(()) } else { Err(answer) }
         });
-        assert_eq!(said.trim(), "hello", "{place}");
     }
-    // A pod reaches itself through its own Service (hairpin), and the host reaches it as well.
-    let outcome = harness::run(node.command("wget").args([
-        "-q", "-T", "5", "-O", "-",
-        &format!("http://{cluster_ip}/echo?msg=host"),
-    ]));
-    assert_eq!(outcome.must().trim(), "host");
+    let url = format!("http://{cluster_ip}/echo?msg=host");
+    let said = eventually("the Service answers the host", Duration::from_secs(30), || {
+        fetch(node, &url)
+    });
+    assert_eq!(said.trim(), "host");
+    hairpin(node, &cluster_ip);
+}
+
+/// A pod reaches itself through its own Service.
+fn hairpin(node: &TestNode, cluster_ip: &str) {
+    node.kubectl(&["scale", "deployment/shop", "--replicas=1"]).must();
+    node.kubectl(&["rollout", "status", "deployment/shop", "--timeout=60s"]).must();
+    let path = "jsonpath={.items[0].status.podIP}";
+    eventually("a pod reaches itself", Duration::from_secs(60), || {
+        let pod = node.kubectl(&["get", "pods", "-l", "app=shop", "--output", path]).must();
+        let url = format!(
+            "http://{pod}:8080/dial?host={cluster_ip}&port=80&protocol=http&tries=1\
+             &request=echo%3Fmsg%3Dself"
+        );
+        let answer = fetch(node, &url)?;
+        if answer.contains(r#""responses":["self"]"#) { Ok(()) } else { Err(answer) }
+    });
+    node.kubectl(&["scale", "deployment/shop", "--replicas=2"]).must();
+    node.kubectl(&["rollout", "status", "deployment/shop", "--timeout=60s"]).must();
+}
+
+/// Asks from the host's own network.
+fn fetch(node: &TestNode, url: &str) -> Result<String, String> {
+    let outcome = harness::run(node.command("curl").args(["-sS", "--max-time", "5", url]));
+    if outcome.ok() { Ok(outcome.stdout) } else { Err(outcome.stderr) }
 }
 
 fn kubectl_verbs(node: &TestNode) {
-    let page = node.kubectl(&["exec", "deployment/shop", "--", "cat", "/work/page"]).must();
+    let page = node.kubectl(&["exec", "deployment/shop", "--", "cat", "/made/page"]).must();
     assert_eq!(page, "ahoykeel");
     node.kubectl(&["logs", "deployment/shop"]).must();
     let file = node.root().join("copied");
     let pod = node
         .kubectl(&["get", "pods", "-l", "app=shop", "-o", "jsonpath={.items[0].metadata.name}"])
         .must();
-    let from = format!("{pod}:/work/page");
+    let from = format!("{pod}:/made/page");
     node.kubectl(&["cp", &from, &file.to_string_lossy()]).must();
     assert_eq!(std::fs::read_to_string(&file).expect("the copy"), "ahoykeel");
 
@@ -191,9 +224,7 @@ fn kubectl_verbs(node: &TestNode) {
         .spawn();
     let mut forward = forward.expect("port-forward starts");
     let said = eventually("port-forward answers", Duration::from_secs(30), || {
-        let url = "http://127.0.0.1:18080/echo?msg=forward";
-        let outcome = harness::run(node.command("wget").args(["-q", "-T", "5", "-O", "-", url]));
-        if outcome.ok() { Ok(outcome.stdout) } else { Err(outcome.stderr) }
+        fetch(node, "http://127.0.0.1:18080/echo?msg=forward")
     });
     forward.kill().expect("port-forward can be ended");
     forward.wait().expect("port-forward ends");
@@ -205,12 +236,6 @@ fn kubectl_verbs(node: &TestNode) {
     let path = "jsonpath={.status.readyReplicas}";
     let ready = node.kubectl(&["get", "deployment", "shop", "--output", path]).must();
     assert_eq!(ready, "3");
-}
-
-fn from_pod(node: &TestNode, command: &[&str]) -> harness::Outcome {
-    let mut args = vec!["exec", "client", "--"];
-    args.extend(command);
-    node.kubectl(&args)
 }
 
 /// Ids of all containers, sorted.

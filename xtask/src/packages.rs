@@ -29,6 +29,7 @@ pub const RUN: &[&str] = &["iproute2", "kmod", "mount", "nftables", "passwd", "u
 /// What only tests need.
 pub const TEST: &[&str] = &[
     "busybox-static",
+    "curl",
     "debootstrap",
     "e2fsprogs",
     "gcc-aarch64-linux-gnu",

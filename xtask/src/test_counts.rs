@@ -73,6 +73,22 @@ impl TestReport {
         report
     }
 
+    /// Reads the first line of the form `N passed, N failed, N skipped`, and the names below
+    /// `new failures:`.
+    pub fn of_summary(output: &str) -> Self {
+        let mut report = Self::default();
+        if let Some(line) = output.lines().find(|line| is_summary(line)) {
+            report.counts.passed = number_before(line, " passed");
+            report.counts.failed = number_before(line, " failed");
+            report.counts.skipped = number_before(line, " skipped");
+        }
+        let below = output.lines().skip_while(|line| *line != "new failures:").skip(1);
+        report
+            .failures
+            .extend(below.take_while(|line| line.starts_with("Test")).map(str::to_owned));
+        report
+    }
+
     /// A run that ended badly has failed at least once, even if it never came to a test.
     pub fn with_outcome(mut self, success: bool, what: &str) -> Self {
         if !success && self.counts.failed == 0 {
@@ -107,6 +123,11 @@ impl TestReport {
         self.failures.extend(other.failures);
         self.skips.extend(other.skips);
     }
+}
+
+fn is_summary(line: &str) -> bool {
+    line.starts_with(|c: char| c.is_ascii_digit())
+        && [" passed, ", " failed, ", " skipped"].iter().all(|word| line.contains(word))
 }
 
 fn number_before(text: &str, word: &str) -> u64 {
@@ -156,6 +177,17 @@ test result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; 3 filtered out; fin
         );
         assert_eq!(report.counts, TestCounts { passed: 1, failed: 1, skipped: 1 });
         assert_eq!(report.failures, ["TestB"]);
+    }
+
+    #[test]
+    fn a_summary_is_taken_as_it_stands() {
+        let report = TestReport::of_summary(
+            "running etcd3\n220 passed, 1 failed, 1 skipped\n\
+             of which use a datastore: 126 passed, 1 failed, 0 skipped\n\
+             new failures:\nTestWatch\nlogs are in a folder\n",
+        );
+        assert_eq!(report.counts, TestCounts { passed: 220, failed: 1, skipped: 1 });
+        assert_eq!(report.failures, ["TestWatch"]);
     }
 
     #[test]

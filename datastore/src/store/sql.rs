@@ -16,7 +16,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use dqlite::{Connection, DatabaseName, MemberId, Node, NodeError, Statement, Value, params};
+use dqlite::{
+    Connection, DatabaseName, MemberId, Node, NodeError, SnapshotParams, Statement, Trailing,
+    Value, params,
+};
 
 use super::disk;
 use super::schema::{self, META};
@@ -91,7 +94,15 @@ impl SqlStore {
             .map_err(|source| OpenError::Directory { dir: dir.to_owned(), source })?;
         let dir = dir.to_owned();
         let of_node = dir.clone();
-        let start = move || Node::builder(MemberId::FIRST, MEMBER_ADDRESS, of_node).start();
+        let entries = disk::choose_snapshot_entries(disk::snapshot_bytes(&dir));
+        let snapshot = SnapshotParams {
+            threshold_entries: entries,
+            trailing_entries: entries,
+            trailing: Trailing::Static,
+        };
+        let start = move || {
+            Node::builder(MemberId::FIRST, MEMBER_ADDRESS, of_node).snapshot(snapshot).start()
+        };
         let node = tokio::task::spawn_blocking(start)
             .await
             .expect("starting a node does not panic")

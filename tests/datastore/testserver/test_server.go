@@ -30,8 +30,10 @@ const (
 	program = "SKIFF_DATASTORE"
 	// transport chooses how tests connect: "tcp" (default) or "unix".
 	transport = "SKIFF_DATASTORE_TRANSPORT"
-	// used names a file that gets the name of each test with a datastore.
-	used = "SKIFF_DATASTORE_USED"
+	// used names a file that gets the name of each test with a datastore,
+	// behind a prefix that tells packages apart.
+	used       = "SKIFF_DATASTORE_USED"
+	usedPrefix = "SKIFF_DATASTORE_USED_PREFIX"
 
 	startTimeout = 60 * time.Second
 	stopTimeout  = 15 * time.Second
@@ -88,7 +90,7 @@ func note(t testing.TB) {
 	}
 	defer file.Close()
 	name, _, _ := strings.Cut(t.Name(), "/")
-	fmt.Fprintln(file, name)
+	fmt.Fprintln(file, os.Getenv(usedPrefix)+name)
 }
 
 func address(t testing.TB) (listen, endpoint string) {

@@ -1,7 +1,7 @@
 //! `test`: set-up, build, then every stage of tests, and one line with the counts at the end.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::build::cargo;
 use super::{build, components, setup};
-use crate::command::{announce, duration, run_logged};
+use crate::command::{announce, duration, output_of, run_logged};
 use crate::component::{BuildLock, Obstacle, Toolchain, build_components};
 use crate::project::{Arch, Project};
 use crate::table::Table;
@@ -40,12 +40,12 @@ struct Stage {
 const STAGES: &[Stage] = &[
     Stage { name: "plain", what: "everything that needs no node", usual_seconds: 120, run: plain },
     Stage { name: "components", what: "the kube wrapper", usual_seconds: 60, run: kube_wrapper },
-    Stage { name: "arm64", what: "cross-build for arm64", usual_seconds: 300, run: cross_build },
+    Stage { name: "arm64", what: "cross-build for arm64", usual_seconds: 60, run: cross_build },
     Stage { name: "storage", what: "upstream's storage tests", usual_seconds: 240, run: storage },
     Stage { name: "node", what: "nodes with real pods", usual_seconds: 600, run: node },
 ];
 
-/// Test targets of the root package that need a whole node, and so run one test at a time.
+/// Test targets that need a whole node, and so run one test at a time.
 const NODE_TARGETS: &[&str] =
     &["node", "cluster", "addons", "performance", "confinement", "snap", "vm"];
 
@@ -108,7 +108,7 @@ fn run_stage(project: &Project, stage: &Stage, logs: &Path) -> TestReport {
 
 fn plain(project: &Project, log: &Path) -> Result<TestReport> {
     let mut report = TestReport::default();
-    for (number, arguments) in plain_runs(&root_tests(project)?).into_iter().enumerate() {
+    for (number, arguments) in plain_runs(&test_targets(project)?).into_iter().enumerate() {
         let log = log.with_extension(format!("{number}.log"));
         let mut command = cargo(project);
         command.args(["test", "--release", "--no-fail-fast"]).args(arguments);
@@ -119,50 +119,53 @@ fn plain(project: &Project, log: &Path) -> Result<TestReport> {
 
 fn node(project: &Project, log: &Path) -> Result<TestReport> {
     let mut report = TestReport::default();
-    for target in root_tests(project)?.iter().filter(|t| NODE_TARGETS.contains(&t.as_str())) {
+    for target in test_targets(project)?.iter().filter(|t| NODE_TARGETS.contains(&t.as_str())) {
         let mut command = cargo(project);
-        command.args([
-            "test",
-            "--release",
-            "--no-fail-fast",
-            "--package",
-            "skiff",
-            "--test",
-            target,
-        ]);
+        command.args(["test", "--release", "--no-fail-fast", "--workspace", "--test", target]);
         let log = log.with_extension(format!("{target}.log"));
         report.add(cargo_test(command, &["--show-output", "--test-threads=1"], &log));
     }
     Ok(report)
 }
 
-/// What `cargo test` is called with to run all that needs no node: the other packages, and the
-/// root package's own parts one by one.
-pub fn plain_runs(root_tests: &[String]) -> Vec<Vec<String>> {
+/// What `cargo test` is called with to run all that needs no node. The whole workspace is
+/// selected each time, so that shared crates are compiled once and with the same features.
+pub fn plain_runs(targets: &[String]) -> Vec<Vec<String>> {
     let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
-    let mut own = words("--package skiff --lib --bins");
-    for target in root_tests.iter().filter(|t| !NODE_TARGETS.contains(&t.as_str())) {
-        own.extend(["--test".to_owned(), target.clone()]);
+    let mut programs = words("--workspace --lib --bins");
+    for target in targets.iter().filter(|t| !NODE_TARGETS.contains(&t.as_str())) {
+        programs.extend(["--test".to_owned(), target.clone()]);
     }
-    vec![words("--workspace --exclude skiff"), own, words("--package skiff --doc")]
+    vec![programs, words("--workspace --doc")]
 }
 
-/// The integration tests that the root package declares.
-pub fn root_tests(project: &Project) -> Result<Vec<String>> {
+/// The names of all integration tests of the workspace.
+pub fn test_targets(project: &Project) -> Result<Vec<String>> {
+    #[derive(Deserialize)]
+    struct Metadata {
+        packages: Vec<Package>,
+    }
     #[derive(Deserialize)]
     struct Package {
-        #[serde(default)]
-        test: Vec<Target>,
+        targets: Vec<Target>,
     }
     #[derive(Deserialize)]
     struct Target {
         name: String,
+        kind: Vec<String>,
     }
-    let path = project.root.join("Cargo.toml");
-    let text =
-        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let package: Package = toml::from_str(&text)?;
-    Ok(package.test.into_iter().map(|target| target.name).collect())
+    let mut command = cargo(project);
+    command.args(["metadata", "--no-deps", "--format-version", "1"]);
+    let text = output_of(&mut command).context("cargo does not say which tests there are")?;
+    let metadata: Metadata = serde_json::from_str(&text)?;
+    let targets = metadata.packages.into_iter().flat_map(|package| package.targets);
+    let mut names: Vec<_> = targets
+        .filter(|target| target.kind.iter().any(|kind| kind == "test"))
+        .map(|target| target.name)
+        .collect();
+    names.sort();
+    names.dedup();
+    Ok(names)
 }
 
 fn cargo_test(mut command: Command, options: &[&str], log: &Path) -> TestReport {
@@ -197,10 +200,10 @@ fn go_test(mut command: Command, log: &Path) -> TestReport {
     TestReport::of_go(&output).with_outcome(outcome.is_ok(), &log.display().to_string())
 }
 
-/// Nothing may depend on the architecture of the machine that builds: the components that do
-/// most with the machine must come out for another one as well.
+/// Nothing may depend on the architecture of the machine that builds: a component of each kind
+/// (C, Go, Go with a C library) must come out for another one. `components --arch` builds all.
 fn cross_build(project: &Project, _log: &Path) -> Result<TestReport> {
-    const CROSS_BUILT: &[&str] = &["pause", "cni", "containerd", "runc"];
+    const CROSS_BUILT: &[&str] = &["pause", "cni", "runc"];
     let host = Arch::host()?;
     let other = if host == Arch::Arm64 { Arch::Amd64 } else { Arch::Arm64 };
     let table = Table::read(&project.components().join("components.toml"))?;
@@ -221,16 +224,16 @@ fn cross_build(project: &Project, _log: &Path) -> Result<TestReport> {
     Ok(report)
 }
 
-/// Upstream's own storage tests, which a script of `tests/datastore` runs on our datastore.
+/// Upstream's own storage tests on our datastore; the script of that folder says how it counts.
 fn storage(project: &Project, log: &Path) -> Result<TestReport> {
-    let folder = project.root.join("tests/datastore");
-    let script: PathBuf = folder.join("run");
-    if !script.is_file() {
-        return Ok(TestReport::of_skip("upstream's storage tests have no run script yet".into()));
+    let mut command = Command::new(project.root.join("tests/datastore/run"));
+    command.env("SKIFF_DATASTORE", format!("{} datastore", project.program().display()));
+    let outcome = run_logged(&mut command, log);
+    if let Err(error) = &outcome {
+        eprintln!("{error:#}");
     }
-    let mut command = Command::new(&script);
-    command.env("SKIFF_BIN", project.program()).current_dir(&folder);
-    Ok(go_test(command, log))
+    let output = fs::read_to_string(log).unwrap_or_default();
+    Ok(TestReport::of_summary(&output).with_outcome(outcome.is_ok(), &log.display().to_string()))
 }
 
 #[cfg(test)]
@@ -240,7 +243,7 @@ mod tests {
     #[test]
     fn targets_that_need_a_node_are_not_among_the_plain_ones() {
         let runs = plain_runs(&["tidy".into(), "node".into(), "cli".into()]);
-        assert_eq!(runs[1].join(" "), "--package skiff --lib --bins --test tidy --test cli");
+        assert_eq!(runs[0].join(" "), "--workspace --lib --bins --test tidy --test cli");
     }
 
     #[test]

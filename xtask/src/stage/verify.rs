@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::{Result, bail};
 
 use super::build::cargo;
-use super::test::{plain_runs, root_tests};
+use super::test::{plain_runs, test_targets};
 use crate::command::{announce, output_of, run_shown};
 use crate::project::Project;
 
@@ -29,7 +29,7 @@ pub fn run(project: &Project) -> Result<()> {
         "warnings",
     ]))?;
     announce("tests that need no node, tidiness among them", 180);
-    for arguments in plain_runs(&root_tests(project)?) {
+    for arguments in plain_runs(&test_targets(project)?) {
         run_shown(cargo(project).args(["test", "--quiet"]).args(arguments))?;
     }
     announce("documentation", 60);
