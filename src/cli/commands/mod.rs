@@ -10,6 +10,7 @@ mod daemon;
 mod datastore;
 mod disable;
 mod enable;
+mod inspect;
 mod kubeconfig;
 mod kubectl;
 mod logs;
@@ -45,6 +46,7 @@ pub enum Verb {
     Disable(disable::Arguments),
     Addons(addons::Arguments),
     Check(check::Arguments),
+    Inspect(inspect::Arguments),
     Version(version::Arguments),
     Reset(reset::Arguments),
     Completion(completion::Arguments),
@@ -72,6 +74,7 @@ pub(super) async fn run(verb: Verb, session: &Session) -> Result<ExitCode, Comma
         Verb::Disable(arguments) => disable::run(arguments, session).await,
         Verb::Addons(arguments) => addons::run(arguments, session).await,
         Verb::Check(arguments) => check::run(arguments, session),
+        Verb::Inspect(arguments) => inspect::run(arguments, session).await,
         Verb::Version(arguments) => version::run(arguments, session).await,
         Verb::Reset(arguments) => reset::run(arguments, session).await,
         Verb::Completion(arguments) => completion::run(arguments),
