@@ -9,6 +9,8 @@
 pub mod argument;
 mod cause;
 mod check;
+#[cfg(test)]
+mod cluster_test;
 mod definition;
 mod engine;
 mod error;

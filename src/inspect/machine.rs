@@ -104,8 +104,8 @@ pub fn disks(paths: &Paths) -> Result<String, String> {
                 out += &format!(
                     "{} {} {} {} {}\n",
                     path.display(),
-                    disk.blocks() * unit >> 20,
-                    disk.blocks_available() * unit >> 20,
+                    (disk.blocks() * unit) >> 20,
+                    (disk.blocks_available() * unit) >> 20,
                     disk.files(),
                     disk.files_available()
                 );

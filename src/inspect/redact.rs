@@ -8,7 +8,7 @@ const MARK: &str = "[redacted]";
 
 /// Ends of names whose values are secret, without separators and in lower case. `token-file` is
 /// none of them: paths may stay.
-const SECRET_NAMES: [&str; 17] = [
+const SECRET_NAMES: [&str; 16] = [
     "token",
     "password",
     "passwd",
@@ -21,7 +21,6 @@ const SECRET_NAMES: [&str; 17] = [
     "keydata",
     "certificatedata",
     "authoritydata",
-    "cabundle",
     "credential",
     "credentials",
     "authorization",

@@ -6,7 +6,7 @@ use kube::api::{
     Api, DeleteParams, DynamicObject, ListParams, PartialObjectMeta, Patch, PatchParams,
     Preconditions,
 };
-use kube::core::{ApiResource, GroupVersionKind, TypeMeta};
+use kube::core::{ApiResource, GroupVersionKind};
 use kube::discovery::{ApiCapabilities, Discovery, Scope};
 use kube::{Client, ResourceExt};
 use serde::{Deserialize, Serialize};
@@ -40,7 +40,7 @@ impl TypeRef {
 
 /// The type of an object; empty words when it has none.
 pub fn type_of(object: &DynamicObject) -> TypeRef {
-    let types = object.types.clone().unwrap_or(TypeMeta::default());
+    let types = object.types.clone().unwrap_or_default();
     TypeRef::new(types.api_version, types.kind)
 }
 

@@ -123,6 +123,15 @@ impl Node {
         self.addons.disable(name, request, report).await
     }
 
+    /// Brings the enabled addons in step with this build and the facts of today.
+    pub(super) async fn reconcile_addons(&self) {
+        let log = |line| tracing::info!(?line, "addon");
+        if let Err(error) = self.addons.reconcile(&self.facts(), &log).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "the addons may not be as this build has them");
+        }
+    }
+
     /// What the manifests of addons may ask for, as it is now.
     pub(super) fn facts(&self) -> Facts {
         let context = self.context.lock().expect("no holder of this lock panics");

@@ -40,11 +40,7 @@ pub async fn addons(node: Arc<Node>) {
         if node.supervisor.wait_ready(&[kube_control::NAME.into()]).await.is_err() {
             return;
         }
-        let log = |line| tracing::info!(?line, "addon");
-        if let Err(error) = node.addons.reconcile(&node.facts(), &log).await {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, "the addons may not be as this build has them");
-        }
+        node.reconcile_addons().await;
     };
     let follow = node.addons.follow(|addons| node.board.update(|seen| seen.addons = addons));
     tokio::join!(reconcile, follow);

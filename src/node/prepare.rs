@@ -12,7 +12,7 @@ use super::layout::{self, LayoutError};
 use crate::config::{Config, ConfigError};
 use crate::daemons::{self, Context, File, kube_control, kube_node};
 use crate::distribution::{Distribution, DistributionError};
-use crate::host::{self, address};
+use crate::host::{self, address, resolver};
 use crate::paths::Paths;
 use crate::pki::{
     self, Authority, AuthorityError, Issuer, LeafSpec, Plan, StoreError, Usage, write_private,
@@ -95,7 +95,7 @@ pub fn context(
         api_port: config.api.port,
         kubelet_port: 10250,
         kubelet_health_port: 10248,
-        resolver: PathBuf::from("/etc/resolv.conf"),
+        resolver: resolver::choose(),
         restrict_oom_score: !host::may_lower_oom_scores(),
         pause_image: build.image("pause")?.reference.clone(),
         accounts,

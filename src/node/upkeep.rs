@@ -15,10 +15,15 @@ const INTERVAL: Duration = Duration::from_secs(5);
 pub async fn run(node: Arc<Node>) {
     let mut due = OffsetDateTime::UNIX_EPOCH;
     let mut last = OffsetDateTime::now_utc();
+    let mut facts = node.facts();
     loop {
         tokio::time::sleep(INTERVAL).await;
         let now = OffsetDateTime::now_utc();
         let moved = node.follow_address().await;
+        if facts != node.facts() {
+            facts = node.facts();
+            node.reconcile_addons().await;
+        }
         let jumped = now < last || now - last > 12 * INTERVAL;
         last = now;
         if now < due && !moved && !jumped {

@@ -106,7 +106,10 @@ pub fn inspect(path: &Path) -> Option<LeafInfo> {
 }
 
 fn parse(pem: &[u8]) -> Option<LeafInfo> {
-    KeyPair::from_pem(std::str::from_utf8(pem).ok()?).ok()?;
+    let text = std::str::from_utf8(pem).ok()?;
+    // rcgen reads the first block of a text only, and here that is the certificate.
+    let key = text.find("-----BEGIN PRIVATE KEY-----")?;
+    KeyPair::from_pem(&text[key..]).ok()?;
     let block = Pem::iter_from_buffer(pem)
         .filter_map(Result::ok)
         .find(|block| block.label == "CERTIFICATE")?;

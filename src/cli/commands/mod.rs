@@ -12,6 +12,7 @@ mod datastore;
 mod disable;
 mod enable;
 mod get;
+mod inspect;
 mod kubeconfig;
 mod kubectl;
 mod logs;
@@ -50,6 +51,7 @@ pub enum Verb {
     Kubeconfig(kubeconfig::Arguments),
     Get(get::Arguments),
     Check(check::Arguments),
+    Inspect(inspect::Arguments),
     Version(version::Arguments),
     Reset(reset::Arguments),
     Completion(completion::Arguments),
@@ -90,6 +92,7 @@ pub(super) async fn run(verb: Verb, session: &Session) -> Outcome {
         Verb::Kubeconfig(arguments) => kubeconfig::run(arguments, session).await,
         Verb::Get(arguments) => get::run(arguments, session).await,
         Verb::Check(arguments) => check::run(arguments, session),
+        Verb::Inspect(arguments) => inspect::run(arguments, session).await,
         Verb::Version(arguments) => version::run(arguments, session).await,
         Verb::Reset(arguments) => reset::run(arguments, session).await,
         Verb::Completion(arguments) => completion::run(arguments),
@@ -103,6 +106,6 @@ pub(super) async fn run(verb: Verb, session: &Session) -> Outcome {
 /// Daemons of ours write one JSON object a line; `RUST_LOG` chooses more or less.
 fn write_log() {
     use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube_client::client::builder=off"));
     tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).init();
 }
