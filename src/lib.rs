@@ -6,10 +6,10 @@
 //! cluster itself; `config`, `paths` and `host` say what the node is made of and what it stands on.
 
 pub mod addon;
-pub mod distribution;
 pub mod cli;
 pub mod config;
 pub mod daemons;
+pub mod distribution;
 pub mod host;
 pub mod inspect;
 pub mod kube;

@@ -21,9 +21,8 @@ pub fn script(shell: Shell, addons: &[String]) -> String {
         for verb in ["enable", "disable"] {
             let names = addons.iter().map(|name| fixed(name)).collect::<Vec<_>>();
             let names = PossibleValuesParser::new(names);
-            command = command.mut_subcommand(verb, |verb| {
-                verb.mut_arg("names", |arg| arg.value_parser(names))
-            });
+            command = command
+                .mut_subcommand(verb, |verb| verb.mut_arg("names", |arg| arg.value_parser(names)));
         }
     }
     let mut script = Vec::new();

@@ -87,7 +87,6 @@ impl<E: std::error::Error + 'static> From<E> for CommandError {
     }
 }
 
-
 fn from_client(error: &ClientError) -> CommandError {
     match error {
         ClientError::NotRunning(_) => {

@@ -10,7 +10,7 @@ use skiff_supervisor::output::tail;
 use super::{CommandError, Session};
 
 /// skiffd's socket appears within a second; a busy machine is given more.
-const SOCKET_TIMEOUT: Duration = Duration::from_secs(60);
+const SOCKET_TIMEOUT: Duration = Duration::from_secs(180);
 const SOCKET_PAUSE: Duration = Duration::from_millis(20);
 /// Lines of its log that are shown when skiffd ended without a word.
 const TAIL_LINES: usize = 5;

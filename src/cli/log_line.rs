@@ -99,7 +99,8 @@ mod tests {
 
     #[test]
     fn our_lines_are_shown_without_json() {
-        let line = r#"{"timestamp":"T","level":"WARN","fields":{"message":"late","by_s":3},"target":"a"}"#;
+        let line =
+            r#"{"timestamp":"T","level":"WARN","fields":{"message":"late","by_s":3},"target":"a"}"#;
         assert_eq!(render(line), "T WARN  late by_s=3");
         assert_eq!(render("I0101 plain"), "I0101 plain");
         assert_eq!(render("[1]"), "[1]");

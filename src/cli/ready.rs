@@ -65,8 +65,9 @@ pub async fn wait(session: &Session, wait: Wait) -> Result<Status, Unready> {
             Some(service) => keeps_failing(service),
             None => left(&status),
         },
-        (End::Stream(Ok(())), None) => CommandError::new("skiffd ended while we waited")
-            .hint("skiff logs skiffd"),
+        (End::Stream(Ok(())), None) => {
+            CommandError::new("skiffd ended while we waited").hint("skiff logs skiffd")
+        }
         (End::Stream(Err(error)), _) => error.into(),
         (End::Late, latest) => late(wait.timeout.unwrap_or_default(), latest.as_ref()),
     };

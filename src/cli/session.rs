@@ -28,12 +28,7 @@ pub struct Session {
 }
 
 impl Session {
-    pub fn new(
-        paths: Paths,
-        origin: Origin,
-        config: Option<PathBuf>,
-        rest: Vec<OsString>,
-    ) -> Self {
+    pub fn new(paths: Paths, origin: Origin, config: Option<PathBuf>, rest: Vec<OsString>) -> Self {
         Self { paths, origin, config, rest }
     }
 

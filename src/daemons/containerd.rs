@@ -11,8 +11,9 @@ pub const NAME: &str = "containerd";
 /// Seconds to reach a registry before a pull gives up on that address: a missing image on a node
 /// without internet must say so within seconds, not after TCP's minutes.
 const REGISTRY_DIAL_TIMEOUT_S: u32 = 5;
-/// Importing our images takes a second on a fast disk; an SD card is given more.
-const IMAGES_TIMEOUT: Duration = Duration::from_secs(90);
+/// Importing our images takes a second on a fast disk; an SD card or an emulated processor is
+/// given more.
+const IMAGES_TIMEOUT: Duration = Duration::from_secs(600);
 
 pub fn spec(context: &Context, probes: &Probes) -> DaemonSpec {
     let config = context.paths.daemon_etc(NAME).join("config.toml");

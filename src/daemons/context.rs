@@ -2,12 +2,17 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use skiff_confine::Profile;
 use skiff_supervisor::{DaemonSpec, DaemonSpecBuilder, LogPolicy, Probe};
 
 use crate::node::account::{Account, Accounts};
 use crate::paths::Paths;
+
+/// A daemon that runs and is not ready by then is restarted. Three seconds are usual; an emulated
+/// processor was seen to need two minutes, and a restart would only begin that anew.
+const START_TIMEOUT: Duration = Duration::from_secs(900);
 
 /// All that the daemons of one node have in common, decided before anything is written.
 #[derive(Clone, Debug)]
@@ -107,6 +112,7 @@ impl Context {
             .profile(Profile::named(name).expect("every daemon of ours has a profile"))
             .env("PATH", self.path_variable())
             .log_policy(log)
+            .start_timeout(START_TIMEOUT)
             .cgroup(format!("{}/daemon/{name}", self.cgroup))
     }
 }

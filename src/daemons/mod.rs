@@ -31,7 +31,7 @@ pub fn files(context: &Context) -> Vec<File> {
 
 /// Adds a daemon's files to its specification, so that it restarts when one of them changes.
 fn reading(builder: DaemonSpecBuilder, files: &[File]) -> DaemonSpecBuilder {
-    files.iter().fold(builder, |builder, file| {
-        builder.input(file.path.to_string_lossy(), &file.content)
-    })
+    files
+        .iter()
+        .fold(builder, |builder, file| builder.input(file.path.to_string_lossy(), &file.content))
 }

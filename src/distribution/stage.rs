@@ -32,10 +32,7 @@ const CURRENT: &str = "current";
 
 /// Makes `builds/<id>` hold the distribution, and answers its id and directory. A build that is
 /// there already is left alone; a half-made one is made anew.
-pub fn stage(
-    distribution: &Distribution,
-    builds: &Path,
-) -> Result<(BuildId, PathBuf), StageError> {
+pub fn stage(distribution: &Distribution, builds: &Path) -> Result<(BuildId, PathBuf), StageError> {
     distribution.require_complete()?;
     let id = identify(distribution)?;
     let target = builds.join(&id.0);

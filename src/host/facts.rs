@@ -64,9 +64,14 @@ impl Facts {
             overlayfs: filesystems("overlay"),
             bridge_netfilter: Path::new("/proc/sys/net/bridge").is_dir()
                 || module_available("br_netfilter"),
-            programs_missing: PROGRAMS.iter().filter(|p| !on_path(p)).map(|p| (*p).into()).collect(),
+            programs_missing: PROGRAMS
+                .iter()
+                .filter(|p| !on_path(p))
+                .map(|p| (*p).into())
+                .collect(),
             disk_free_bytes: disk.as_ref().map(|d| d.blocks_available() * d.fragment_size()),
-            read_only: disk.is_some_and(|d| d.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY)),
+            read_only: disk
+                .is_some_and(|d| d.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY)),
             memory_total_bytes: memory_total(&read("/proc/meminfo")),
             clock_s: std::time::SystemTime::now()
                 .duration_since(std::time::UNIX_EPOCH)
@@ -104,7 +109,9 @@ fn read(path: &str) -> String {
 fn cgroup_version() -> u8 {
     if Path::new("/sys/fs/cgroup/cgroup.controllers").is_file() {
         2
-    } else if Path::new("/sys/fs/cgroup/memory").is_dir() || Path::new("/sys/fs/cgroup/cpu").is_dir() {
+    } else if Path::new("/sys/fs/cgroup/memory").is_dir()
+        || Path::new("/sys/fs/cgroup/cpu").is_dir()
+    {
         1
     } else {
         0
@@ -130,7 +137,10 @@ fn cgroup_controllers() -> Vec<String> {
 /// Whether the kernel has a file system; one that is a module is loaded when it is mounted.
 fn filesystems(name: &str) -> Option<bool> {
     let known = fs::read_to_string("/proc/filesystems").ok()?;
-    Some(known.lines().any(|line| line.split_whitespace().last() == Some(name)) || module_available(name))
+    Some(
+        known.lines().any(|line| line.split_whitespace().last() == Some(name))
+            || module_available(name),
+    )
 }
 
 fn module_available(name: &str) -> bool {

@@ -64,7 +64,11 @@ fn kernel(facts: &Facts) -> Vec<Finding> {
         None => out.push(info("kernel", "does not say its version".into())),
     }
     if facts.overlayfs == Some(false) {
-        out.push(error("overlayfs", "the kernel has no overlay file system".into(), "modprobe overlay"));
+        out.push(error(
+            "overlayfs",
+            "the kernel has no overlay file system".into(),
+            "modprobe overlay",
+        ));
     }
     if !facts.bridge_netfilter {
         out.push(error(

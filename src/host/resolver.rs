@@ -14,9 +14,8 @@ const PLACES: [&str; 3] = [
 /// The first configuration with a resolver that pods can reach; the machine's own when none has
 /// one (a cellar): never a public resolver that nobody asked for.
 pub fn choose() -> PathBuf {
-    let of_use = |place: &&&str| {
-        std::fs::read_to_string(place).is_ok_and(|text| !usable(&text).is_empty())
-    };
+    let of_use =
+        |place: &&&str| std::fs::read_to_string(place).is_ok_and(|text| !usable(&text).is_empty());
     Path::new(PLACES.iter().find(of_use).unwrap_or(&PLACES[0])).to_path_buf()
 }
 

@@ -48,8 +48,7 @@ pub fn ensure() -> Result<Accounts, AccountError> {
 }
 
 fn ensure_group(name: &'static str) -> Result<Gid, AccountError> {
-    let find =
-        || Group::from_name(name).map_err(|source| AccountError::Lookup { name, source });
+    let find = || Group::from_name(name).map_err(|source| AccountError::Lookup { name, source });
     if let Some(group) = find()? {
         return Ok(group.gid);
     }
@@ -70,16 +69,27 @@ fn ensure_user(name: &'static str) -> Result<Account, AccountError> {
     run(
         name,
         "useradd",
-        &["--system", "--no-create-home", "--home-dir", home, "--shell", shell, "--gid", &gid, name],
+        &[
+            "--system",
+            "--no-create-home",
+            "--home-dir",
+            home,
+            "--shell",
+            shell,
+            "--gid",
+            &gid,
+            name,
+        ],
     )?;
     find()?.map(account).ok_or(AccountError::Lookup { name, source: nix::Error::ENOENT })
 }
 
 fn run(name: &'static str, command: &'static str, args: &[&str]) -> Result<(), AccountError> {
-    let output = Command::new(command)
-        .args(args)
-        .output()
-        .map_err(|source| AccountError::Run { name, command, source })?;
+    let output = Command::new(command).args(args).output().map_err(|source| AccountError::Run {
+        name,
+        command,
+        source,
+    })?;
     if output.status.success() {
         return Ok(());
     }

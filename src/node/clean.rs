@@ -57,9 +57,10 @@ fn unescape(field: &str) -> PathBuf {
     let mut out = Vec::with_capacity(field.len());
     let mut rest = field.as_bytes();
     while let Some((&byte, tail)) = rest.split_first() {
-        let octal = tail.get(..3).filter(|_| byte == b'\\').and_then(|digits| {
-            u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok()
-        });
+        let octal = tail
+            .get(..3)
+            .filter(|_| byte == b'\\')
+            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
         match octal {
             Some(value) => {
                 out.push(value);
@@ -155,10 +156,7 @@ mod tests {
                      33 22 0:5 / /var/lib/skiff rw - tmpfs tmpfs rw\n";
         assert_eq!(
             mounts_below(table, Path::new("/var/lib/skiff")),
-            [
-                Path::new("/var/lib/skiff/kubelet/a b/c"),
-                Path::new("/var/lib/skiff/kubelet/a b")
-            ]
+            [Path::new("/var/lib/skiff/kubelet/a b/c"), Path::new("/var/lib/skiff/kubelet/a b")]
         );
     }
 

@@ -170,10 +170,16 @@ impl Node {
         };
         self.board.set_address(Some(address.to_string()));
         if let Err(error) = self.renew_leaves(OffsetDateTime::now_utc()) {
-            tracing::error!(error = &error as &dyn std::error::Error, "no leaf for the new address");
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "no leaf for the new address"
+            );
         }
         if let Err(error) = prepare::files(&context) {
-            tracing::error!(error = &error as &dyn std::error::Error, "no files for the new address");
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "no files for the new address"
+            );
             return true;
         }
         let specs = daemons::specs(&context, &self.probes);

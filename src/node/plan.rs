@@ -127,7 +127,14 @@ mod tests {
         let names: Vec<_> = conditions(&observed).into_iter().map(|c| c.name).collect();
         assert_eq!(
             names,
-            ["datastore", "containerd", "kube-control", "kube-node", "node-registered", "node-ready"]
+            [
+                "datastore",
+                "containerd",
+                "kube-control",
+                "kube-node",
+                "node-registered",
+                "node-ready"
+            ]
         );
         assert_eq!(phase_of(&observed), Phase::Starting);
     }

@@ -151,10 +151,7 @@ fn write_public(path: &Path, content: &str) -> io::Result<()> {
 }
 
 /// Makes what is made once and hands each daemon its share.
-pub fn secrets(
-    context: &Context,
-    now: OffsetDateTime,
-) -> Result<Authorities, PrepareError> {
+pub fn secrets(context: &Context, now: OffsetDateTime) -> Result<Authorities, PrepareError> {
     let pki = context.paths.pki();
     let authorities = Authorities::ensure(&pki, now)?;
     let control = context.paths.daemon_pki(kube_control::NAME);
@@ -239,12 +236,7 @@ fn leaf_specs(context: &Context, sans: &[String]) -> Vec<LeafSpec> {
         ),
         LeafSpec {
             issuer: Issuer::FrontProxy,
-            ..client(
-                control_dir.join("front-proxy-client.pem"),
-                "front-proxy-client",
-                &[],
-                control,
-            )
+            ..client(control_dir.join("front-proxy-client.pem"), "front-proxy-client", &[], control)
         },
         client(
             control_dir.join("controller-manager.pem"),
@@ -281,9 +273,8 @@ fn leaf_specs(context: &Context, sans: &[String]) -> Vec<LeafSpec> {
 }
 
 fn api_names(context: &Context, sans: &[String]) -> (Vec<String>, Vec<IpAddr>) {
-    let mut names: Vec<String> = ["kubernetes", "kubernetes.default", "kubernetes.default.svc"]
-        .map(str::to_owned)
-        .into();
+    let mut names: Vec<String> =
+        ["kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(str::to_owned).into();
     names.push(format!("kubernetes.default.svc.{}", context.domain));
     names.push("localhost".into());
     names.push(context.node_name.clone());

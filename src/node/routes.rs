@@ -71,7 +71,9 @@ fn kubeconfig(node: &Node, request: &KubeconfigRequest) -> Answer {
 }
 
 fn credential(node: &Node, request: &CredentialRequest) -> Answer {
-    node.credential(request).map(|certificate| json(&certificate)).map_err(|e| Refusal::from_error(&e))
+    node.credential(request)
+        .map(|certificate| json(&certificate))
+        .map_err(|e| Refusal::from_error(&e))
 }
 
 fn enable(node: &Arc<Node>, name: &str, request: EnableRequest) -> Answer {

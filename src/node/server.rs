@@ -117,9 +117,7 @@ async fn connection(stream: UnixStream, node: Arc<Node>) {
 async fn answer(request: Request<Incoming>, node: Arc<Node>) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let outcome = match Limited::new(body, REQUEST_BYTES_MAX).collect().await {
-        Ok(body) => {
-            routes::route(&node, &parts.method, parts.uri.path(), body.to_bytes()).await
-        }
+        Ok(body) => routes::route(&node, &parts.method, parts.uri.path(), body.to_bytes()).await,
         Err(error) => Err(Refusal::new(StatusCode::BAD_REQUEST, error.to_string())),
     };
     outcome.unwrap_or_else(|refusal| {
@@ -163,8 +161,9 @@ where
 
 /// The request's body as a value.
 pub fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Refusal> {
-    serde_json::from_slice(body)
-        .map_err(|e| Refusal::new(StatusCode::BAD_REQUEST, format!("the request is not valid: {e}")))
+    serde_json::from_slice(body).map_err(|e| {
+        Refusal::new(StatusCode::BAD_REQUEST, format!("the request is not valid: {e}"))
+    })
 }
 
 /// What an unknown path or method gets.

@@ -31,12 +31,7 @@ impl Board {
     pub fn new(identity: Identity) -> Self {
         let started = Instant::now();
         let first = status(&identity, started, &Observed::default(), None);
-        Self {
-            identity,
-            started,
-            observed: Mutex::default(),
-            published: watch::Sender::new(first),
-        }
+        Self { identity, started, observed: Mutex::default(), published: watch::Sender::new(first) }
     }
 
     /// Changes the facts; publishes when the status is another one.

@@ -37,10 +37,8 @@ impl Stop<'_> {
         if let Err(error) = supervisor.stop(&kube_node::NAME.into()).await {
             tracing::warn!(%error, "the kubelet could not be stopped in order");
         }
-        let runtime_ready = supervisor
-            .snapshot()
-            .get(containerd::NAME)
-            .is_some_and(|daemon| daemon.pid.is_some());
+        let runtime_ready =
+            supervisor.snapshot().get(containerd::NAME).is_some_and(|daemon| daemon.pid.is_some());
         if runtime_ready {
             say(format!("stopping pods, each within its grace, at most {POD_GRACE_MAX_S} s"));
             if let Err(reason) = self.stop_pods().await {

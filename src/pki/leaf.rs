@@ -60,8 +60,12 @@ pub struct LeafInfo {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Plan {
     /// Good; look again then.
-    Keep { until: OffsetDateTime },
-    Issue { reason: &'static str },
+    Keep {
+        until: OffsetDateTime,
+    },
+    Issue {
+        reason: &'static str,
+    },
 }
 
 /// Decides. `current` is what [`inspect`] made of the file, `issuer` the signer's subject.
@@ -268,7 +272,8 @@ mod tests {
     fn a_corrupt_leaf_is_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let (authority, spec, _) = issued(dir.path());
-        for content in ["", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "\0"] {
+        for content in ["", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "\0"]
+        {
             std::fs::write(&spec.path, content).unwrap();
             let plan =
                 plan_renewal(&spec, inspect(&spec.path).as_ref(), &authority.subject_der(), NOW);

@@ -174,9 +174,8 @@ fn serves(node: &TestNode) {
         });
     }
     let url = format!("http://{cluster_ip}/echo?msg=host");
-    let said = eventually("the Service answers the host", Duration::from_secs(30), || {
-        fetch(node, &url)
-    });
+    let said =
+        eventually("the Service answers the host", Duration::from_secs(30), || fetch(node, &url));
     assert_eq!(said.trim(), "host");
     hairpin(node, &cluster_ip);
 }

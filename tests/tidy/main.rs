@@ -26,8 +26,11 @@ fn assert_none(found: &[String], what: &str) {
 fn every_promise_names_a_test_that_exists() {
     let files = files();
     let page = &files.iter().find(|(name, _)| name == Path::new("SPECIFICATION.md")).expect("it").1;
-    let sources: String =
-        files.iter().filter(|(n, _)| n.extension().is_some_and(|e| e == "rs")).map(|f| &*f.1).collect();
+    let sources: String = files
+        .iter()
+        .filter(|(n, _)| n.extension().is_some_and(|e| e == "rs"))
+        .map(|f| &*f.1)
+        .collect();
     let mut missing = Vec::new();
     for row in page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| #")) {
         let proof = row.trim_end_matches(" |").rsplit(" | ").next().unwrap_or_default();
@@ -92,7 +95,11 @@ fn nothing_belongs_to_one_machine() {
         }
         for (number, line) in text.lines().enumerate() {
             // Put together here, so that this file does not find itself.
-            if ["/wo", "/ro"].iter().zip(["rk/", "ot/"]).any(|(a, b)| line.contains(&format!("{a}{b}"))) {
+            if ["/wo", "/ro"]
+                .iter()
+                .zip(["rk/", "ot/"])
+                .any(|(a, b)| line.contains(&format!("{a}{b}")))
+            {
                 found.push(format!("{}:{}: {}", name.display(), number + 1, line.trim()));
             }
         }

@@ -34,6 +34,7 @@ pub const TEST: &[&str] = &[
     "e2fsprogs",
     "gcc-aarch64-linux-gnu",
     "qemu-system-x86",
+    "qemu-utils",
     "tar",
 ];
 

@@ -106,6 +106,7 @@ pub(super) async fn run(verb: Verb, session: &Session) -> Outcome {
 /// Daemons of ours write one JSON object a line; `RUST_LOG` chooses more or less.
 fn write_log() {
     use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube_client::client::builder=off"));
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("info,kube_client::client::builder=off"));
     tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).init();
 }

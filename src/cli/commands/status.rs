@@ -69,8 +69,7 @@ fn text(status: &Status, paint: Paint) -> String {
         status.version, status.kubernetes
     ));
     let open = status.conditions.iter().filter(|condition| !condition.holds);
-    let open: Vec<Vec<Cell>> =
-        open.map(|c| vec![(&c.name).into(), (&c.message).into()]).collect();
+    let open: Vec<Vec<Cell>> = open.map(|c| vec![(&c.name).into(), (&c.message).into()]).collect();
     section(&mut out, "waiting for", &open, paint);
     let services: Vec<Vec<Cell>> = status
         .services
@@ -101,7 +100,7 @@ fn notices(out: &mut String, notices: &[Notice], paint: Paint) {
     out.push_str("\nyou should know:\n");
     for notice in notices {
         out.push_str(&output::paragraph(&notice.message, 2));
-        for remedy in &notice.remedy {
+        if let Some(remedy) = &notice.remedy {
             let text = output::paragraph(&format!("remedy: {remedy}"), 4);
             out.push_str(&paint.tone(Tone::Dim, text.trim_end()));
             out.push('\n');

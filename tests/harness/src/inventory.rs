@@ -117,4 +117,3 @@ impl std::fmt::Display for Inventory {
         Ok(())
     }
 }
-

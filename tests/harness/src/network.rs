@@ -35,8 +35,8 @@ impl Network {
         ip(&["netns", "add", &host]);
         ip(&["-n", &host, "link", "set", "lo", "up"]);
         ip(&[
-            "-n", &self.name, "link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns",
-            &host,
+            "-n", &self.name, "link", "add", &port, "type", "veth", "peer", "name", "eth0",
+            "netns", &host,
         ]);
         ip(&["-n", &self.name, "link", "set", &port, "master", "switch", "up"]);
         ip(&["-n", &host, "address", "add", &format!("{address}/24"), "dev", "eth0"]);

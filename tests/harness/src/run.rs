@@ -21,7 +21,14 @@ impl Outcome {
     /// The standard output of a command that must succeed.
     #[track_caller]
     pub fn must(self) -> String {
-        assert!(self.ok(), "{} failed ({})\n{}{}", self.command, self.code, self.stdout, self.stderr);
+        assert!(
+            self.ok(),
+            "{} failed ({})\n{}{}",
+            self.command,
+            self.code,
+            self.stdout,
+            self.stderr
+        );
         self.stdout
     }
 }
