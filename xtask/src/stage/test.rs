@@ -107,6 +107,11 @@ fn run_stage(project: &Project, stage: &Stage, logs: &Path) -> TestReport {
 }
 
 fn plain(project: &Project, log: &Path) -> Result<TestReport> {
+    // Tests that kill a daemon run it as an example of its crate, and `cargo test` builds those
+    // only when no target is chosen.
+    let mut examples = cargo(project);
+    examples.args(["build", "--release", "--workspace", "--examples"]);
+    run_logged(&mut examples, &log.with_extension("examples.log"))?;
     let mut report = TestReport::default();
     for (number, arguments) in plain_runs(&test_targets(project)?).into_iter().enumerate() {
         let log = log.with_extension(format!("{number}.log"));
