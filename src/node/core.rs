@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::credential::{self, CredentialError};
 use super::prepare::{self, Authorities, PrepareError};
+use super::route;
 use super::status::{Board, service};
 use crate::addon::{AddonError, Addons, Facts};
 use crate::config::Config;
@@ -169,6 +170,9 @@ impl Node {
             context.clone()
         };
         self.board.set_address(Some(address.to_string()));
+        if let Err(reason) = route::ensure(&context.service_cidr, address) {
+            tracing::error!(reason, "no route to the Services from this machine");
+        }
         if let Err(error) = self.renew_leaves(OffsetDateTime::now_utc()) {
             tracing::error!(
                 error = &error as &dyn std::error::Error,

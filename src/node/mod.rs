@@ -17,6 +17,7 @@ pub mod observed;
 pub mod plan;
 mod prepare;
 mod probe;
+mod route;
 mod routes;
 mod run;
 pub mod server;

@@ -15,7 +15,7 @@ use super::lock::{Lock, LockError};
 use super::prepare::{self, PrepareError};
 use super::status::{Board, Identity};
 use super::stop::{Stop, remove_state};
-use super::{observe, plan, probe, server, upkeep};
+use super::{observe, plan, probe, route, server, upkeep};
 use crate::addon::{self, Addons};
 use crate::config::{Config, ConfigError};
 use crate::daemons::{self, Context, Probes};
@@ -83,6 +83,9 @@ pub async fn reset_stopped(paths: &Paths) -> Result<(), NodeError> {
     let kube = paths.builds().join("current/bin/kube");
     let stop = Stop { paths, kube: &kube, cgroup: &cgroup, bridge: prepare::BRIDGE };
     stop.remove_leftovers().await;
+    if let Ok(config) = Config::load(&paths.config()) {
+        route::remove(&config.network.service_cidr);
+    }
     remove_state(paths).map_err(|e| NodeError::Reset(paths.root().into(), e))
 }
 
@@ -102,6 +105,9 @@ async fn live(options: Options) -> Result<(), NodeError> {
     let ttl = Duration::minutes(i64::from(config.pki.leaf_ttl_minutes));
     prepare::leaves(&context, &config.api.extra_sans, &authorities, now, ttl)?;
     prepare::files(&context)?;
+    if let Err(reason) = route::ensure(&context.service_cidr, context.address) {
+        tracing::error!(reason, "no route to the Services from this machine");
+    }
     let port = paths.api_port_file();
     std::fs::write(&port, context.api_port.to_string())
         .map_err(|e| PrepareError::Write(port, e))?;
@@ -249,6 +255,7 @@ async fn stop(node: &Node, paths: &Paths, reply: &mpsc::Sender<Progress>) {
     let kube = context.program("kube");
     let stop = Stop { paths, kube: &kube, cgroup: &context.cgroup, bridge: &context.bridge };
     stop.run(node.supervisor.clone(), |line| step(reply, &line)).await;
+    route::remove(&context.service_cidr);
 }
 
 fn step(reply: &mpsc::Sender<Progress>, message: &str) {

@@ -13,6 +13,7 @@ pub struct Inventory {
     pub cgroups: Vec<String>,
     pub namespaces: Vec<String>,
     pub links: Vec<String>,
+    pub routes: Vec<String>,
     pub tables: Vec<String>,
     pub sockets: Vec<String>,
 }
@@ -30,6 +31,9 @@ impl Inventory {
             links: words(node, &["ip", "-o", "link"], |line| {
                 let name = line.split(": ").nth(1)?.split('@').next()?;
                 (name != "lo" && name != "eth0").then(|| name.to_owned())
+            }),
+            routes: words(node, &["ip", "route"], |line| {
+                (!line.contains(" dev eth0 ")).then(|| line.to_owned())
             }),
             tables: words(node, &["nft", "list", "tables"], |line| Some(line.to_owned())),
             sockets: lines_of("/proc/net/unix", |line| {
@@ -106,6 +110,7 @@ impl std::fmt::Display for Inventory {
             ("cgroup", &self.cgroups),
             ("network namespace", &self.namespaces),
             ("link", &self.links),
+            ("route", &self.routes),
             ("nftables table", &self.tables),
             ("socket", &self.sockets),
         ];
