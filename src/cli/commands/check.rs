@@ -1,4 +1,5 @@
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -34,19 +35,37 @@ pub(super) fn run(arguments: Arguments, session: &Session) -> Outcome {
     Ok(if broken { ExitCode::from(EXIT_FAILURE) } else { ExitCode::SUCCESS })
 }
 
+/// How long a port may stay taken before a start: a process that was just killed keeps its
+/// sockets until the kernel has taken it apart.
+const PORT_PATIENCE: Duration = Duration::from_secs(5);
+const PORT_PAUSE: Duration = Duration::from_millis(200);
+
 /// What keeps a node from running, as an error; nothing when all is well enough.
 pub(super) fn refuse_errors(session: &Session) -> Result<(), CommandError> {
-    let findings = findings(&Facts::gather(&session.paths));
+    let begun = Instant::now();
+    loop {
+        let mut found = findings(&Facts::gather(&session.paths));
+        found.retain(|finding| finding.level == Level::Error);
+        if found.is_empty() {
+            return Ok(());
+        }
+        let only_ports = found.iter().all(|finding| finding.name == "port");
+        if !only_ports || begun.elapsed() > PORT_PATIENCE {
+            return Err(refusal(found));
+        }
+        std::thread::sleep(PORT_PAUSE);
+    }
+}
+
+fn refusal(errors: Vec<Finding>) -> CommandError {
     let mut error = CommandError::new("this machine cannot run a node as it is");
-    let mut remedy = None;
-    for finding in findings.into_iter().filter(|finding| finding.level == Level::Error) {
+    for finding in errors {
         error = error.cause(format!("{}: {}", finding.name, finding.message));
-        remedy = remedy.or(finding.remedy);
+        if let Some(remedy) = finding.remedy.filter(|_| error.hint.is_none()) {
+            error = error.hint(remedy);
+        }
     }
-    match remedy {
-        Some(remedy) => Err(error.hint(remedy)),
-        None => Ok(()),
-    }
+    error
 }
 
 fn text(findings: &[Finding], paint: Paint) -> String {
