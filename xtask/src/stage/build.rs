@@ -15,7 +15,8 @@ const USUAL_SECONDS: u64 = 240;
 pub fn run(project: &Project) -> Result<()> {
     let started = Instant::now();
     announce("building skiff", if project.program().exists() { 0 } else { USUAL_SECONDS });
-    run_shown(cargo(project).args(["build", "--release", "--package", "skiff"]))?;
+    // The whole workspace, as the tests select it: the same features, so nothing is built twice.
+    run_shown(cargo(project).args(["build", "--release", "--workspace", "--bins"]))?;
     place_program(&project.program(), &project.dist().join("bin/skiff"))?;
     place_tree(&project.root.join("addons"), &project.dist().join("addons"))?;
     eprintln!("    skiff is built, {}", duration(started.elapsed()));
