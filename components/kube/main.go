@@ -107,5 +107,6 @@ func withSignals(daemon func(context.Context) error) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	context.AfterFunc(ctx, stop)
+	go followLoad(ctx)
 	return daemon(ctx)
 }

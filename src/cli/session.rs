@@ -2,11 +2,16 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use skiff_api::{Client, ClientError, Version};
 
 use super::CommandError;
 use crate::paths::Paths;
+
+/// A killed process accepts connections until the kernel has taken it apart: a second at most.
+const BROKEN_TRIES_MAX: u32 = 20;
+const BROKEN_PAUSE: Duration = Duration::from_millis(50);
 
 /// Who said which root is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,10 +49,18 @@ impl Session {
 
     /// The version that skiffd answers; none when no skiffd runs.
     pub async fn running(&self) -> Result<Option<Version>, CommandError> {
-        match self.client().get("/v1/version").await {
-            Ok(version) => Ok(Some(version)),
-            Err(ClientError::NotRunning(_)) => Ok(None),
-            Err(error) => Err(error.into()),
+        let mut tries_left = BROKEN_TRIES_MAX;
+        loop {
+            match self.client().get("/v1/version").await {
+                Ok(version) => return Ok(Some(version)),
+                Err(ClientError::NotRunning(_)) => return Ok(None),
+                // The last breath of a skiffd that is being ended; the next try finds nobody.
+                Err(ClientError::Broken(_)) if tries_left > 0 => {
+                    tries_left -= 1;
+                    tokio::time::sleep(BROKEN_PAUSE).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
     }
 

@@ -96,12 +96,13 @@ fn kubelet(context: &Context) -> serde_json::Value {
         "containerLogMaxFiles": 3,
         "evictionHard": {
             "memory.available": "50Mi",
-            "nodefs.available": "3%",
+            // Amounts: a few per cent of a large disk are no shortage.
+            "nodefs.available": "512Mi",
             "nodefs.inodesFree": "3%",
-            "imagefs.available": "3%",
+            "imagefs.available": "512Mi",
         },
-        "imageGCHighThresholdPercent": 92,
-        "imageGCLowThresholdPercent": 88,
+        "imageGCHighThresholdPercent": 95,
+        "imageGCLowThresholdPercent": 90,
     })
 }
 

@@ -8,7 +8,8 @@ use sha2::{Digest, Sha256};
 
 use super::manifest::{Distribution, DistributionError, MANIFEST};
 
-/// Names one build: the first half of a digest over its table of contents and its `skiff`.
+/// Names one build: the beginning of a digest over its table of contents, which names the build of
+/// each component, its `skiff` and its addons.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]
 pub struct BuildId(String);
@@ -88,13 +89,36 @@ pub fn forget_builds(builds: &Path, keep: &[BuildId]) -> Result<(), StageError> 
 
 fn identify(distribution: &Distribution) -> Result<BuildId, DistributionError> {
     let mut digest = Sha256::new();
-    for path in [distribution.dir().join(MANIFEST), distribution.bin("skiff")] {
+    let mut paths = vec![distribution.dir().join(MANIFEST), distribution.bin("skiff")];
+    let addons = distribution.dir().join("addons");
+    collect_files(&addons, &mut paths).map_err(|e| DistributionError::Read(addons, e))?;
+    for path in paths {
+        let name = path.strip_prefix(distribution.dir()).unwrap_or(&path);
+        digest.update(name.as_os_str().as_encoded_bytes());
         let bytes = fs::read(&path).map_err(|e| DistributionError::Read(path, e))?;
         digest.update((bytes.len() as u64).to_le_bytes());
         digest.update(&bytes);
     }
     let hex: String = digest.finalize().iter().take(6).map(|b| format!("{b:02x}")).collect();
     Ok(BuildId(hex))
+}
+
+/// Every file below a directory, in an order that depends on names alone. No directory, no files.
+fn collect_files(dir: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+    paths.sort();
+    for path in paths {
+        if path.is_dir() {
+            collect_files(&path, files)?;
+        } else {
+            files.push(path);
+        }
+    }
+    Ok(())
 }
 
 /// Hard links where the file system allows it: components are never written in place, so a link

@@ -1,6 +1,7 @@
 //! What a preflight looks at, gathered without changing anything. What cannot be seen is absent.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -34,6 +35,10 @@ pub struct Facts {
     pub programs_missing: Vec<String>,
     pub disk_free_bytes: Option<u64>,
     pub read_only: bool,
+    /// Mounted so that nothing on it can be run.
+    pub no_exec: bool,
+    /// Directories on the way to the root that unprivileged daemons cannot pass.
+    pub closed_directories: Vec<String>,
     pub memory_total_bytes: Option<u64>,
     /// Seconds since 1970.
     pub clock_s: u64,
@@ -72,6 +77,9 @@ impl Facts {
             disk_free_bytes: disk.as_ref().map(|d| d.blocks_available() * d.fragment_size()),
             read_only: disk
                 .is_some_and(|d| d.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY)),
+            no_exec: disk
+                .is_some_and(|d| d.flags().contains(nix::sys::statvfs::FsFlags::ST_NOEXEC)),
+            closed_directories: closed_directories(paths.root()),
             memory_total_bytes: memory_total(&read("/proc/meminfo")),
             clock_s: std::time::SystemTime::now()
                 .duration_since(std::time::UNIX_EPOCH)
@@ -88,6 +96,13 @@ impl Facts {
             root,
         }
     }
+}
+
+/// The parents of a root that not everybody may pass; the root itself is the node's to open.
+fn closed_directories(root: &Path) -> Vec<String> {
+    let closed =
+        |path: &&Path| fs::metadata(path).is_ok_and(|data| data.permissions().mode() & 0o001 == 0);
+    root.ancestors().skip(1).filter(closed).map(|path| path.display().to_string()).collect()
 }
 
 /// Whether this process, and so its children, may lower an OOM score.

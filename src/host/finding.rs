@@ -116,6 +116,15 @@ fn resources(facts: &Facts) -> Vec<Finding> {
         let remedy = "free some space, or choose another --root";
         out.push(graded("disk", free, DISK_MIN_BYTES, DISK_ENOUGH_BYTES, message, remedy));
     }
+    if facts.no_exec {
+        let message = format!("{} is mounted noexec: no daemon can be run there", facts.root);
+        out.push(error("exec", message, "remount it with exec, or choose another --root"));
+    }
+    if !facts.closed_directories.is_empty() {
+        let closed = facts.closed_directories.join(" ");
+        let message = format!("daemons without privilege cannot pass {closed}");
+        out.push(error("permissions", message, &format!("chmod o+x {closed}")));
+    }
     if let Some(total) = facts.memory_total_bytes {
         let message = format!("{} in all", amount(total));
         let remedy = "give the machine more memory";
@@ -272,6 +281,8 @@ mod tests {
             (Facts { programs_missing: vec!["nft".into()], ..good() }, "programs"),
             (Facts { disk_free_bytes: Some(GIB), ..good() }, "disk"),
             (Facts { read_only: true, ..good() }, "disk"),
+            (Facts { no_exec: true, ..good() }, "exec"),
+            (Facts { closed_directories: vec!["/srv".into()], ..good() }, "permissions"),
             (Facts { memory_total_bytes: Some(256 * MIB), ..good() }, "memory"),
             (Facts { clock_s: 0, ..good() }, "clock"),
             (Facts { address: None, ..good() }, "address"),

@@ -1,5 +1,6 @@
 //! What skiffd is while it runs, and what it answers.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use skiff_api::{
@@ -67,6 +68,10 @@ impl Node {
 
     pub fn settings(&self) -> Vec<Setting> {
         self.config.settings()
+    }
+
+    pub(super) fn root(&self) -> PathBuf {
+        self.context.lock().expect("no holder of this lock panics").paths.root().into()
     }
 
     /// Daemons with processor time and memory, measured now.
@@ -159,18 +164,18 @@ impl Node {
         if self.config.node.address.is_some() {
             return false;
         }
-        let Some(address) = address::choose() else { return false };
+        let candidates = address::candidates();
         let context = {
             let mut context = self.context.lock().expect("no holder of this lock panics");
-            if context.address == address {
+            let Some(address) = address::follow(context.address, &candidates) else {
                 return false;
-            }
+            };
             tracing::info!(from = %context.address, to = %address, "the node's address changed");
             context.address = address;
             context.clone()
         };
-        self.board.set_address(Some(address.to_string()));
-        if let Err(reason) = route::ensure(&context.service_cidr, address) {
+        self.board.set_address(Some(context.address.to_string()));
+        if let Err(reason) = route::ensure(&context.service_cidr, context.address) {
             tracing::error!(reason, "no route to the Services from this machine");
         }
         if let Err(error) = self.renew_leaves(OffsetDateTime::now_utc()) {

@@ -1,7 +1,7 @@
 //! The directories below a node's root: who owns them and who may look inside.
 
-use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::PathBuf;
+use std::os::unix::fs::{PermissionsExt, chown, lchown};
+use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use super::account::Accounts;
@@ -55,14 +55,38 @@ pub fn directories(paths: &Paths, accounts: &Accounts) -> Vec<Directory> {
     ]
 }
 
-/// Makes them so; what is inside is not touched.
-pub fn ensure(directories: &[Directory]) -> Result<(), LayoutError> {
+/// Makes them so, and gives what lies in the datastore's directory back to the datastore: a
+/// restored backup or a careless `chown` must not keep a node from starting.
+pub fn ensure(paths: &Paths, accounts: &Accounts) -> Result<(), LayoutError> {
+    make(&directories(paths, accounts))?;
+    let store = accounts.datastore;
+    own_files(&paths.datastore(), store.uid, store.gid)
+        .map_err(|source| LayoutError { path: paths.datastore(), source })
+}
+
+fn make(directories: &[Directory]) -> Result<(), LayoutError> {
     for directory in directories {
         let Directory { path, mode, uid, gid } = directory;
         fs::create_dir_all(path)
             .and_then(|()| chown(path, Some(*uid), Some(*gid)))
             .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(*mode)))
             .map_err(|source| LayoutError { path: path.clone(), source })?;
+    }
+    Ok(())
+}
+
+/// Links are not followed: who owns what they point to is none of ours.
+fn own_files(dir: &Path, uid: u32, gid: u32) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let data = fs::symlink_metadata(&path)?;
+        lchown(&path, Some(uid), Some(gid))?;
+        if data.is_dir() {
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o700))?;
+            own_files(&path, uid, gid)?;
+        } else if data.is_file() {
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        }
     }
     Ok(())
 }

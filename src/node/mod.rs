@@ -21,6 +21,7 @@ mod route;
 mod routes;
 mod run;
 pub mod server;
+mod space;
 mod status;
 mod stop;
 mod upkeep;

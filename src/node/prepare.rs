@@ -15,7 +15,8 @@ use crate::distribution::{Distribution, DistributionError};
 use crate::host::{self, address, resolver};
 use crate::paths::Paths;
 use crate::pki::{
-    self, Authority, AuthorityError, Issuer, LeafSpec, Plan, StoreError, Usage, write_private,
+    self, Authority, AuthorityError, Issuer, LeafSpec, Plan, StoreError, Usage, ensure_private,
+    write_private,
 };
 
 /// Bridge of the pods.
@@ -124,7 +125,7 @@ fn node_name(config: &Config) -> Result<String, PrepareError> {
 /// Makes directories and accounts.
 pub fn ground(paths: &Paths) -> Result<Accounts, PrepareError> {
     let accounts = account::ensure()?;
-    layout::ensure(&layout::directories(paths, &accounts))?;
+    layout::ensure(paths, &accounts)?;
     let instance = paths.node().join("instance");
     fs::write(&instance, paths.instance()).map_err(|e| PrepareError::Write(instance, e))?;
     Ok(accounts)
@@ -177,7 +178,10 @@ pub fn leaves(
         let authority = authorities.of(spec.issuer);
         let current = pki::inspect(&spec.path);
         match pki::plan_renewal(&spec, current.as_ref(), &authority.subject_der(), now) {
-            Plan::Keep { until } => next = next.min(until),
+            Plan::Keep { until } => {
+                ensure_private(&spec.path, 0o600, spec.owner)?;
+                next = next.min(until);
+            }
             Plan::Issue { reason } => {
                 let (certificate, key) = authority
                     .issue(&spec, now, ttl)

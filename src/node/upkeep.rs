@@ -1,4 +1,5 @@
-//! What must stay true while everything runs: leaves that do not expire, and the node's address.
+//! What must stay true while everything runs: leaves that do not expire, the node's address, and
+//! what a person is told of the disk.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,6 +7,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use super::core::Node;
+use super::space;
 
 /// How often clock and addresses are looked at. A jump of the clock or a new address is noticed
 /// within this time.
@@ -19,6 +21,7 @@ pub async fn run(node: Arc<Node>) {
     loop {
         tokio::time::sleep(INTERVAL).await;
         let now = OffsetDateTime::now_utc();
+        watch_space(&node);
         let moved = node.follow_address().await;
         if facts != node.facts() {
             facts = node.facts();
@@ -37,4 +40,15 @@ pub async fn run(node: Arc<Node>) {
             }
         }
     }
+}
+
+fn watch_space(node: &Node) {
+    let root = node.root();
+    let Some(free) = space::free(&root) else { return };
+    let notice = space::notice(&root, free);
+    node.board.update(|observed| {
+        observed.notices.retain(|notice| notice.name != space::NAME);
+        // Before the standing ones: it is news.
+        observed.notices.splice(0..0, notice);
+    });
 }

@@ -10,4 +10,4 @@ pub use authority::{Authority, AuthorityError};
 pub use kubeconfig::{embedded, naming_files};
 pub use leaf::{Issuer, LeafSpec, Plan, Usage, inspect, plan_renewal};
 pub use secret::{encryption_config, service_account_key};
-pub use store::{StoreError, write_private};
+pub use store::{StoreError, ensure_private, write_private};

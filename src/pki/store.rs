@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, fchown};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown, fchown};
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +22,21 @@ pub fn write_private(
 ) -> Result<(), StoreError> {
     write(path, content, mode, owner)
         .map_err(|source| StoreError { path: path.to_path_buf(), source })
+}
+
+/// Makes a secret readable by its owner alone again, whatever somebody did to it.
+pub fn ensure_private(path: &Path, mode: u32, owner: (u32, u32)) -> Result<(), StoreError> {
+    let ensure = || {
+        let data = fs::metadata(path)?;
+        if (data.uid(), data.gid()) != owner && nix::unistd::geteuid().is_root() {
+            chown(path, Some(owner.0), Some(owner.1))?;
+        }
+        if data.permissions().mode() & 0o7777 != mode {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+        }
+        Ok(())
+    };
+    ensure().map_err(|source| StoreError { path: path.to_path_buf(), source })
 }
 
 fn write(path: &Path, content: &[u8], mode: u32, owner: (u32, u32)) -> io::Result<()> {

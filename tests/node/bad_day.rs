@@ -76,7 +76,8 @@ fn leaves_are_renewed_under_load_without_a_failed_request_or_a_restart() {
     const DAEMONS: [&str; 4] = ["datastore", "containerd", "kube-control", "kube-node"];
     let network = Network::new();
     let config = "[pki]\nleaf-ttl-minutes = 1\n".to_owned();
-    let node = TestNode::started(&network, "alpha", &NodeOptions { config });
+    let node =
+        TestNode::started(&network, "alpha", &NodeOptions { config, ..NodeOptions::default() });
     let leaf = node.root().join("pki/kube-control/apiserver.pem");
     let daemons = DAEMONS.map(|name| node.pid(name));
     let begun = Instant::now();

@@ -2,8 +2,13 @@
 //!
 //! Needs root and the components; skips with the reason otherwise. Tests run one at a time.
 
+mod address;
 mod bad_day;
+mod disk;
 mod fault;
 mod life;
+mod machine;
+mod pull;
 mod side_by_side;
+mod upgrade;
 mod workload;

@@ -9,7 +9,8 @@ fn two_nodes_run_side_by_side_and_know_nothing_of_each_other() {
     }
     let network = Network::new();
     let one = TestNode::started(&network, "alpha", &NodeOptions::default());
-    let other = NodeOptions { config: "[network]\npod-cidr = \"10.2.0.0/16\"\n".into() };
+    let config = "[network]\npod-cidr = \"10.2.0.0/16\"\n".into();
+    let other = NodeOptions { config, ..NodeOptions::default() };
     let two = TestNode::started(&network, "beta", &other);
     for (node, name) in [(&one, "alpha"), (&two, "beta")] {
         let path = "jsonpath={.items[*].metadata.name}";

@@ -7,13 +7,15 @@
 //!
 //! What comes in: `SKIFF_BIN` and `SKIFF_DIST`, or the places where the build leaves them.
 
+mod disk;
 mod inventory;
 mod network;
 mod node;
 mod run;
 
+pub use disk::{Disk, Filler};
 pub use inventory::Inventory;
-pub use network::Network;
+pub use network::{Host, Network};
 pub use node::{NodeOptions, TestNode};
 pub use run::{Outcome, distribution, eventually, run, skiff_binary, test_image};
 

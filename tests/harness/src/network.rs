@@ -45,6 +45,43 @@ impl Network {
     }
 }
 
+/// A machine of the network that is no node: somebody to talk to, or not.
+#[derive(Debug)]
+pub struct Host {
+    namespace: String,
+    address: String,
+}
+
+impl Host {
+    #[track_caller]
+    pub fn new(network: &Network) -> Self {
+        let (namespace, address) = network.add_host();
+        Self { namespace, address }
+    }
+
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// A program on this machine.
+    pub fn command(&self, program: &str) -> Command {
+        enter(&self.namespace, program)
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        run(Command::new("ip").args(["netns", "delete", &self.namespace]));
+    }
+}
+
+/// Paths and control groups stay the machine's: `ip netns exec` would hide them.
+pub(crate) fn enter(namespace: &str, program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new("nsenter");
+    command.arg(format!("--net=/run/netns/{namespace}")).arg("--").arg(program);
+    command
+}
+
 impl Default for Network {
     fn default() -> Self {
         Self::new()

@@ -5,8 +5,9 @@ use std::process::Command;
 use std::time::Duration;
 use std::{env, fs};
 
+use crate::disk::Disk;
 use crate::inventory::Inventory;
-use crate::network::Network;
+use crate::network::{Network, enter};
 use crate::run::{Outcome, distribution, run, skiff_binary, target, test_image};
 
 /// How long a node may take to become ready on a busy build machine, in seconds.
@@ -17,12 +18,17 @@ const READY_TIMEOUT_S: u64 = 240;
 pub struct NodeOptions {
     /// Lines of skiff.toml.
     pub config: String,
+    /// A disk of that many MiB for the node's root; without it the root is a directory of the
+    /// machine.
+    pub disk_mib: Option<u64>,
 }
 
 /// A node with a root and a namespace of its own.
 #[derive(Debug)]
 pub struct TestNode {
     name: String,
+    // Before the root: it is unmounted before the directory goes.
+    disk: Option<Disk>,
     root: tempfile::TempDir,
     namespace: String,
     address: String,
@@ -39,11 +45,12 @@ impl TestNode {
             .prefix("sk-")
             .tempdir_in("/var/tmp")
             .expect("a directory for the node's root");
+        let disk = options.disk_mib.map(|mib| Disk::mounted(root.path(), mib));
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         fs::set_permissions(root.path(), open).expect("the root can be opened to daemons");
         let config = format!("[node]\nname = \"{name}\"\n{}", options.config);
         fs::write(root.path().join("skiff.toml"), config).expect("the configuration is written");
-        Self { name: name.into(), root, namespace, address }
+        Self { name: name.into(), disk, root, namespace, address }
     }
 
     /// A node that is up and ready.
@@ -57,6 +64,19 @@ impl TestNode {
     #[track_caller]
     pub fn start(&self) {
         self.skiff(&["start", "--timeout", &READY_TIMEOUT_S.to_string()]).must();
+    }
+
+    /// The disk of a node that has its own.
+    #[track_caller]
+    pub fn disk(&self) -> &Disk {
+        self.disk.as_ref().expect("the node was made with disk_mib")
+    }
+
+    /// `skiff` of another distribution, at this node.
+    #[track_caller]
+    pub fn skiff_of(&self, distribution: &Path, args: &[&str]) -> Outcome {
+        let skiff = distribution.join("bin/skiff");
+        run(self.command(skiff).args(args).env("SKIFF_DIST", distribution))
     }
 
     pub fn name(&self) -> &str {
@@ -83,8 +103,7 @@ impl TestNode {
 
     /// A program in this node's namespace; paths and control groups are the machine's.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        let mut command = Command::new("nsenter");
-        command.arg(format!("--net=/run/netns/{}", self.namespace)).arg("--").arg(program);
+        let mut command = enter(&self.namespace, program);
         command.env("SKIFF_ROOT", self.root()).env("SKIFF_DIST", distribution());
         command
     }

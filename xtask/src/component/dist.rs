@@ -32,6 +32,8 @@ struct Manifest {
 struct ManifestComponent {
     name: String,
     version: String,
+    /// Another word for other contents, also where the version is the same.
+    build: String,
     license: String,
     files: Vec<String>,
 }
@@ -40,6 +42,7 @@ struct ManifestComponent {
 struct ManifestImage {
     name: String,
     reference: String,
+    build: String,
     file: String,
 }
 
@@ -62,16 +65,18 @@ pub fn assemble(
         manifest.component.push(ManifestComponent {
             name: one.component.name.clone(),
             version: one.component.version.clone(),
+            build: one.key.clone(),
             license: one.component.license.clone(),
             files: shipped.iter().map(|p| p.file.clone()).collect(),
         });
     }
     for image in images {
-        let Some(archive) = cached_image(project, image, built, arch)? else { continue };
+        let Some((build, archive)) = cached_image(project, image, built, arch)? else { continue };
         files.insert(image.file.clone(), archive);
         manifest.image.push(ManifestImage {
             name: image.name.clone(),
             reference: image.reference.clone(),
+            build,
             file: image.file.clone(),
         });
     }
@@ -82,14 +87,14 @@ pub fn assemble(
     write_if_changed(&folder.join(MANIFEST), &toml::to_string(&manifest)?)
 }
 
-/// The archive of an image from the cache, made when missing; none if a component of it was
+/// Key and archive of an image from the cache, made when missing; none if a component of it was
 /// skipped or a Debian package is not installed.
 fn cached_image(
     project: &Project,
     image: &Image,
     built: &[Built<'_>],
     arch: Arch,
-) -> Result<Option<PathBuf>> {
+) -> Result<Option<(String, PathBuf)>> {
     let mut hash = Sha256::new();
     hash.update(serde_json::to_vec(image)?);
     hash.update(arch.name());
@@ -127,7 +132,7 @@ fn cached_image(
             })
             .with_context(|| format!("image {} was not made", image.name))?,
     };
-    Ok(Some(entry.join("image.tar")))
+    Ok(Some((key, entry.join("image.tar"))))
 }
 
 /// Links `source` to `target`, or copies it where the cache is on another file system. The
