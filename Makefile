@@ -1,15 +1,17 @@
 # Thin on purpose: what each command does is in xtask. Without arguments this says what there is.
 .DEFAULT_GOAL := help
-.PHONY: help up test down verify fix cargo
+.PHONY: help up test down bench soak verify fix cargo
 
 help:
 	@echo 'make up      build Skiff, start a node on this machine, wait until it is ready'
 	@echo 'make test    build everything and run every test'
 	@echo 'make down    end the node and remove everything but what was built'
+	@echo 'make bench   measure a node, and upstream as separate processes beside it'
+	@echo 'make soak    run the long forms of tests: some hours'
 	@echo 'make verify  check format, lints, tests and documentation without writing'
 	@echo 'make fix     write what verify would complain about'
 
-up test down verify fix: cargo
+up test down bench soak verify fix: cargo
 	@cargo run --quiet --package xtask -- $@
 
 # The version that builds Skiff is in rust-toolchain.toml.

@@ -35,6 +35,7 @@ const usage = `usage:
   kube node --config FILE      run kubelet, proxy and pod network set-up
   kube pods stop --endpoint E  end all pods of a runtime, within their grace
   kube kubectl ARGS...         run kubectl
+  kube upstream NAME ARGS...   run one of upstream's programs by itself
   kube version                 print the Kubernetes version
 `
 
@@ -87,6 +88,13 @@ func run(args []string) error {
 		return runPods(args[1:])
 	case "kubectl":
 		os.Exit(runKubectl(append([]string{"kubectl"}, args[1:]...)))
+		return nil
+	case "upstream":
+		code, err := runUpstream(args[1:])
+		if err != nil {
+			return err
+		}
+		os.Exit(code)
 		return nil
 	case "version":
 		printVersion(os.Stdout)

@@ -15,6 +15,7 @@ mod lock;
 mod observe;
 pub mod observed;
 pub mod plan;
+mod pod_network;
 mod prepare;
 mod probe;
 mod route;

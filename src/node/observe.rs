@@ -12,7 +12,7 @@ use skiff_supervisor::Handle;
 use super::core::Node;
 use super::observed::NodeView;
 use super::status::{Board, service};
-use super::{bootstrap, observed};
+use super::{bootstrap, observed, pod_network};
 use crate::daemons::kube_control;
 use crate::kube::{ClientError, ClientSource};
 
@@ -47,13 +47,19 @@ pub async fn addons(node: Arc<Node>) {
 }
 
 /// Follows this machine's Node object whenever the API server answers.
-pub async fn node(supervisor: Handle, board: Arc<Board>, clients: ClientSource, name: String) {
+pub async fn node(
+    supervisor: Handle,
+    board: Arc<Board>,
+    clients: ClientSource,
+    name: String,
+    pod_cidr: String,
+) {
     loop {
         if supervisor.wait_ready(&[kube_control::NAME.into()]).await.is_err() {
             return;
         }
         // A new client each time: the certificate behind the old one may have been renewed.
-        if let Err(error) = follow(&board, &clients, &name).await {
+        if let Err(error) = follow(&board, &clients, &name, &pod_cidr).await {
             tracing::debug!(%error, "the watch of the node ended");
             board.update(|observed| observed.node.ready = false);
         }
@@ -61,16 +67,22 @@ pub async fn node(supervisor: Handle, board: Arc<Board>, clients: ClientSource, 
     }
 }
 
-async fn follow(board: &Board, clients: &ClientSource, name: &str) -> Result<(), FollowError> {
+async fn follow(
+    board: &Board,
+    clients: &ClientSource,
+    name: &str,
+    pod_cidr: &str,
+) -> Result<(), FollowError> {
     let client = clients.client().await?;
     bootstrap::apply(&client).await?;
-    let api: Api<KubeNode> = Api::all(client);
+    let api: Api<KubeNode> = Api::all(client.clone());
     let selection = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let mut events = std::pin::pin!(watcher(api, selection));
     while let Some(event) = events.try_next().await? {
         match event {
             Event::Apply(node) | Event::InitApply(node) => {
                 board.update(|observed| observed.node = view(&node));
+                pod_network::assign_first_share(&client, &node, pod_cidr).await?;
             }
             Event::Delete(_) => board.update(|observed| observed.node = NodeView::default()),
             Event::Init | Event::InitDone => {}

@@ -128,7 +128,7 @@ async fn live(options: Options) -> Result<(), NodeError> {
     board.update(|observed| observed.notices = plan::standing_notices());
     let (orders, mut queue) = mpsc::channel(ORDERS_MAX);
     let build_id = distribution::current(&paths.builds()).map(|(id, _)| id.to_string());
-    let name = context.node_name.clone();
+    let (name, pod_cidr) = (context.node_name.clone(), context.pod_cidr.clone());
     let node = Arc::new(Node {
         config,
         build,
@@ -142,7 +142,7 @@ async fn live(options: Options) -> Result<(), NodeError> {
         orders,
     });
     tokio::spawn(observe::daemons(supervisor.clone(), board.clone()));
-    tokio::spawn(observe::node(supervisor.clone(), board.clone(), clients, name));
+    tokio::spawn(observe::node(supervisor.clone(), board.clone(), clients, name, pod_cidr));
     tokio::spawn(observe::addons(node.clone()));
     tokio::spawn(upkeep::run(node.clone()));
     tokio::spawn(server::serve(listener, node.clone()));

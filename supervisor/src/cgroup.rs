@@ -211,10 +211,7 @@ impl Tree {
         let mut directory = self.mount.clone();
         for part in relative.components() {
             if mode == Mode::V2 {
-                // Best effort: what cannot be had is not accounted by the kernel.
-                for controller in ["+cpu", "+memory", "+pids"] {
-                    let _ = fs::write(directory.join("cgroup.subtree_control"), controller);
-                }
+                offer_controllers(&directory);
             }
             directory.push(part);
             match fs::create_dir(&directory) {
@@ -227,6 +224,18 @@ impl Tree {
             }
         }
         Ok(directory)
+    }
+}
+
+/// Offers to the groups below every controller that a group of version 2 has itself: the kubelet
+/// refuses to work in a group that lacks one of the root's (hugetlb, for example).
+fn offer_controllers(directory: &Path) {
+    let has = fs::read_to_string(directory.join("cgroup.controllers")).unwrap_or_default();
+    for controller in has.split_whitespace() {
+        // One at a time: one that cannot be had must not cost the others, and it is best effort,
+        // since what is missing is not accounted by the kernel.
+        let control = directory.join("cgroup.subtree_control");
+        let _ = fs::write(control, format!("+{controller}"));
     }
 }
 

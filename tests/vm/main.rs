@@ -19,7 +19,7 @@ use journey::Journey;
 use machine::{Machine, PROGRAMS};
 
 #[test]
-fn installed_build_survives_a_power_cut() {
+fn short_form_an_installed_build_survives_a_power_cut() {
     let Some(mut journey) = begin("short") else { return };
     install(&mut journey);
     journey.step("an object", |node| node.create("before-power-cut"));
@@ -27,7 +27,7 @@ fn installed_build_survives_a_power_cut() {
 }
 
 #[test]
-fn installed_build_survives_a_reboot_a_clock_jump_and_a_power_cut() {
+fn full_form_an_installed_build_survives_a_reboot_a_clock_jump_and_a_power_cut() {
     let Some(mut journey) = begin("full") else { return };
     install(&mut journey);
     journey.step("an object", |node| node.create("before-reboot"));

@@ -46,6 +46,10 @@ enum Verb {
     Down,
     /// Build everything and run every test
     Test(stage::test::Arguments),
+    /// Measure a node with a peer of separate upstream processes beside it
+    Bench(stage::bench::Arguments),
+    /// Run the long forms of tests: hours, not minutes
+    Soak(stage::bench::Arguments),
     /// Check format, lints, tests and documentation without writing
     Verify,
     /// Write what verify would complain about, as far as a program can
@@ -70,6 +74,8 @@ fn run(cli: Cli) -> Result<()> {
         Verb::Up => stage::up::run(&project),
         Verb::Down => stage::down::run(&project),
         Verb::Test(arguments) => stage::test::run(&project, &arguments),
+        Verb::Bench(arguments) => stage::bench::bench(&project, &arguments),
+        Verb::Soak(arguments) => stage::bench::soak(&project, &arguments),
         Verb::Verify => stage::verify::run(&project),
         Verb::Fix => stage::fix::run(&project),
         Verb::Components(arguments) => stage::components::run(&project, &arguments),

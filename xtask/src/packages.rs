@@ -35,6 +35,7 @@ pub const TEST: &[&str] = &[
     "gcc-aarch64-linux-gnu",
     "qemu-system-x86",
     "qemu-utils",
+    "squashfs-tools",
     "tar",
 ];
 

@@ -43,11 +43,13 @@ const STAGES: &[Stage] = &[
     Stage { name: "arm64", what: "cross-build for arm64", usual_seconds: 60, run: cross_build },
     Stage { name: "storage", what: "upstream's storage tests", usual_seconds: 240, run: storage },
     Stage { name: "node", what: "nodes with real pods", usual_seconds: 600, run: node },
+    Stage { name: "vm", what: "a virtual machine, emulated", usual_seconds: 900, run: machine },
 ];
 
 /// Test targets that need a whole node, and so run one test at a time.
-const NODE_TARGETS: &[&str] =
-    &["node", "cluster", "addons", "performance", "confinement", "snap", "vm"];
+const NODE_TARGETS: &[&str] = &["node", "cluster", "addons", "performance", "confinement", "snap"];
+/// The test target whose node lives in a virtual machine: a stage of its own.
+const MACHINE_TARGET: &str = "vm";
 
 pub fn run(project: &Project, arguments: &Arguments) -> Result<()> {
     let stages = choose_stages(&arguments.stages)?;
@@ -133,12 +135,21 @@ fn node(project: &Project, log: &Path) -> Result<TestReport> {
     Ok(report)
 }
 
+/// The short form; the full one belongs to `soak`.
+fn machine(project: &Project, log: &Path) -> Result<TestReport> {
+    let mut command = cargo(project);
+    command.args(["test", "--release", "--workspace", "--test", MACHINE_TARGET]);
+    command.env("SKIFF_TEST_VM", "short");
+    Ok(cargo_test(command, &["--show-output", "--test-threads=1", "--skip", "full_form"], log))
+}
+
 /// What `cargo test` is called with to run all that needs no node. The whole workspace is
 /// selected each time, so that shared crates are compiled once and with the same features.
 pub fn plain_runs(targets: &[String]) -> Vec<Vec<String>> {
     let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
     let mut programs = words("--workspace --lib --bins");
-    for target in targets.iter().filter(|t| !NODE_TARGETS.contains(&t.as_str())) {
+    let plain = |t: &&String| !NODE_TARGETS.contains(&t.as_str()) && *t != MACHINE_TARGET;
+    for target in targets.iter().filter(plain) {
         programs.extend(["--test".to_owned(), target.clone()]);
     }
     vec![programs, words("--workspace --doc")]
@@ -208,7 +219,7 @@ fn go_test(mut command: Command, log: &Path) -> TestReport {
 /// Nothing may depend on the architecture of the machine that builds: a component of each kind
 /// (C, Go, Go with a C library) must come out for another one. `components --arch` builds all.
 fn cross_build(project: &Project, _log: &Path) -> Result<TestReport> {
-    const CROSS_BUILT: &[&str] = &["pause", "cni", "runc"];
+    const CROSS_BUILT: &[&str] = &["pause", "cni", "containerd", "runc"];
     let host = Arch::host()?;
     let other = if host == Arch::Arm64 { Arch::Amd64 } else { Arch::Arm64 };
     let table = Table::read(&project.components().join("components.toml"))?;
@@ -247,7 +258,7 @@ mod tests {
 
     #[test]
     fn targets_that_need_a_node_are_not_among_the_plain_ones() {
-        let runs = plain_runs(&["tidy".into(), "node".into(), "cli".into()]);
+        let runs = plain_runs(&["tidy".into(), "node".into(), "vm".into(), "cli".into()]);
         assert_eq!(runs[0].join(" "), "--workspace --lib --bins --test tidy --test cli");
     }
 
