@@ -102,7 +102,7 @@ fn log_tail(session: &Session, message: &str) -> CommandError {
     let error = CommandError::new(message).hint("skiff logs skiffd");
     tail(&log, TAIL_LINES)
         .iter()
-        .fold(error, |error, line| error.cause(super::log_line::render(line)))
+        .fold(error, |error, line| error.cause(super::log_line::excerpt(line)))
 }
 
 /// Makes the unit what this version wants it to be, and starts it now and at every boot.

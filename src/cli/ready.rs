@@ -5,7 +5,7 @@ use std::time::Duration;
 use skiff_api::{ClientError, Phase, Service, ServiceState, Status};
 
 use super::ui::Waiting;
-use super::{CommandError, Session};
+use super::{CommandError, Session, log_line};
 
 /// How to wait.
 #[derive(Clone, Copy, Debug)]
@@ -122,7 +122,7 @@ fn keeps_failing(service: &Service) -> CommandError {
         error = error.cause(&service.message);
     }
     for line in &service.last_log {
-        error = error.cause(line);
+        error = error.cause(log_line::excerpt(line));
     }
     error.hint(format!("skiff logs {}", service.name))
 }
@@ -145,7 +145,7 @@ fn late(bound: Duration, latest: Option<&Status>) -> CommandError {
     for service in status.services.iter().filter(|service| !service.last_log.is_empty()) {
         error = error.cause(format!("last lines of {}:", service.name));
         for line in &service.last_log {
-            error = error.cause(format!("  {line}"));
+            error = error.cause(format!("  {}", log_line::excerpt(line)));
         }
         error = error.hint(format!("skiff logs {}", service.name));
     }

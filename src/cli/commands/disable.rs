@@ -3,7 +3,7 @@ use std::process::ExitCode;
 use skiff_api::EnableRequest;
 
 use super::Outcome;
-use crate::cli::{Session, progress, ui};
+use crate::cli::{Session, progress, span, ui};
 
 /// Disable addons and remove every object that they own
 ///
@@ -18,7 +18,7 @@ pub struct Arguments {
     names: Vec<String>,
 
     /// Seconds to wait until everything is gone
-    #[arg(long, default_value_t = 180, value_name = "SECONDS")]
+    #[arg(long, default_value = "180", value_parser = span::seconds, value_name = "SECONDS")]
     timeout: u64,
 
     /// Say what would be done and do nothing

@@ -4,7 +4,7 @@ use skiff_api::EnableRequest;
 
 use super::Outcome;
 use crate::addon::argument;
-use crate::cli::{Session, progress, ui};
+use crate::cli::{Session, progress, span, ui};
 
 /// Enable addons
 ///
@@ -30,7 +30,7 @@ pub struct Arguments {
     wait: bool,
 
     /// Seconds to wait
-    #[arg(long, default_value_t = 180, value_name = "SECONDS")]
+    #[arg(long, default_value = "180", value_parser = span::seconds, value_name = "SECONDS")]
     timeout: u64,
 
     /// Say what would be done and do nothing

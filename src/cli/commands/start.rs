@@ -2,7 +2,7 @@ use std::process::ExitCode;
 
 use super::Outcome;
 use crate::cli::ready::{self, Unready, Wait};
-use crate::cli::{CommandError, Session, launch, replace, ui};
+use crate::cli::{CommandError, Session, launch, replace, span, ui};
 use crate::distribution::{Distribution, select, stage};
 use crate::node::account;
 
@@ -25,7 +25,7 @@ use crate::node::account;
 #[command(verbatim_doc_comment)]
 pub struct Arguments {
     /// Seconds to wait until the node is ready; 0 waits as long as it takes
-    #[arg(long, default_value_t = 300, value_name = "SECONDS")]
+    #[arg(long, default_value = "300", value_parser = span::seconds, value_name = "SECONDS")]
     timeout: u64,
 
     /// Return as soon as skiffd answers
@@ -77,8 +77,7 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Outcome {
 
 fn stage_and_select(session: &Session) -> Result<(), CommandError> {
     let builds = session.paths.builds();
-    let distribution = Distribution::find()
-        .map_err(|error| CommandError::from(error).hint("make up, in a clone of Skiff"))?;
+    let distribution = Distribution::find()?;
     ui::say("putting the components in place");
     let (id, _) = stage(&distribution, &builds)?;
     select(&builds, &id)?;

@@ -7,7 +7,7 @@ use super::Outcome;
 use crate::cli::output::{self, Cell, Choice, Format};
 use crate::cli::ready::{self, Wait};
 use crate::cli::ui::{Paint, Tone};
-use crate::cli::{CommandError, EXIT_FAILURE, Session, word};
+use crate::cli::{CommandError, EXIT_FAILURE, Session, span, word};
 
 /// Show how the node is
 ///
@@ -26,7 +26,7 @@ pub struct Arguments {
     wait_ready: bool,
 
     /// Seconds to wait with --wait-ready; 0 waits as long as it takes
-    #[arg(long, default_value_t = 300, value_name = "SECONDS", requires = "wait_ready")]
+    #[arg(long, default_value = "300", value_parser = span::seconds, value_name = "SECONDS", requires = "wait_ready")]
     timeout: u64,
 
     #[command(flatten)]
@@ -61,9 +61,12 @@ fn stopped(error: ClientError, output: Choice) -> Result<CommandError, CommandEr
 fn text(status: &Status, paint: Paint) -> String {
     let (phase, tone) = word::phase(status.phase);
     let address = status.address.as_deref().unwrap_or("no address yet");
+    // A name may have 63 letters: the rest goes below it then.
+    let columns = format!("node {} ({address}) is {phase}", status.node).chars().count();
+    let gap = if columns > output::COLUMNS { "\n  " } else { " " };
     let node = paint.bold(&status.node);
     let uptime = output::age(status.uptime_s);
-    let mut out = format!("node {node} ({address}) is {}\n", paint.tone(tone, phase));
+    let mut out = format!("node {node}{gap}({address}) is {}\n", paint.tone(tone, phase));
     out.push_str(&format!(
         "skiff {}, Kubernetes {}, up {uptime}\n",
         status.version, status.kubernetes

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::Outcome;
 use crate::cli::skiffd::Skiffd;
-use crate::cli::{CommandError, Session, progress, ui};
+use crate::cli::{CommandError, Session, progress, span, ui};
 
 /// Stop the node and everything that runs on it
 ///
@@ -17,7 +17,7 @@ use crate::cli::{CommandError, Session, progress, ui};
 #[command(verbatim_doc_comment)]
 pub struct Arguments {
     /// Seconds to wait until everything has ended; 0 waits as long as it takes
-    #[arg(long, default_value_t = 120, value_name = "SECONDS")]
+    #[arg(long, default_value = "120", value_parser = span::seconds, value_name = "SECONDS")]
     timeout: u64,
 }
 
