@@ -7,6 +7,7 @@
 mod commands;
 mod complete;
 mod error;
+mod interrupt;
 mod kubeconfig_file;
 mod launch;
 mod log_line;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use skiff_api::{ClientError, Phase, Service, ServiceState, Status};
 
+use super::interrupt::{self, Interrupt};
 use super::ui::Waiting;
 use super::{CommandError, Session, log_line};
 
@@ -35,7 +36,7 @@ pub enum Unready {
 impl From<Unready> for CommandError {
     fn from(unready: Unready) -> Self {
         match unready {
-            Unready::Interrupted => Self::new("interrupted; the node goes on by itself")
+            Unready::Interrupted => interrupt::left("the node goes on starting by itself")
                 .hint("skiff status --wait-ready"),
             Unready::Failed(error) => error,
         }
@@ -43,7 +44,11 @@ impl From<Unready> for CommandError {
 }
 
 /// Follows the status until the node is ready. Nothing is polled: skiffd sends each change.
-pub async fn wait(session: &Session, wait: Wait) -> Result<Status, Unready> {
+pub async fn wait(
+    session: &Session,
+    wait: Wait,
+    interrupt: &mut Interrupt,
+) -> Result<Status, Unready> {
     let mut latest: Option<Status> = None;
     let end = {
         let watch = follow(session, wait, &mut latest);
@@ -56,7 +61,7 @@ pub async fn wait(session: &Session, wait: Wait) -> Result<Status, Unready> {
         tokio::select! {
             end = watch => End::Stream(end),
             () = bound => End::Late,
-            _ = tokio::signal::ctrl_c() => return Err(Unready::Interrupted),
+            () = interrupt.came() => return Err(Unready::Interrupted),
         }
     };
     let error = match (end, latest) {
@@ -72,6 +77,34 @@ pub async fn wait(session: &Session, wait: Wait) -> Result<Status, Unready> {
         (End::Late, latest) => late(wait.timeout.unwrap_or_default(), latest.as_ref()),
     };
     Err(Unready::Failed(error))
+}
+
+/// Returns when a ready node has stayed so for `bound`.
+pub async fn stays(
+    session: &Session,
+    bound: Duration,
+    interrupt: &mut Interrupt,
+) -> Result<(), Unready> {
+    let mut latest: Option<Status> = None;
+    let client = session.client();
+    let lost = client.get_lines("/v1/watch", |status: Status| {
+        let ready = status.phase == Phase::Ready;
+        latest = Some(status);
+        ready
+    });
+    let ended = tokio::select! {
+        ended = lost => ended,
+        () = tokio::time::sleep(bound) => return Ok(()),
+        () = interrupt.came() => return Err(Unready::Interrupted),
+    };
+    Err(Unready::Failed(match (ended, latest) {
+        (Err(error), _) => error.into(),
+        (Ok(()), Some(status)) if status.phase != Phase::Ready => no_longer(&status),
+        (Ok(()), Some(status)) => left(&status),
+        (Ok(()), None) => {
+            CommandError::new("skiffd ended while we waited").hint("skiff logs skiffd")
+        }
+    }))
 }
 
 enum End {
@@ -131,6 +164,12 @@ fn left(status: &Status) -> CommandError {
     let word = super::word::phase(status.phase).0;
     CommandError::new(format!("skiffd ended while we waited; the node was {word}"))
         .hint("skiff logs skiffd")
+}
+
+fn no_longer(status: &Status) -> CommandError {
+    let error = CommandError::new("the node was ready and is so no longer").hint("skiff services");
+    let lost = status.conditions.iter().filter(|condition| !condition.holds);
+    lost.fold(error, |error, lost| error.cause(format!("{}: {}", lost.name, lost.message)))
 }
 
 fn late(bound: Duration, latest: Option<&Status>) -> CommandError {

@@ -8,6 +8,7 @@ mod completion;
 mod data;
 mod help;
 mod interrupt;
+mod merge;
 mod place;
 mod reference;
 mod stand_in;

@@ -4,7 +4,7 @@ use std::fs;
 
 use insta::assert_snapshot;
 
-use crate::place::Place;
+use crate::place::{Place, is_root};
 use crate::verbs;
 
 /// Verbs whose screen is of this machine or is not about a node: what they print is not compared.
@@ -89,4 +89,19 @@ fn inspect_works_on_a_node_that_was_never_started() {
     assert!(fs::metadata(&file).expect("the bundle").len() > 100);
     let again = place.run(&["inspect", "--to", &file.to_string_lossy()]);
     assert_eq!(again.code, 1, "a bundle must not be written over: {}", again.whole());
+}
+
+/// As root: what a start says when there is nothing to start.
+#[test]
+fn a_start_without_components_says_how_to_get_them() {
+    if !is_root() {
+        eprintln!("skipped: only root may start a node");
+        return;
+    }
+    let place = Place::new();
+    let output = place.command_as_ourselves(&["start", "--skip-checks"]).output().expect("it runs");
+    let screen = place.screen("start --skip-checks", &output);
+    screen.assert_fits();
+    assert_eq!(screen.code, 1, "{}", screen.whole());
+    assert_snapshot!("start-without-components", screen.whole());
 }

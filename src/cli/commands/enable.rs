@@ -4,7 +4,7 @@ use skiff_api::EnableRequest;
 
 use super::Outcome;
 use crate::addon::argument;
-use crate::cli::{Session, progress, span, ui};
+use crate::cli::{Session, interrupt, progress, span, ui};
 
 /// Enable addons
 ///
@@ -39,7 +39,7 @@ pub struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments, session: &Session) -> Outcome {
-    for text in &arguments.names {
+    for (index, text) in arguments.names.iter().enumerate() {
         let (name, mut options) = argument::parse(text);
         options.extend(arguments.options.iter().cloned());
         let request = EnableRequest {
@@ -49,7 +49,13 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Outcome {
             dry_run: arguments.dry_run,
         };
         let path = format!("/v1/addons/{name}/enable");
-        ui::say(&progress::follow(&session.client(), &path, &request).await?);
+        let client = session.client();
+        let work = progress::follow(&client, &path, &request);
+        let goes_on = format!("skiffd goes on enabling {name}");
+        let look = format!("skiff addons show {name}");
+        let outcome = interrupt::or_leave(work, &goes_on, &look).await;
+        let rest = &arguments.names[index + 1..];
+        ui::say(&outcome.map_err(|error| super::not_begun(error, rest))?);
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -4,6 +4,7 @@ use serde_json::json;
 use skiff_api::{ClientError, Notice, Phase, Status};
 
 use super::Outcome;
+use crate::cli::interrupt::Interrupt;
 use crate::cli::output::{self, Cell, Choice, Format};
 use crate::cli::ready::{self, Wait};
 use crate::cli::ui::{Paint, Tone};
@@ -39,7 +40,10 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Outcome {
         Err(error) => return Err(stopped(error, arguments.output)?),
     };
     let status: Status = match arguments.wait_ready {
-        true => ready::wait(session, Wait::new(arguments.timeout)).await?,
+        true => {
+            let mut interrupt = Interrupt::new()?;
+            ready::wait(session, Wait::new(arguments.timeout), &mut interrupt).await?
+        }
         false => status,
     };
     output::print(arguments.output, &status, text)?;
