@@ -142,6 +142,8 @@ fn from_client(error: &ClientError) -> CommandError {
             CommandError { causes: chain(error), ..CommandError::new(error.to_string()) }
                 .hint("sudo skiff start, so that the node runs the build of this command")
         }
+        ClientError::Request(_) => CommandError::new("a name has characters that no name has")
+            .hint("skiff addons, or skiff services"),
         other => CommandError { causes: chain(other), ..CommandError::new(other.to_string()) }
             .hint("skiff logs skiffd"),
     }

@@ -32,16 +32,16 @@ pub fn merge_into(file: &Path, text: &str, context: &str) -> Result<(), CommandE
     };
     let there = match fs::read_to_string(&file) {
         Ok(text) if text.trim().is_empty() => json!({}),
-        Ok(text) => serde_yaml::from_str(&text).map_err(|e| failed("read", &e))?,
+        Ok(text) => {
+            serde_yaml::from_str(&text).map_err(|e| failed("read", &e).hint(ANOTHER_FILE))?
+        }
         Err(error) if error.kind() == ErrorKind::NotFound => json!({}),
         Err(error) => return Err(failed("read", &error)),
     };
     let list = |name: &str| matches!(there.get(name), None | Some(Value::Null | Value::Array(_)));
     if !there.is_object() || !LISTS.iter().all(|name| list(name)) {
         let message = format!("{} is not a kubeconfig", file.display());
-        return Err(CommandError::new(message)
-            .cause("it was left as it is")
-            .hint("skiff kubeconfig --user NAME --merge --file FILE, with another file"));
+        return Err(CommandError::new(message).cause("it was left as it is").hint(ANOTHER_FILE));
     }
     let merged = merge(there.clone(), &serde_yaml::from_str(text)?, context);
     let former = fs::metadata(&file).ok();
@@ -69,6 +69,8 @@ pub fn merge_into(file: &Path, text: &str, context: &str) -> Result<(), CommandE
 
 /// What a kubeconfig is made of.
 const LISTS: [&str; 3] = ["clusters", "users", "contexts"];
+/// What to type when a file is none.
+const ANOTHER_FILE: &str = "repair or move that file, or skiff kubeconfig --merge --file FILE …";
 /// Keys are within.
 const MODE: u32 = 0o600;
 
@@ -159,7 +161,7 @@ mod tests {
     #[test]
     fn the_owner_of_a_file_stays() {
         if !nix::unistd::Uid::effective().is_root() {
-            eprintln!("skipped: only root may give a file away");
+            println!("skipped: only root may give a file away");
             return;
         }
         let dir = tempfile::tempdir().unwrap();

@@ -92,7 +92,12 @@ pub fn main() -> ExitCode {
     let root = std::path::absolute(&arguments.root).unwrap_or(arguments.root);
     let session = Session::new(Paths::new(root), origin, arguments.config, rest);
     let verb = arguments.verb;
-    match catch_unwind(AssertUnwindSafe(|| carry_out(verb, &session))) {
+    code_of(&session, || carry_out(verb, &session))
+}
+
+/// The exit code of a verb; its error is on the screen then.
+fn code_of(session: &Session, work: impl FnOnce() -> Result<ExitCode, CommandError>) -> ExitCode {
+    match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(code)) => code,
         Ok(Err(error)) => session.localise(error).report(),
         Err(_) => ExitCode::from(EXIT_BUG),
@@ -173,6 +178,18 @@ mod tests {
         let (own, rest) = split("skiff logs kubectl --follow");
         assert_eq!(own.join(" "), "skiff logs kubectl --follow");
         assert!(rest.is_empty());
+    }
+
+    #[test]
+    fn a_failure_exits_with_1_wrong_usage_with_2_and_our_bug_with_70() {
+        let session = Session::new(Paths::new("/r"), Origin::Elsewhere, None, vec![]);
+        let code =
+            |work: fn() -> Result<ExitCode, CommandError>| format!("{:?}", code_of(&session, work));
+        let exit = |code: u8| format!("{:?}", ExitCode::from(code));
+        assert_eq!(code(|| Ok(ExitCode::SUCCESS)), exit(0));
+        assert_eq!(code(|| Err(CommandError::new("it failed"))), exit(1));
+        assert_eq!(code(|| Err(CommandError::usage("they contradict"))), exit(2));
+        assert_eq!(code(|| panic!("a bug")), exit(70));
     }
 
     #[test]

@@ -25,7 +25,9 @@ pub enum Format {
     /// For people
     #[default]
     Text,
+    /// For programs
     Json,
+    /// For programs
     Yaml,
 }
 

@@ -23,6 +23,7 @@ fn wrong_usage_is_named_and_exits_with_2() {
         "enable dns --set forwarders",
         "disable",
         "addons show",
+        "addons --output json list",
         "services restart",
         "kubeconfig",
         "kubeconfig --user ann --ttl soon",
@@ -38,6 +39,15 @@ fn wrong_usage_is_named_and_exits_with_2() {
         assert!(screen.stdout.is_empty(), "{}", screen.whole());
         assert_snapshot!(format!("usage-{}", line.replace([' ', '='], "-")), screen.whole());
     }
+}
+
+#[test]
+fn a_name_that_cannot_be_one_is_said_to_be_none() {
+    let place = Place::new();
+    crate::stand_in::StandIn::new().listen(&place);
+    let screen = place.run(&["enable", "d n s"]);
+    assert_eq!(screen.code, 1, "{}", screen.whole());
+    assert_snapshot!("no-name", screen.whole());
 }
 
 #[test]

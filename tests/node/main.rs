@@ -4,6 +4,8 @@
 
 mod bad_day;
 mod fault;
+mod hand_over;
+mod interrupt;
 mod life;
 mod side_by_side;
 mod workload;

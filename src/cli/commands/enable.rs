@@ -8,9 +8,11 @@ use crate::cli::{Session, interrupt, progress, span, ui};
 
 /// Enable addons
 ///
-/// Applies an addon's objects. Enabling again with other options changes them,
-/// with the same it does nothing. What an addon needs is enabled before it. An
-/// argument may follow the name:
+/// `skiff addons` lists what there is. Applies an addon's objects. Enabling again
+/// with other options changes them, with the same it does nothing. What an addon
+/// needs is enabled before it. An argument may follow the name.
+///
+/// Ctrl-C ends the waiting; skiffd goes on with the addon that it has begun.
 ///
 ///   skiff enable dns --wait
 ///   skiff enable dns:10.0.0.53
@@ -29,7 +31,7 @@ pub struct Arguments {
     #[arg(long)]
     wait: bool,
 
-    /// Seconds to wait
+    /// Seconds to wait with --wait
     #[arg(long, default_value = "180", value_parser = span::seconds, value_name = "SECONDS")]
     timeout: u64,
 
