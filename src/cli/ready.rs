@@ -154,10 +154,7 @@ fn keeps_failing(service: &Service) -> CommandError {
     if !service.message.is_empty() {
         error = error.cause(&service.message);
     }
-    for line in &service.last_log {
-        error = error.cause(log_line::excerpt(line));
-    }
-    error.hint(format!("skiff logs {}", service.name))
+    last_lines(error, service)
 }
 
 fn left(status: &Status) -> CommandError {
@@ -182,11 +179,17 @@ fn late(bound: Duration, latest: Option<&Status>) -> CommandError {
         error = error.cause(format!("{}: {}", condition.name, condition.message));
     }
     for service in status.services.iter().filter(|service| !service.last_log.is_empty()) {
-        error = error.cause(format!("last lines of {}:", service.name));
-        for line in &service.last_log {
-            error = error.cause(format!("  {}", log_line::excerpt(line)));
-        }
-        error = error.hint(format!("skiff logs {}", service.name));
+        error = last_lines(error, service);
     }
     error
+}
+
+fn last_lines(mut error: CommandError, service: &Service) -> CommandError {
+    if !service.last_log.is_empty() {
+        error = error.cause(format!("last lines of {}:", service.name));
+    }
+    for line in &service.last_log {
+        error = error.cause(format!("  {}", log_line::excerpt(line)));
+    }
+    error.hint(format!("skiff logs {}", service.name))
 }

@@ -9,7 +9,7 @@ use skiff_api::{
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 
-use crate::place::{Place, assert_same_value};
+use crate::place::{Place, assert_same_value, is_root};
 use crate::stand_in::StandIn;
 use crate::verbs;
 
@@ -306,4 +306,20 @@ fn an_answer_of_another_version_is_said_to_be_one() {
     screen.assert_fits();
     assert_eq!(screen.code, 1, "{}", screen.whole());
     assert_snapshot!("answer-of-another-version", screen.whole());
+}
+
+/// As root: a start does not wait for a service that keeps failing.
+#[test]
+fn a_start_ends_early_when_a_service_keeps_failing() {
+    if !is_root() {
+        println!("skipped: only root may start a node");
+        return;
+    }
+    let place = Place::new();
+    node(&ill_status()).lines("GET /v1/watch", &[ill_status()], true).listen(&place);
+    let output = place.command_as_ourselves(&["start"]).output().expect("skiff runs");
+    let screen = place.screen("start", &output);
+    screen.assert_fits();
+    assert_eq!(screen.code, 1, "{}", screen.whole());
+    assert_snapshot!("start-of-an-ill-node", screen.whole());
 }

@@ -13,5 +13,6 @@ mod place;
 mod reference;
 mod stand_in;
 mod stopped;
+mod terminal;
 mod usage;
 mod verbs;

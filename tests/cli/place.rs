@@ -37,7 +37,10 @@ impl Place {
         // Beside another directory than the build's: no distribution is found there.
         let skiff = dir.path().join("bin/skiff");
         if fs::hard_link(env!("CARGO_BIN_EXE_skiff"), &skiff).is_err() {
-            fs::copy(env!("CARGO_BIN_EXE_skiff"), &skiff).expect("skiff is copied");
+            // By another process: a command that some thread starts meanwhile would inherit the
+            // file open for writing, and then it cannot be executed.
+            let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_skiff")).arg(&skiff).status();
+            assert!(copied.expect("cp runs").success(), "skiff is copied");
         }
         let place = Self { dir };
         for name in ["", "bin", "home", "root", "root/run"] {
@@ -56,7 +59,14 @@ impl Place {
 
     /// `skiff` with nothing of this machine in its environment.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = self.command_as_ourselves(args);
+        let mut command = Command::new(self.path("bin/skiff"));
+        command.args(args);
+        self.harmless(command)
+    }
+
+    /// Makes a command one that can do no harm to the machine, whatever it does.
+    pub fn harmless(&self, command: Command) -> Command {
+        let mut command = self.isolated(command);
         if is_root() {
             command.uid(NOBODY).gid(NOBODY);
         }
@@ -66,7 +76,12 @@ impl Place {
     /// The same as whoever runs the tests: for screens that only root sees.
     pub fn command_as_ourselves(&self, args: &[&str]) -> Command {
         let mut command = Command::new(self.path("bin/skiff"));
-        command.args(args).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        command.args(args);
+        self.isolated(command)
+    }
+
+    fn isolated(&self, mut command: Command) -> Command {
+        command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         command.env("HOME", self.path("home")).env("SKIFF_ROOT", self.path("root"));
         command.current_dir(self.path("home")).stdin(Stdio::null());
         command

@@ -69,14 +69,6 @@ fn logs_of_a_stopped_node_are_read_from_its_files() {
     assert_eq!((all.code, unknown.code), (0, 1));
 }
 
-#[test]
-fn a_wrong_word_does_not_confirm_a_reset() {
-    let place = Place::new();
-    let screen = place.run(&["reset"]);
-    assert_eq!(screen.code, 1, "{}", screen.whole());
-    assert!(place.path("root").is_dir(), "the root was removed");
-}
-
 /// The bundle is made for days on which nothing works.
 #[test]
 fn inspect_works_on_a_node_that_was_never_started() {
