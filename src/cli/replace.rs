@@ -44,7 +44,9 @@ pub async fn replace(
     wait: Wait,
     interrupt: &mut Interrupt,
 ) -> Result<(), CommandError> {
-    let former = staged(&session.paths.builds(), running);
+    let builds = session.paths.builds();
+    // One that does not say what it is was the selected one.
+    let former = staged(&builds, running).or_else(|| current(&builds).map(|(id, _)| id));
     let was = if running.is_empty() { "unknown" } else { running };
     ui::say(&format!("handing the node over from build {was} to {new}; pods go on"));
     let (failed, error) = match hand_over(session, &new, wait, interrupt).await {

@@ -42,11 +42,18 @@ impl Session {
         self.config.clone().unwrap_or_else(|| self.paths.config())
     }
 
-    /// The version that skiffd answers; none when no skiffd runs.
+    /// The version that skiffd answers, empty when it cannot be read; none when no skiffd runs.
     pub async fn running(&self) -> Result<Option<Version>, CommandError> {
         match self.client().get("/v1/version").await {
             Ok(version) => Ok(Some(version)),
             Err(ClientError::NotRunning(_)) => Ok(None),
+            // One of another age runs: a start must be able to take over from it.
+            Err(ClientError::Answer(_)) => Ok(Some(Version {
+                skiff: String::new(),
+                build: String::new(),
+                arch: String::new(),
+                components: vec![],
+            })),
             Err(error) => Err(error.into()),
         }
     }

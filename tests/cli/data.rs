@@ -308,6 +308,20 @@ fn an_answer_of_another_version_is_said_to_be_one() {
     assert_snapshot!("answer-of-another-version", screen.whole());
 }
 
+/// Its version cannot be read, and still it is known to run.
+#[test]
+fn a_skiffd_of_another_age_can_be_stopped() {
+    let done = Progress::Done { message: "the node is stopped".into(), changed: true };
+    let place = Place::new();
+    let asked = StandIn::new()
+        .json("GET /v1/version", &json!({ "of": "tomorrow" }))
+        .lines("POST /v1/stop", &[done], false)
+        .listen(&place);
+    let screen = place.run(&["stop"]);
+    assert_eq!(screen.code, 0, "{}", screen.whole());
+    assert_eq!(asked.iter().take(2).last().as_deref(), Some("POST /v1/stop"));
+}
+
 /// As root: a start does not wait for a service that keeps failing.
 #[test]
 fn a_start_ends_early_when_a_service_keeps_failing() {
