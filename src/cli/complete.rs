@@ -1,5 +1,6 @@
 //! Completion scripts, with the words that are known when they are made.
 
+use clap::Command;
 use clap::builder::PossibleValuesParser;
 use clap_complete::Shell;
 
@@ -9,7 +10,7 @@ const SERVICES: [&str; 4] = ["datastore", "containerd", "kube-control", "kube-no
 /// The script for one shell. `addons` are the names that can be enabled.
 pub fn script(shell: Shell, addons: &[String]) -> String {
     let services = || PossibleValuesParser::new(SERVICES);
-    let mut command = super::command()
+    let mut command = offered(&super::command())
         .mut_subcommand("logs", |verb| {
             let names = [&["skiffd"], &SERVICES[..]].concat();
             verb.mut_arg("services", |arg| arg.value_parser(PossibleValuesParser::new(names)))
@@ -28,6 +29,15 @@ pub fn script(shell: Shell, addons: &[String]) -> String {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command, "skiff", &mut script);
     String::from_utf8_lossy(&script).into_owned()
+}
+
+/// The command without the verbs that only programs use: the generators do not leave them out.
+fn offered(whole: &Command) -> Command {
+    let verbs = whole.get_subcommands().filter(|verb| !verb.is_hide_set());
+    Command::new("skiff")
+        .version(env!("CARGO_PKG_VERSION"))
+        .args(whole.get_arguments())
+        .subcommands(verbs)
 }
 
 /// clap wants words that live as long as the process; the process ends with the script.

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 
 use skiff_api::{ClientError, ErrorBody};
 
+use super::output::COLUMNS;
 use super::ui::{self, Paint};
+use crate::distribution::DistributionError;
 
 /// The user can fix it.
 pub const EXIT_FAILURE: u8 = 1;
@@ -64,15 +66,50 @@ impl CommandError {
     }
 
     fn text(&self, paint: Paint) -> String {
-        let mut text = format!("{} {}\n", paint.bad("error:"), self.message);
+        let mut text = entry(&paint.bad("error:"), "error:", &self.message);
         for cause in &self.causes {
-            let _ = writeln!(text, "{} {cause}", paint.dim("caused by:"));
+            text += &entry(&paint.dim("caused by:"), "caused by:", cause);
         }
         if let Some(hint) = &self.hint {
+            // A command that is to be typed stays in one line, however long.
             let _ = writeln!(text, "{} {hint}", paint.good("hint:"));
         }
         text
     }
+}
+
+/// A label and its text, which goes on below itself. A word that is longer than the line is kept
+/// whole: it is a path, and paths are copied.
+fn entry(painted: &str, label: &str, text: &str) -> String {
+    let margin = label.len() + 1;
+    let lines = fold(text, COLUMNS - margin);
+    format!("{painted} {}\n", lines.join(&format!("\n{}", " ".repeat(margin))))
+}
+
+/// Breaks what is too long at spaces. Lines that fit stay as they are: a parser points at places.
+pub(super) fn fold(text: &str, columns: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    for whole in text.trim_end().lines() {
+        let indent = " ".repeat(whole.chars().take_while(|c| *c == ' ').count());
+        if whole.chars().count() <= columns {
+            lines.push(whole.to_owned());
+            continue;
+        }
+        let mut line = String::new();
+        for word in whole.split_whitespace() {
+            let length = indent.len() + line.chars().count() + 1 + word.chars().count();
+            if !line.is_empty() && length > columns {
+                lines.push(format!("{indent}{line}"));
+                line.clear();
+            }
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+        lines.push(format!("{indent}{line}"));
+    }
+    lines
 }
 
 /// Every library error becomes "you can fix it" with its chain of causes; a hint is added where
@@ -82,6 +119,9 @@ impl<E: std::error::Error + 'static> From<E> for CommandError {
         let any: &(dyn std::error::Error + 'static) = &error;
         if let Some(client) = any.downcast_ref::<ClientError>() {
             return from_client(client);
+        }
+        if let Some(missing @ DistributionError::NotFound(_)) = any.downcast_ref() {
+            return Self::new(missing.to_string()).hint("make up, in a clone of Skiff");
         }
         Self { causes: chain(&error), ..Self::new(error.to_string()) }
     }
@@ -102,6 +142,8 @@ fn from_client(error: &ClientError) -> CommandError {
             CommandError { causes: chain(error), ..CommandError::new(error.to_string()) }
                 .hint("sudo skiff start, so that the node runs the build of this command")
         }
+        ClientError::Request(_) => CommandError::new("a name has characters that no name has")
+            .hint("skiff addons, or skiff services"),
         other => CommandError { causes: chain(other), ..CommandError::new(other.to_string()) }
             .hint("skiff logs skiffd"),
     }
@@ -125,6 +167,26 @@ mod tests {
             error,
             "error: the node is stopped\ncaused by: no such file\nhint: skiff start\n"
         );
+    }
+
+    #[test]
+    fn what_is_long_goes_on_below_itself_and_a_path_stays_whole() {
+        let path = format!("/{}", "x".repeat(100));
+        let error = CommandError::new("word ".repeat(20))
+            .cause(format!("cannot read {path} now"))
+            .cause("line 1\n  |\n2 | nnmae = 1\n  | ^^^^^")
+            .text(Paint::off());
+        insta::assert_snapshot!(error.replace(&path, "<a path of 101 characters>"), @r"
+        error: word word word word word word word word word word word word word word
+               word word word word word word
+        caused by: cannot read
+                   <a path of 101 characters>
+                   now
+        caused by: line 1
+                     |
+                   2 | nnmae = 1
+                     | ^^^^^
+        ");
     }
 
     #[test]

@@ -7,6 +7,8 @@ use std::{fs, io};
 
 use skiff_supervisor::output::tail;
 
+use super::interrupt::Interrupt;
+use super::ready::Unready;
 use super::{CommandError, Session};
 
 /// skiffd's socket appears within a second; a busy machine is given more.
@@ -26,14 +28,26 @@ pub fn by_systemd(session: &Session) -> bool {
     session.paths.is_default() && Path::new("/run/systemd/system").is_dir()
 }
 
-/// Starts the skiffd of the selected build and waits until it answers.
-pub async fn launch(session: &Session) -> Result<(), CommandError> {
+/// Starts the skiffd of the selected build and waits until it answers. An interrupt ends the
+/// waiting only: skiffd is under way then.
+pub async fn launch(session: &Session, interrupt: &mut Interrupt) -> Result<(), Unready> {
+    let child = begin(session).map_err(Unready::Failed)?;
+    tokio::select! {
+        outcome = answers(session, child) => outcome.map_err(Unready::Failed),
+        () = interrupt.came() => Err(Unready::Interrupted),
+    }
+}
+
+fn begin(session: &Session) -> Result<Option<Child>, CommandError> {
     // The reason of an earlier failure is not the reason of this one.
     remove_if_there(&session.paths.start_failure())?;
-    let mut child = match by_systemd(session) {
-        true => start_unit(session).map(|()| None)?,
-        false => Some(background(session)?),
-    };
+    match by_systemd(session) {
+        true => start_unit(session).map(|()| None),
+        false => background(session).map(Some),
+    }
+}
+
+async fn answers(session: &Session, mut child: Option<Child>) -> Result<(), CommandError> {
     let answers = async {
         loop {
             // Looked at before asking: a skiffd that answers has not ended before.
@@ -102,7 +116,7 @@ fn log_tail(session: &Session, message: &str) -> CommandError {
     let error = CommandError::new(message).hint("skiff logs skiffd");
     tail(&log, TAIL_LINES)
         .iter()
-        .fold(error, |error, line| error.cause(super::log_line::render(line)))
+        .fold(error, |error, line| error.cause(super::log_line::excerpt(line)))
 }
 
 /// Makes the unit what this version wants it to be, and starts it now and at every boot.

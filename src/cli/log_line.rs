@@ -9,6 +9,8 @@ use serde_json::Value;
 use time::format_description::well_known::Rfc3339;
 use time::{Date, Month, OffsetDateTime, Time};
 
+use super::output;
+
 /// When a line was written. None for a line that carries no time: it belongs to the one before.
 /// `now` gives the year that Kubernetes leaves out.
 pub fn written_at(line: &str, now: OffsetDateTime) -> Option<OffsetDateTime> {
@@ -60,6 +62,13 @@ pub fn render(line: &str) -> String {
         let _ = write!(out, " {key}={}", plain(value));
     }
     out.trim_start().to_owned()
+}
+
+/// A line among the causes of an error: as much as fits, the whole is in the log.
+pub fn excerpt(line: &str) -> String {
+    /// What stands before it on the screen.
+    const LABEL: &str = "caused by:   ";
+    output::cut(&render(line), output::COLUMNS - LABEL.len())
 }
 
 fn plain(value: &Value) -> String {

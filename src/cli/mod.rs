@@ -7,6 +7,7 @@
 mod commands;
 mod complete;
 mod error;
+mod interrupt;
 mod kubeconfig_file;
 mod launch;
 mod log_line;
@@ -33,27 +34,36 @@ use session::{Origin, Session};
 
 use crate::paths::{Paths, ROOT_DEFAULT};
 
+/// Where help lists the options that stand beside any verb.
+const EVERY_VERB: &str = "Options of every verb";
+
 /// Run Kubernetes on this machine
 ///
-/// One node with everything that it needs, made of upstream Kubernetes. Nothing is pulled from
-/// outside unless a workload of yours asks for it. Begin with:
+/// One node with everything that it needs, made of upstream Kubernetes. Nothing is
+/// pulled from outside unless a workload of yours asks for it. Begin with:
 ///
 ///   sudo skiff start
 ///   skiff enable dns
 ///   skiff kubectl get pods --all-namespaces
+///
+/// Root and members of the group skiff may use it. Exit codes: 0 done, 1 you can
+/// fix it, 2 wrong usage, 70 our bug.
 #[derive(Parser, Debug)]
 #[command(name = "skiff", version, max_term_width = 80, verbatim_doc_comment)]
+#[command(arg_required_else_help = true)]
 #[command(disable_help_subcommand = false, subcommand_value_name = "VERB")]
 #[command(subcommand_help_heading = "Verbs")]
 struct Arguments {
     /// Directory with all of the node's state
     #[arg(long, global = true, env = "SKIFF_ROOT", hide_env_values = true)]
     #[arg(default_value = ROOT_DEFAULT, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+    #[arg(help_heading = EVERY_VERB)]
     root: PathBuf,
 
     /// Configuration file [default: /etc/skiff/skiff.toml; in another root: skiff.toml]
     #[arg(long, global = true, env = "SKIFF_CONFIG", hide_env_values = true)]
     #[arg(value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    #[arg(help_heading = EVERY_VERB)]
     config: Option<PathBuf>,
 
     #[command(subcommand)]
@@ -72,11 +82,9 @@ pub fn main() -> ExitCode {
         ui::say("hint: this is our bug; please report it with these lines and what you typed");
     }));
     let (own, rest) = split_pass_through(std::env::args_os().collect());
-    let matches = <Arguments as clap::CommandFactory>::command().get_matches_from(own);
-    let arguments = match <Arguments as clap::FromArgMatches>::from_arg_matches(&matches) {
-        Ok(arguments) => arguments,
-        Err(error) => error.exit(),
-    };
+    let matches = command().try_get_matches_from(own).unwrap_or_else(|error| refuse(&error));
+    let arguments = <Arguments as clap::FromArgMatches>::from_arg_matches(&matches)
+        .unwrap_or_else(|error| refuse(&error));
     let origin = match matches.value_source("root") {
         Some(clap::parser::ValueSource::CommandLine) => Origin::Flag,
         _ => Origin::Elsewhere,
@@ -84,11 +92,27 @@ pub fn main() -> ExitCode {
     let root = std::path::absolute(&arguments.root).unwrap_or(arguments.root);
     let session = Session::new(Paths::new(root), origin, arguments.config, rest);
     let verb = arguments.verb;
-    match catch_unwind(AssertUnwindSafe(|| carry_out(verb, &session))) {
+    code_of(&session, || carry_out(verb, &session))
+}
+
+/// The exit code of a verb; its error is on the screen then.
+fn code_of(session: &Session, work: impl FnOnce() -> Result<ExitCode, CommandError>) -> ExitCode {
+    match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(code)) => code,
         Ok(Err(error)) => session.localise(error).report(),
         Err(_) => ExitCode::from(EXIT_BUG),
     }
+}
+
+/// Ends the process as clap would, but within the width of a screen.
+fn refuse(error: &clap::Error) -> ! {
+    let text = error.render().to_string();
+    let fits = text.lines().all(|line| line.chars().count() <= output::COLUMNS);
+    if fits || !error.use_stderr() {
+        error.exit();
+    }
+    ui::print(&(error::fold(&text, output::COLUMNS).join("\n") + "\n"));
+    std::process::exit(error.exit_code());
 }
 
 fn carry_out(verb: commands::Verb, session: &Session) -> Result<ExitCode, CommandError> {
@@ -154,6 +178,18 @@ mod tests {
         let (own, rest) = split("skiff logs kubectl --follow");
         assert_eq!(own.join(" "), "skiff logs kubectl --follow");
         assert!(rest.is_empty());
+    }
+
+    #[test]
+    fn a_failure_exits_with_1_wrong_usage_with_2_and_our_bug_with_70() {
+        let session = Session::new(Paths::new("/r"), Origin::Elsewhere, None, vec![]);
+        let code =
+            |work: fn() -> Result<ExitCode, CommandError>| format!("{:?}", code_of(&session, work));
+        let exit = |code: u8| format!("{:?}", ExitCode::from(code));
+        assert_eq!(code(|| Ok(ExitCode::SUCCESS)), exit(0));
+        assert_eq!(code(|| Err(CommandError::new("it failed"))), exit(1));
+        assert_eq!(code(|| Err(CommandError::usage("they contradict"))), exit(2));
+        assert_eq!(code(|| panic!("a bug")), exit(70));
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub const COLUMNS: usize = 80;
 #[derive(clap::Args, Clone, Copy, Debug)]
 pub struct Choice {
     /// How to print the data
-    #[arg(short, long = "output", value_enum, default_value_t, value_name = "FORMAT")]
+    #[arg(short = 'o', long = "output", value_enum, default_value_t, value_name = "FORMAT")]
     pub format: Format,
 }
 
@@ -25,7 +25,9 @@ pub enum Format {
     /// For people
     #[default]
     Text,
+    /// For programs
     Json,
+    /// For programs
     Yaml,
 }
 
@@ -71,8 +73,11 @@ impl<T: Into<String>> From<T> for Cell {
     }
 }
 
-/// Columns as wide as their content, two spaces apart; whatever is beyond [`COLUMNS`] goes on in
-/// the next line below its column when it is the last field.
+/// Narrowest last column: what is longer goes on below.
+const LAST_MIN: usize = 32;
+
+/// Columns as wide as their content, two spaces apart. What of the last field is beyond
+/// [`COLUMNS`] goes on below it; the widest of the others are cut when they leave it no place.
 pub fn table(rows: &[Vec<Cell>], indent: usize, paint: Paint) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     // The last field of a row needs no column: it may run on.
@@ -80,20 +85,24 @@ pub fn table(rows: &[Vec<Cell>], indent: usize, paint: Paint) -> String {
         let cells = rows.iter().filter(|row| i + 1 < row.len()).filter_map(|row| row.get(i));
         cells.map(|cell| cell.text.chars().count()).max().unwrap_or(0)
     };
-    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut widths: Vec<usize> = (0..columns).map(width).collect();
+    let longest = rows.iter().filter_map(|row| row.last()).map(|cell| cell.text.chars().count());
+    let last = longest.max().unwrap_or(0).min(LAST_MIN);
+    narrow(&mut widths, COLUMNS.saturating_sub(indent + last));
     let mut out = String::new();
     for row in rows {
         let mut line = " ".repeat(indent);
         let mut used = indent;
         for (i, cell) in row.iter().enumerate() {
             if i + 1 < row.len() {
-                let gap = widths[i].saturating_sub(cell.text.chars().count()) + 2;
-                line.push_str(&paint.tone(cell.tone, &cell.text));
+                let text = cut(&cell.text, widths[i]);
+                let gap = widths[i].saturating_sub(text.chars().count()) + 2;
+                line.push_str(&paint.tone(cell.tone, &text));
                 line.push_str(&" ".repeat(gap));
                 used += widths[i] + 2;
                 continue;
             }
-            let parts = wrap(&cell.text, COLUMNS.saturating_sub(used).max(16));
+            let parts = wrap(&cell.text, COLUMNS.saturating_sub(used).max(LAST_MIN));
             let glue = format!("\n{}", " ".repeat(used));
             let painted: Vec<String> =
                 parts.iter().map(|part| paint.tone(cell.tone, part)).collect();
@@ -103,6 +112,19 @@ pub fn table(rows: &[Vec<Cell>], indent: usize, paint: Paint) -> String {
         out.push('\n');
     }
     out
+}
+
+/// Takes from the widest columns until all of them, each with its gap, fit into `room`.
+fn narrow(widths: &mut [usize], room: usize) {
+    let taken = |widths: &[usize]| -> usize {
+        widths.iter().filter(|width| **width > 0).map(|width| width + 2).sum()
+    };
+    while taken(widths) > room {
+        match widths.iter_mut().max() {
+            Some(widest) if *widest > 1 => *widest -= 1,
+            _ => return,
+        }
+    }
 }
 
 /// Breaks text at spaces; a word that is longer than a line is cut into pieces.

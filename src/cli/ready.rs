@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use skiff_api::{ClientError, Phase, Service, ServiceState, Status};
 
+use super::interrupt::{self, Interrupt};
 use super::ui::Waiting;
-use super::{CommandError, Session};
+use super::{CommandError, Session, log_line};
 
 /// How to wait.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +36,7 @@ pub enum Unready {
 impl From<Unready> for CommandError {
     fn from(unready: Unready) -> Self {
         match unready {
-            Unready::Interrupted => Self::new("interrupted; the node goes on by itself")
+            Unready::Interrupted => interrupt::left("the node goes on starting by itself")
                 .hint("skiff status --wait-ready"),
             Unready::Failed(error) => error,
         }
@@ -43,7 +44,11 @@ impl From<Unready> for CommandError {
 }
 
 /// Follows the status until the node is ready. Nothing is polled: skiffd sends each change.
-pub async fn wait(session: &Session, wait: Wait) -> Result<Status, Unready> {
+pub async fn wait(
+    session: &Session,
+    wait: Wait,
+    interrupt: &mut Interrupt,
+) -> Result<Status, Unready> {
     let mut latest: Option<Status> = None;
     let end = {
         let watch = follow(session, wait, &mut latest);
@@ -56,7 +61,7 @@ pub async fn wait(session: &Session, wait: Wait) -> Result<Status, Unready> {
         tokio::select! {
             end = watch => End::Stream(end),
             () = bound => End::Late,
-            _ = tokio::signal::ctrl_c() => return Err(Unready::Interrupted),
+            () = interrupt.came() => return Err(Unready::Interrupted),
         }
     };
     let error = match (end, latest) {
@@ -72,6 +77,34 @@ pub async fn wait(session: &Session, wait: Wait) -> Result<Status, Unready> {
         (End::Late, latest) => late(wait.timeout.unwrap_or_default(), latest.as_ref()),
     };
     Err(Unready::Failed(error))
+}
+
+/// Returns when a ready node has stayed so for `bound`.
+pub async fn stays(
+    session: &Session,
+    bound: Duration,
+    interrupt: &mut Interrupt,
+) -> Result<(), Unready> {
+    let mut latest: Option<Status> = None;
+    let client = session.client();
+    let lost = client.get_lines("/v1/watch", |status: Status| {
+        let ready = status.phase == Phase::Ready;
+        latest = Some(status);
+        ready
+    });
+    let ended = tokio::select! {
+        ended = lost => ended,
+        () = tokio::time::sleep(bound) => return Ok(()),
+        () = interrupt.came() => return Err(Unready::Interrupted),
+    };
+    Err(Unready::Failed(match (ended, latest) {
+        (Err(error), _) => error.into(),
+        (Ok(()), Some(status)) if status.phase != Phase::Ready => no_longer(&status),
+        (Ok(()), Some(status)) => left(&status),
+        (Ok(()), None) => {
+            CommandError::new("skiffd ended while we waited").hint("skiff logs skiffd")
+        }
+    }))
 }
 
 enum End {
@@ -121,16 +154,19 @@ fn keeps_failing(service: &Service) -> CommandError {
     if !service.message.is_empty() {
         error = error.cause(&service.message);
     }
-    for line in &service.last_log {
-        error = error.cause(line);
-    }
-    error.hint(format!("skiff logs {}", service.name))
+    last_lines(error, service)
 }
 
 fn left(status: &Status) -> CommandError {
     let word = super::word::phase(status.phase).0;
     CommandError::new(format!("skiffd ended while we waited; the node was {word}"))
         .hint("skiff logs skiffd")
+}
+
+fn no_longer(status: &Status) -> CommandError {
+    let error = CommandError::new("the node was ready and is so no longer").hint("skiff services");
+    let lost = status.conditions.iter().filter(|condition| !condition.holds);
+    lost.fold(error, |error, lost| error.cause(format!("{}: {}", lost.name, lost.message)))
 }
 
 fn late(bound: Duration, latest: Option<&Status>) -> CommandError {
@@ -143,11 +179,17 @@ fn late(bound: Duration, latest: Option<&Status>) -> CommandError {
         error = error.cause(format!("{}: {}", condition.name, condition.message));
     }
     for service in status.services.iter().filter(|service| !service.last_log.is_empty()) {
-        error = error.cause(format!("last lines of {}:", service.name));
-        for line in &service.last_log {
-            error = error.cause(format!("  {line}"));
-        }
-        error = error.hint(format!("skiff logs {}", service.name));
+        error = last_lines(error, service);
     }
     error
+}
+
+fn last_lines(mut error: CommandError, service: &Service) -> CommandError {
+    if !service.last_log.is_empty() {
+        error = error.cause(format!("last lines of {}:", service.name));
+    }
+    for line in &service.last_log {
+        error = error.cause(format!("  {}", log_line::excerpt(line)));
+    }
+    error.hint(format!("skiff logs {}", service.name))
 }

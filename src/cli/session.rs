@@ -47,13 +47,22 @@ impl Session {
         self.config.clone().unwrap_or_else(|| self.paths.config())
     }
 
-    /// The version that skiffd answers; none when no skiffd runs.
+    /// The version that skiffd answers, empty when it cannot be read; none when no skiffd runs.
     pub async fn running(&self) -> Result<Option<Version>, CommandError> {
         let mut tries_left = BROKEN_TRIES_MAX;
         loop {
             match self.client().get("/v1/version").await {
                 Ok(version) => return Ok(Some(version)),
                 Err(ClientError::NotRunning(_)) => return Ok(None),
+                // One of another age runs: a start must be able to take over from it.
+                Err(ClientError::Answer(_)) => {
+                    return Ok(Some(Version {
+                        skiff: String::new(),
+                        build: String::new(),
+                        arch: String::new(),
+                        components: vec![],
+                    }));
+                }
                 // The last breath of a skiffd that is being ended; the next try finds nobody.
                 Err(ClientError::Broken(_)) if tries_left > 0 => {
                     tries_left -= 1;

@@ -116,14 +116,18 @@ impl Waiting {
 
     /// The sentence that holds now; saying it twice shows it once.
     pub fn show(&mut self, sentence: &str) {
-        if sentence == self.last {
+        let seen = match self.spinner {
+            Some(_) => sentence.to_owned(),
+            None => cut(sentence, COLUMNS),
+        };
+        if seen == self.last {
             return;
         }
-        self.last = sentence.to_owned();
         match &self.spinner {
-            Some(spinner) => spinner.set_message(sentence.to_owned()),
-            None => say(&cut(sentence, COLUMNS)),
+            Some(spinner) => spinner.set_message(seen.clone()),
+            None => say(&seen),
         }
+        self.last = seen;
     }
 }
 

@@ -9,4 +9,4 @@ mod manifest;
 mod stage;
 
 pub use manifest::{Distribution, DistributionError, Image};
-pub use stage::{BuildId, StageError, current, forget_builds, select, stage};
+pub use stage::{BuildId, StageError, current, forget_builds, select, stage, staged};

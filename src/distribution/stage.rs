@@ -62,6 +62,12 @@ pub fn current(builds: &Path) -> Option<(BuildId, PathBuf)> {
     dir.join(MANIFEST).is_file().then_some((BuildId(id), dir))
 }
 
+/// The build of this name, if it is staged completely.
+pub fn staged(builds: &Path, id: &str) -> Option<BuildId> {
+    let name = !id.is_empty() && !id.contains('/');
+    (name && builds.join(id).join(MANIFEST).is_file()).then(|| BuildId(id.to_owned()))
+}
+
 /// Points `current` at a staged build, atomically. What it names is what a boot starts.
 pub fn select(builds: &Path, id: &BuildId) -> Result<(), StageError> {
     let fresh = builds.join(".current.new");
@@ -184,6 +190,8 @@ mod tests {
         assert_eq!(fs::read_to_string(path.join("bin/skiff")).unwrap(), "one");
         assert_eq!(stage(&distribution, &builds).unwrap().0, id);
         assert!(current(&builds).is_none());
+        assert_eq!(staged(&builds, &id.to_string()), Some(id.clone()));
+        assert_eq!(["", "..", "000000000000"].map(|id| staged(&builds, id)), [None, None, None]);
         select(&builds, &id).unwrap();
         assert_eq!(current(&builds).unwrap().0, id);
     }

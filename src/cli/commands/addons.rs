@@ -9,12 +9,13 @@ use crate::cli::{Session, word};
 
 /// List what can be enabled and how it is, or show one addon
 ///
-/// An addon is enabled when the cluster itself calls its objects healthy.
+/// An addon is enabled when the cluster itself calls its objects healthy. Where
+/// it is not, the list says why instead of what the addon is for.
 ///
 ///   skiff addons
 ///   skiff addons show dns
 #[derive(clap::Args, Debug)]
-#[command(verbatim_doc_comment)]
+#[command(verbatim_doc_comment, args_conflicts_with_subcommands = true)]
 pub struct Arguments {
     #[command(subcommand)]
     verb: Option<Verb>,

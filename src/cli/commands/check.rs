@@ -59,14 +59,19 @@ pub(super) fn refuse_errors(session: &Session) -> Result<(), CommandError> {
 
 fn refusal(errors: Vec<Finding>) -> CommandError {
     let mut error = CommandError::new("this machine cannot run a node as it is");
+    let several = errors.len() > 1;
     for finding in errors {
         error = error.cause(format!("{}: {}", finding.name, finding.message));
-        if let Some(remedy) = finding.remedy.filter(|_| error.hint.is_none()) {
+        if let Some(remedy) = finding.remedy {
             error = error.hint(remedy);
         }
     }
-    error
+    // There is one line for a hint, and each finding has its own.
+    if several { error.hint("skiff check") } else { error }
 }
+
+/// Where the text of a finding begins, behind its level.
+const MARGIN: usize = 8;
 
 fn text(findings: &[Finding], paint: Paint) -> String {
     let mut out = String::new();
@@ -77,11 +82,49 @@ fn text(findings: &[Finding], paint: Paint) -> String {
             Level::Warning => paint.warn("warning"),
             Level::Error => paint.bad("error  "),
         };
-        let rest = format!("{}: {}", finding.name, finding.message);
-        out.push_str(&format!("{level} {}\n", output::cut(&rest, output::COLUMNS - 8)));
+        let what = format!("{}: {}", finding.name, finding.message);
+        out.push_str(&format!("{level} {}", output::paragraph(&what, MARGIN).trim_start()));
         if let Some(remedy) = &finding.remedy {
-            out.push_str(&format!("         → {remedy}\n"));
+            let remedy = output::paragraph(remedy, MARGIN + 3);
+            out.push_str(&format!("{}→ {}", " ".repeat(MARGIN + 1), remedy.trim_start()));
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finding(level: Level, name: &str, message: &str, remedy: Option<&str>) -> Finding {
+        let remedy = remedy.map(str::to_owned);
+        Finding { level, name: name.into(), message: message.into(), remedy }
+    }
+
+    fn ill() -> Vec<Finding> {
+        let programs = "not on the PATH: nft, ip, mount, and others that a node cannot do without";
+        let long = "free some space, or choose another --root, or give the machine another disk";
+        vec![
+            finding(Level::Ok, "kernel", "6.1.0", None),
+            finding(Level::Info, "default-route", "there is none, which is fine", None),
+            finding(Level::Error, "programs", programs, Some("apt-get install nftables")),
+            finding(Level::Warning, "disk", &"x".repeat(300), Some(long)),
+        ]
+    }
+
+    #[test]
+    fn findings_are_shown_whole_within_80_columns() {
+        let text = text(&ill(), Paint::off());
+        assert!(text.lines().all(|line| line.chars().count() <= output::COLUMNS), "{text}");
+        insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn a_start_is_refused_with_the_remedy_or_where_they_are() {
+        let one = refusal(vec![ill().remove(2)]);
+        assert_eq!(one.hint.as_deref(), Some("apt-get install nftables"));
+        let several = refusal(ill().split_off(2));
+        assert_eq!(several.causes.len(), 2);
+        assert_eq!(several.hint.as_deref(), Some("skiff check"));
+    }
 }

@@ -24,8 +24,13 @@ pub(super) fn run(_: Arguments, session: &Session) -> Outcome {
     if !account::is_root() {
         return Err(CommandError::new("containerd answers to root only").hint("sudo skiff ctr …"));
     }
+    let socket = session.paths.containerd_socket();
+    if !socket.exists() {
+        return Err(CommandError::new("containerd does not run: the node is stopped")
+            .hint("sudo skiff start"));
+    }
     let mut command = Command::new(program(session, "ctr")?);
-    command.arg("--address").arg(session.paths.containerd_socket());
+    command.arg("--address").arg(socket);
     command.args(["--namespace", "k8s.io"]).args(&session.rest);
     execute(command)
 }

@@ -3,7 +3,7 @@ use std::process::ExitCode;
 use skiff_api::EnableRequest;
 
 use super::Outcome;
-use crate::cli::{Session, progress, ui};
+use crate::cli::{Session, interrupt, progress, span, ui};
 
 /// Disable addons and remove every object that they own
 ///
@@ -18,7 +18,7 @@ pub struct Arguments {
     names: Vec<String>,
 
     /// Seconds to wait until everything is gone
-    #[arg(long, default_value_t = 180, value_name = "SECONDS")]
+    #[arg(long, default_value = "180", value_parser = span::seconds, value_name = "SECONDS")]
     timeout: u64,
 
     /// Say what would be done and do nothing
@@ -27,7 +27,7 @@ pub struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments, session: &Session) -> Outcome {
-    for name in &arguments.names {
+    for (index, name) in arguments.names.iter().enumerate() {
         let request = EnableRequest {
             wait: true,
             timeout_s: arguments.timeout,
@@ -35,7 +35,13 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Outcome {
             ..Default::default()
         };
         let path = format!("/v1/addons/{name}/disable");
-        ui::say(&progress::follow(&session.client(), &path, &request).await?);
+        let client = session.client();
+        let work = progress::follow(&client, &path, &request);
+        let goes_on = format!("skiffd goes on disabling {name}");
+        let look = format!("skiff addons show {name}");
+        let outcome = interrupt::or_leave(work, &goes_on, &look).await;
+        let rest = &arguments.names[index + 1..];
+        ui::say(&outcome.map_err(|error| super::not_begun(error, rest))?);
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -4,13 +4,15 @@ use skiff_api::EnableRequest;
 
 use super::Outcome;
 use crate::addon::argument;
-use crate::cli::{Session, progress, ui};
+use crate::cli::{Session, interrupt, progress, span, ui};
 
 /// Enable addons
 ///
-/// Applies an addon's objects. Enabling again with other options changes them,
-/// with the same it does nothing. What an addon needs is enabled before it. An
-/// argument may follow the name:
+/// `skiff addons` lists what there is. Applies an addon's objects. Enabling again
+/// with other options changes them, with the same it does nothing. What an addon
+/// needs is enabled before it. An argument may follow the name.
+///
+/// Ctrl-C ends the waiting; skiffd goes on with the addon that it has begun.
 ///
 ///   skiff enable dns --wait
 ///   skiff enable dns:10.0.0.53
@@ -29,8 +31,8 @@ pub struct Arguments {
     #[arg(long)]
     wait: bool,
 
-    /// Seconds to wait
-    #[arg(long, default_value_t = 180, value_name = "SECONDS")]
+    /// Seconds to wait with --wait
+    #[arg(long, default_value = "180", value_parser = span::seconds, value_name = "SECONDS")]
     timeout: u64,
 
     /// Say what would be done and do nothing
@@ -39,7 +41,7 @@ pub struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments, session: &Session) -> Outcome {
-    for text in &arguments.names {
+    for (index, text) in arguments.names.iter().enumerate() {
         let (name, mut options) = argument::parse(text);
         options.extend(arguments.options.iter().cloned());
         let request = EnableRequest {
@@ -49,7 +51,13 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Outcome {
             dry_run: arguments.dry_run,
         };
         let path = format!("/v1/addons/{name}/enable");
-        ui::say(&progress::follow(&session.client(), &path, &request).await?);
+        let client = session.client();
+        let work = progress::follow(&client, &path, &request);
+        let goes_on = format!("skiffd goes on enabling {name}");
+        let look = format!("skiff addons show {name}");
+        let outcome = interrupt::or_leave(work, &goes_on, &look).await;
+        let rest = &arguments.names[index + 1..];
+        ui::say(&outcome.map_err(|error| super::not_begun(error, rest))?);
     }
     Ok(ExitCode::SUCCESS)
 }

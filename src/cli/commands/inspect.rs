@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use time::OffsetDateTime;
 use time::macros::format_description;
 
-use crate::cli::{CommandError, Session};
+use crate::cli::{CommandError, Session, output, ui};
 use crate::host::{Facts, findings};
 use crate::inspect::{self, Request};
 
@@ -29,12 +29,12 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Result<ExitC
         findings: serde_json::to_string_pretty(&found).unwrap_or_default(),
         out: out.clone(),
     };
-    eprintln!("gathering, at most a minute");
+    ui::say("gathering, at most a minute");
     let failures = inspect::bundle(&request, &|_| {}).await?;
     if failures > 0 {
-        eprintln!("{failures} things could not be had: summary.txt in the bundle says why");
+        ui::say(&format!("{failures} things could not be had: summary.txt says why"));
     }
-    println!("{}", out.display());
+    output::write(&format!("{}\n", out.display()))?;
     Ok(ExitCode::SUCCESS)
 }
 

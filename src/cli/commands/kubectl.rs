@@ -26,10 +26,14 @@ pub struct Arguments {
 }
 
 pub(super) fn run(_: Arguments, session: &Session) -> Outcome {
+    let kubeconfig = match is_given(&session.rest) {
+        true => None,
+        false => Some(kubeconfig_file::ensure(session)?),
+    };
     let mut command = Command::new(program(session, "kube")?);
     command.arg("kubectl").args(&session.rest);
-    if !is_given(&session.rest) {
-        command.env("KUBECONFIG", kubeconfig_file::ensure(session)?);
+    if let Some(path) = kubeconfig {
+        command.env("KUBECONFIG", path);
     }
     execute(command)
 }

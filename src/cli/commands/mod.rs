@@ -103,6 +103,14 @@ pub(super) async fn run(verb: Verb, session: &Session) -> Outcome {
     }
 }
 
+/// The error of one name, saying which names after it were not looked at.
+fn not_begun(error: CommandError, rest: &[String]) -> CommandError {
+    match rest.is_empty() {
+        true => error,
+        false => error.cause(format!("not begun: {}", rest.join(", "))),
+    }
+}
+
 /// Daemons of ours write one JSON object a line; `RUST_LOG` chooses more or less.
 fn write_log() {
     use tracing_subscriber::EnvFilter;

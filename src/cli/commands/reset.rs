@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use super::Outcome;
 use super::stop::order;
 use crate::cli::skiffd::Skiffd;
-use crate::cli::{CommandError, Session, launch, ui};
+use crate::cli::{CommandError, Session, interrupt, launch, ui};
 use crate::node::{account, reset_stopped};
 
 /// Return the node to factory: stop it and remove all of its state
@@ -32,7 +32,10 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Outcome {
     }
     let skiffd = Skiffd::of(&session.paths);
     if session.running().await?.is_some() {
-        order(session, "/v1/reset", skiffd).await?;
+        let work = order(session, "/v1/reset", skiffd);
+        let goes_on = "skiffd goes on removing the node's state";
+        // What is left for this command to do is done by the next one.
+        interrupt::or_leave(work, goes_on, "sudo skiff reset --yes").await?;
     } else {
         reset_stopped(&session.paths).await?;
     }

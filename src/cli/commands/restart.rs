@@ -3,7 +3,7 @@ use std::process::ExitCode;
 use skiff_api::Service;
 
 use super::Outcome;
-use crate::cli::{Session, progress, ui};
+use crate::cli::{Session, interrupt, progress, ui};
 
 /// Restart the node's daemons; pods keep running
 ///
@@ -23,7 +23,9 @@ pub struct Arguments {
 pub(super) async fn run(arguments: Arguments, session: &Session) -> Outcome {
     let client = session.client();
     if arguments.services.is_empty() {
-        ui::say(&progress::follow(&client, "/v1/restart", &()).await?);
+        let work = progress::follow(&client, "/v1/restart", &());
+        let goes_on = "skiffd goes on restarting the daemons";
+        ui::say(&interrupt::or_leave(work, goes_on, "skiff services").await?);
     }
     for name in &arguments.services {
         let path = format!("/v1/services/{name}/restart");

@@ -39,7 +39,7 @@ enum Verb {
 
 #[derive(clap::Args, Debug)]
 struct Names {
-    /// Service (can be repeated)
+    /// Service, as `skiff services` lists them (can be repeated)
     #[arg(required = true, value_name = "SERVICE")]
     services: Vec<String>,
 }

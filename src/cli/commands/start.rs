@@ -1,8 +1,9 @@
 use std::process::ExitCode;
 
 use super::Outcome;
-use crate::cli::ready::{self, Unready, Wait};
-use crate::cli::{CommandError, Session, launch, replace, ui};
+use crate::cli::interrupt::{self, Interrupt};
+use crate::cli::ready::{self, Wait};
+use crate::cli::{CommandError, Session, launch, replace, span, ui};
 use crate::distribution::{Distribution, select, stage};
 use crate::node::account;
 
@@ -14,10 +15,13 @@ use crate::node::account;
 /// comes back at every boot.
 ///
 /// Starting again is safe: a node that runs the same build is left alone. With
-/// another build of skiff, the node is handed over to it while pods go on, and
-/// back to the former build when the new one does not become ready in time.
+/// another build of skiff, the node is handed over to it while pods go on. When
+/// the new build does not become ready within the timeout, keeps failing, or is
+/// no longer ready 10 s later, the node goes back to the former build, and this
+/// command fails with the reason. A hand-over is waited for with --no-wait too.
 ///
-/// Ctrl-C ends the waiting, not the node.
+/// Ctrl-C ends the waiting, not the node; nobody goes back to a former build
+/// then.
 ///
 ///   sudo skiff start
 ///   sudo skiff start --timeout 60
@@ -25,7 +29,7 @@ use crate::node::account;
 #[command(verbatim_doc_comment)]
 pub struct Arguments {
     /// Seconds to wait until the node is ready; 0 waits as long as it takes
-    #[arg(long, default_value_t = 300, value_name = "SECONDS")]
+    #[arg(long, default_value = "300", value_parser = span::seconds, value_name = "SECONDS")]
     timeout: u64,
 
     /// Return as soon as skiffd answers
@@ -42,43 +46,37 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Outcome {
         return Err(CommandError::new("starting a node needs root").hint("sudo skiff start"));
     }
     let wait = Wait { until_crash_loop: true, ..Wait::new(arguments.timeout) };
+    let mut interrupt = Interrupt::new()?;
     match session.running().await? {
-        Some(running) => {
-            if let Some(new) = replace::other_build(session, &running.build)? {
-                replace::replace(session, new, wait).await?;
-            } else {
-                ui::say("the node runs already");
+        Some(running) => match replace::other_build(session, &running.build)? {
+            Some(new) => {
+                replace::replace(session, new, &running.build, wait, &mut interrupt).await?;
             }
-        }
+            None => ui::say("the node runs already"),
+        },
         None => {
             if !arguments.skip_checks {
                 super::check::refuse_errors(session)?;
             }
             stage_and_select(session)?;
-            launch::launch(session).await?;
+            if interrupt.has_come() {
+                return Err(interrupt::left("nothing was started").hint("sudo skiff start"));
+            }
+            launch::launch(session, &mut interrupt).await?;
         }
     }
     if arguments.no_wait {
         ui::say("the node is starting");
         return Ok(ExitCode::SUCCESS);
     }
-    match ready::wait(session, wait).await {
-        Ok(status) => {
-            ui::say(&format!("node {} is ready (Kubernetes {})", status.node, status.kubernetes));
-            Ok(ExitCode::SUCCESS)
-        }
-        Err(Unready::Interrupted) => {
-            Err(CommandError::new("interrupted; the node goes on starting by itself")
-                .hint("skiff status --wait-ready"))
-        }
-        Err(Unready::Failed(error)) => Err(error),
-    }
+    let status = ready::wait(session, wait, &mut interrupt).await?;
+    ui::say(&format!("node {} is ready (Kubernetes {})", status.node, status.kubernetes));
+    Ok(ExitCode::SUCCESS)
 }
 
 fn stage_and_select(session: &Session) -> Result<(), CommandError> {
     let builds = session.paths.builds();
-    let distribution = Distribution::find()
-        .map_err(|error| CommandError::from(error).hint("make up, in a clone of Skiff"))?;
+    let distribution = Distribution::find()?;
     ui::say("putting the components in place");
     let (id, _) = stage(&distribution, &builds)?;
     select(&builds, &id)?;

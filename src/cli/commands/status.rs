@@ -4,10 +4,11 @@ use serde_json::json;
 use skiff_api::{ClientError, Notice, Phase, Status};
 
 use super::Outcome;
+use crate::cli::interrupt::Interrupt;
 use crate::cli::output::{self, Cell, Choice, Format};
 use crate::cli::ready::{self, Wait};
 use crate::cli::ui::{Paint, Tone};
-use crate::cli::{CommandError, EXIT_FAILURE, Session, word};
+use crate::cli::{CommandError, EXIT_FAILURE, Session, span, word};
 
 /// Show how the node is
 ///
@@ -26,7 +27,7 @@ pub struct Arguments {
     wait_ready: bool,
 
     /// Seconds to wait with --wait-ready; 0 waits as long as it takes
-    #[arg(long, default_value_t = 300, value_name = "SECONDS", requires = "wait_ready")]
+    #[arg(long, default_value = "300", value_parser = span::seconds, value_name = "SECONDS", requires = "wait_ready")]
     timeout: u64,
 
     #[command(flatten)]
@@ -39,7 +40,10 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Outcome {
         Err(error) => return Err(stopped(error, arguments.output)?),
     };
     let status: Status = match arguments.wait_ready {
-        true => ready::wait(session, Wait::new(arguments.timeout)).await?,
+        true => {
+            let mut interrupt = Interrupt::new()?;
+            ready::wait(session, Wait::new(arguments.timeout), &mut interrupt).await?
+        }
         false => status,
     };
     output::print(arguments.output, &status, text)?;
@@ -61,9 +65,12 @@ fn stopped(error: ClientError, output: Choice) -> Result<CommandError, CommandEr
 fn text(status: &Status, paint: Paint) -> String {
     let (phase, tone) = word::phase(status.phase);
     let address = status.address.as_deref().unwrap_or("no address yet");
+    // A name may have 63 letters: the rest goes below it then.
+    let columns = format!("node {} ({address}) is {phase}", status.node).chars().count();
+    let gap = if columns > output::COLUMNS { "\n  " } else { " " };
     let node = paint.bold(&status.node);
     let uptime = output::age(status.uptime_s);
-    let mut out = format!("node {node} ({address}) is {}\n", paint.tone(tone, phase));
+    let mut out = format!("node {node}{gap}({address}) is {}\n", paint.tone(tone, phase));
     out.push_str(&format!(
         "skiff {}, Kubernetes {}, up {uptime}\n",
         status.version, status.kubernetes

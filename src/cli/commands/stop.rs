@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::Outcome;
 use crate::cli::skiffd::Skiffd;
-use crate::cli::{CommandError, Session, progress, ui};
+use crate::cli::{CommandError, Session, interrupt, progress, span, ui};
 
 /// Stop the node and everything that runs on it
 ///
@@ -17,7 +17,7 @@ use crate::cli::{CommandError, Session, progress, ui};
 #[command(verbatim_doc_comment)]
 pub struct Arguments {
     /// Seconds to wait until everything has ended; 0 waits as long as it takes
-    #[arg(long, default_value_t = 120, value_name = "SECONDS")]
+    #[arg(long, default_value = "120", value_parser = span::seconds, value_name = "SECONDS")]
     timeout: u64,
 }
 
@@ -30,8 +30,9 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Outcome {
         ui::say("the node is stopped");
         return Ok(ExitCode::SUCCESS);
     }
-    let stop = order(session, "/v1/stop", skiffd);
-    let message = bounded(arguments.timeout, stop).await?;
+    let stop = bounded(arguments.timeout, order(session, "/v1/stop", skiffd));
+    let goes_on = "skiffd goes on stopping the node";
+    let message = interrupt::or_leave(stop, goes_on, "skiff status").await?;
     ui::say(&message);
     Ok(ExitCode::SUCCESS)
 }

@@ -34,7 +34,7 @@ fn at_hand(session: &Session) -> Result<Version, CommandError> {
         Ok(distribution) => (String::new(), distribution),
         Err(error) => match staged {
             Some((id, dir)) => (id.to_string(), Distribution::open(&dir)?),
-            None => return Err(CommandError::from(error).hint("make up, in a clone of Skiff")),
+            None => return Err(error.into()),
         },
     };
     Ok(Version {

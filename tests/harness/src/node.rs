@@ -72,13 +72,6 @@ impl TestNode {
         self.disk.as_ref().expect("the node was made with disk_mib")
     }
 
-    /// `skiff` of another distribution, at this node.
-    #[track_caller]
-    pub fn skiff_of(&self, distribution: &Path, args: &[&str]) -> Outcome {
-        let skiff = distribution.join("bin/skiff");
-        run(self.command(skiff).args(args).env("SKIFF_DIST", distribution))
-    }
-
     pub fn name(&self) -> &str {
         &self.name
     }

@@ -1,0 +1,339 @@
+//! Screens with data, of a stand-in for skiffd: well, ill, and with values that are too long.
+
+use insta::assert_snapshot;
+use serde_json::{Value, json};
+use skiff_api::{
+    Addon, AddonState, Component, Condition, ErrorBody, Notice, Phase, Progress, Service,
+    ServiceState, Setting, Status, Version,
+};
+use time::format_description::well_known::Rfc3339;
+use time::{Duration, OffsetDateTime};
+
+use crate::place::{Place, assert_same_value, is_root};
+use crate::stand_in::StandIn;
+use crate::verbs;
+
+/// One word that fits no screen.
+fn long_word() -> String {
+    "x".repeat(300)
+}
+
+fn long_sentence() -> String {
+    "waiting for what never comes, and saying so at length ".repeat(6)
+}
+
+fn service(name: &str, state: ServiceState) -> Service {
+    let since = OffsetDateTime::now_utc() - Duration::days(3) - Duration::hours(1);
+    Service {
+        name: name.into(),
+        state,
+        message: String::new(),
+        last_log: vec![],
+        pid: Some(4321),
+        since: since.format(&Rfc3339).expect("a time"),
+        restarts: 0,
+        cpu_s: Some(12.34),
+        memory_bytes: Some(130 << 20),
+    }
+}
+
+fn services() -> Vec<Service> {
+    ["datastore", "containerd", "kube-control", "kube-node"]
+        .map(|name| service(name, ServiceState::Ready))
+        .into()
+}
+
+fn ill_services() -> Vec<Service> {
+    let crash = Service {
+        message: "exited with 1, five times in 60 s; started again in 5 min".into(),
+        last_log: vec![
+            r#"{"timestamp":"2026-01-01T10:00:00Z","level":"ERROR","fields":{"message":"no space"}}"#
+                .into(),
+            format!("E0101 10:00:00.000000   12 a.go:1] {}", long_word()),
+        ],
+        pid: None,
+        restarts: 1234,
+        cpu_s: None,
+        memory_bytes: None,
+        ..service("datastore", ServiceState::CrashLoop)
+    };
+    let name = "a-daemon-with-a-very-long-name-indeed";
+    let waiting = Service {
+        message: long_sentence(),
+        cpu_s: Some(123_456.7),
+        memory_bytes: Some(123 << 30),
+        ..service(name, ServiceState::Waiting)
+    };
+    let back_off = Service { message: long_word(), ..service("kube-node", ServiceState::Backoff) };
+    vec![crash, waiting, back_off]
+}
+
+fn addon(name: &str, state: AddonState, message: &str) -> Addon {
+    Addon {
+        name: name.into(),
+        description: "Names of Services and pods, and those of the world".into(),
+        version: "1.15.0".into(),
+        state,
+        message: message.into(),
+    }
+}
+
+fn addons() -> Vec<Addon> {
+    vec![
+        addon("dns", AddonState::Enabled, ""),
+        addon("ingress", AddonState::Disabled, ""),
+        addon("metrics", AddonState::Unhealthy, &long_sentence()),
+        addon("an-addon-with-a-very-long-name-indeed", AddonState::Unknown, &long_word()),
+    ]
+}
+
+fn notices() -> Vec<Notice> {
+    skiff::node::plan::standing_notices()
+}
+
+fn condition(name: &str, message: &str) -> Condition {
+    Condition { name: name.into(), holds: message.is_empty(), message: message.into() }
+}
+
+fn status() -> Status {
+    Status {
+        phase: Phase::Ready,
+        node: "alpha".into(),
+        address: Some("192.0.2.7".into()),
+        version: "0.1.0".into(),
+        kubernetes: "1.36.3".into(),
+        conditions: vec![condition("datastore", ""), condition("node-ready", "")],
+        notices: notices(),
+        services: services(),
+        addons: vec![addon("dns", AddonState::Enabled, "")],
+        uptime_s: 7200,
+    }
+}
+
+fn ill_status() -> Status {
+    Status {
+        phase: Phase::Degraded,
+        node: "a-node-with-the-longest-name-that-dns-allows-which-is-63-letters".into(),
+        address: None,
+        conditions: vec![
+            condition("datastore", "exited with 1, five times in 60 s"),
+            condition("node-ready", &long_sentence()),
+        ],
+        services: ill_services(),
+        addons: addons(),
+        ..status()
+    }
+}
+
+fn version() -> Version {
+    let component =
+        |name: &str, version: &str| Component { name: name.into(), version: version.into() };
+    Version {
+        skiff: "0.1.0".into(),
+        build: "0123456789ab".into(),
+        arch: "amd64".into(),
+        components: vec![component("kube", "1.36.3"), component("containerd", "2.4.2")],
+    }
+}
+
+fn settings() -> Vec<Setting> {
+    let setting = |key: &str, value: &str, origin: &str| Setting {
+        key: key.into(),
+        value: value.into(),
+        origin: origin.into(),
+        description: "what it does".into(),
+    };
+    vec![
+        setting("api.port", "6443", "default"),
+        setting("network.pod-cidr", "10.1.0.0/16", "/etc/skiff/skiff.toml"),
+        setting("api.extra-sans", &long_word(), "default"),
+    ]
+}
+
+/// A stand-in that knows everything.
+fn node(status: &Status) -> StandIn {
+    let mut node = StandIn::new()
+        .json("GET /v1/status", status)
+        .json("GET /v1/services", &status.services)
+        .json("GET /v1/addons", &status.addons)
+        .json("GET /v1/version", &version())
+        .json("GET /v1/settings", &settings());
+    for addon in &status.addons {
+        node = node.json(&format!("GET /v1/addons/{}", addon.name), addon);
+    }
+    node
+}
+
+#[test]
+fn a_node_that_is_well_is_shown_on_one_screen() {
+    let place = Place::new();
+    node(&status()).listen(&place);
+    for line in ["status", "services", "addons", "addons show dns", "version"] {
+        let screen = place.run(&line.split(' ').collect::<Vec<_>>());
+        screen.assert_fits();
+        assert_eq!(screen.code, 0, "{}", screen.whole());
+        assert!(screen.stderr.is_empty(), "{}", screen.whole());
+        assert_snapshot!(format!("well-{}", line.replace(' ', "-")), screen.whole());
+    }
+}
+
+/// Long names, values of 300 columns and a service that keeps failing: nothing leaves the screen.
+#[test]
+fn a_node_that_is_ill_is_shown_within_80_columns() {
+    let place = Place::new();
+    node(&ill_status()).listen(&place);
+    let long = "addons show an-addon-with-a-very-long-name-indeed";
+    for line in ["status", "services", "addons", "addons show metrics", long] {
+        let screen = place.run(&line.split(' ').collect::<Vec<_>>());
+        screen.assert_fits();
+        assert_eq!(screen.code, i32::from(line == "status"), "{}", screen.whole());
+        assert_snapshot!(format!("ill-{}", line.replace(' ', "-")), screen.whole());
+    }
+}
+
+/// What this version does not do is said before anybody relies on it.
+#[test]
+fn status_warns_of_policies_and_load_balancers_that_do_nothing() {
+    let place = Place::new();
+    node(&status()).listen(&place);
+    let text = place.run(&["status"]).stdout;
+    for words in ["NetworkPolicy objects are stored but not enforced", "LoadBalancer get no"] {
+        assert!(text.contains(words), "{text}");
+    }
+}
+
+#[test]
+fn settings_are_shown_within_80_columns() {
+    let place = Place::new();
+    node(&status()).listen(&place);
+    for line in [&["get"][..], &["get", "api"], &["get", "network.pod-cidr"]] {
+        let screen = place.run(line);
+        screen.assert_fits();
+        assert_eq!(screen.code, 0, "{}", screen.whole());
+    }
+}
+
+/// Every verb with --output: both forms hold the same value, and it is what skiffd sent.
+#[test]
+fn every_verb_prints_the_same_data_as_json_and_as_yaml() {
+    let place = Place::new();
+    let sent = ill_status();
+    node(&sent).json("GET /v1/addons/sample", &sent.addons[0]).listen(&place);
+    let mut seen = Vec::new();
+    for verb in verbs::visible().into_iter().filter(verbs::Verb::has_output) {
+        let line = verb.shortest();
+        let line: Vec<&str> = line.iter().map(String::as_str).collect();
+        let json = place.run(&[&line[..], &["--output", "json"]].concat());
+        let yaml = place.run(&[&line[..], &["-o", "yaml"]].concat());
+        assert!(json.stderr.is_empty() && yaml.stderr.is_empty(), "{}", yaml.whole());
+        assert_eq!(json.code, yaml.code, "{}", json.whole());
+        seen.push(verb.name());
+        if verb.name() == "check" {
+            // Free space and memory change from one look to the next.
+            let findings = |value: Value| -> Vec<Value> {
+                let all = value["findings"].as_array().expect("findings");
+                all.iter().map(|finding| finding["name"].clone()).collect()
+            };
+            let json = findings(serde_json::from_str(&json.stdout).expect("JSON"));
+            let yaml = findings(serde_yaml::from_str(&yaml.stdout).expect("YAML"));
+            assert!(json == yaml && json.len() > 3, "{json:?} {yaml:?}");
+            continue;
+        }
+        let value = assert_same_value(&json.stdout, &yaml.stdout, &verb.name());
+        match verb.name().as_str() {
+            "status" => assert_eq!(value, json!(sent)),
+            "services" => assert_eq!(value, json!(sent.services)),
+            "addons" | "addons list" => assert_eq!(value, json!(sent.addons)),
+            "addons show" => assert_eq!(value, json!(sent.addons[0])),
+            "version" => assert_eq!(value, json!(version())),
+            _ => assert_ne!(value, Value::Null, "{}", verb.name()),
+        }
+    }
+    for name in ["status", "services", "addons", "addons show", "get", "version", "check"] {
+        assert!(seen.iter().any(|seen| seen == name), "{name} has no --output: {seen:?}");
+    }
+}
+
+/// What skiffd answers reaches the screen whole: message, causes, hint.
+#[test]
+fn an_unknown_addon_is_named_with_one_that_is_meant() {
+    let error = skiff::addon::AddonError::Unknown { name: "dnss".into(), near: vec!["dns".into()] };
+    let body = ErrorBody { message: error.to_string(), causes: vec![], hint: error.hint() };
+    let refused = [Progress::Failed { error: body.clone() }];
+    let place = Place::new();
+    StandIn::new()
+        .lines("POST /v1/addons/dnss/enable", &refused, false)
+        .lines("POST /v1/addons/dnss/disable", &refused, false)
+        .refuse("GET /v1/addons/dnss", 404, &body)
+        .listen(&place);
+    for line in [["enable", "dnss"].as_slice(), &["disable", "dnss"], &["addons", "show", "dnss"]] {
+        let screen = place.run(line);
+        screen.assert_fits();
+        assert_eq!(screen.code, 1, "{}", screen.whole());
+        assert_snapshot!(format!("unknown-addon-{}", line.join("-")), screen.whole());
+    }
+}
+
+#[test]
+fn steps_of_long_work_are_said_once_each() {
+    let step = |message: &str| Progress::Step { message: message.into() };
+    let done = Progress::Done { message: "dns is enabled".into(), changed: true };
+    let place = Place::new();
+    let lines = [step("importing images"), step(&long_sentence()), step(&long_sentence()), done];
+    StandIn::new().lines("POST /v1/addons/dns/enable", &lines, false).listen(&place);
+    let screen = place.run(&["enable", "dns"]);
+    screen.assert_fits();
+    assert_eq!(screen.code, 0, "{}", screen.whole());
+    assert_snapshot!("enable-steps", screen.whole());
+}
+
+/// A node that does not become ready says what it waits for, to the last line that fits.
+#[test]
+fn a_wait_that_is_in_vain_ends_with_the_reasons() {
+    let place = Place::new();
+    node(&ill_status()).lines("GET /v1/watch", &[ill_status()], true).listen(&place);
+    let screen = place.run(&["status", "--wait-ready", "--timeout", "1"]);
+    screen.assert_fits();
+    assert_eq!(screen.code, 1, "{}", screen.whole());
+    assert_snapshot!("wait-in-vain", screen.whole());
+}
+
+#[test]
+fn an_answer_of_another_version_is_said_to_be_one() {
+    let place = Place::new();
+    StandIn::new().json("GET /v1/services", &json!({ "of": "tomorrow" })).listen(&place);
+    let screen = place.run(&["services"]);
+    screen.assert_fits();
+    assert_eq!(screen.code, 1, "{}", screen.whole());
+    assert_snapshot!("answer-of-another-version", screen.whole());
+}
+
+/// Its version cannot be read, and still it is known to run.
+#[test]
+fn a_skiffd_of_another_age_can_be_stopped() {
+    let done = Progress::Done { message: "the node is stopped".into(), changed: true };
+    let place = Place::new();
+    let asked = StandIn::new()
+        .json("GET /v1/version", &json!({ "of": "tomorrow" }))
+        .lines("POST /v1/stop", &[done], false)
+        .listen(&place);
+    let screen = place.run(&["stop"]);
+    assert_eq!(screen.code, 0, "{}", screen.whole());
+    assert_eq!(asked.iter().take(2).last().as_deref(), Some("POST /v1/stop"));
+}
+
+/// As root: a start does not wait for a service that keeps failing.
+#[test]
+fn a_start_ends_early_when_a_service_keeps_failing() {
+    if !is_root() {
+        println!("skipped: only root may start a node");
+        return;
+    }
+    let place = Place::new();
+    node(&ill_status()).lines("GET /v1/watch", &[ill_status()], true).listen(&place);
+    let output = place.command_as_ourselves(&["start"]).output().expect("skiff runs");
+    let screen = place.screen("start", &output);
+    screen.assert_fits();
+    assert_eq!(screen.code, 1, "{}", screen.whole());
+    assert_snapshot!("start-of-an-ill-node", screen.whole());
+}
