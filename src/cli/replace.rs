@@ -14,7 +14,7 @@ use super::interrupt::{self, Interrupt};
 use super::ready::{self, Unready, Wait};
 use super::skiffd::Skiffd;
 use super::{CommandError, Session, launch, progress, ui};
-use crate::distribution::{BuildId, Distribution, current, select, stage, staged};
+use crate::distribution::{BuildId, Distribution, current, forget_builds, select, stage, staged};
 
 /// How long a skiffd that was told to leave may take.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -50,7 +50,7 @@ pub async fn replace(
     let was = if running.is_empty() { "unknown" } else { running };
     ui::say(&format!("handing the node over from build {was} to {new}; pods go on"));
     let (failed, error) = match hand_over(session, &new, wait, interrupt).await {
-        Ok(()) => return Ok(()),
+        Ok(()) => return forget_older(&builds, new, former),
         Err((_, Unready::Interrupted)) => return Err(left_alone(&new, former.as_ref())),
         Err((stage, Unready::Failed(error))) => (stage, error),
     };
@@ -67,6 +67,17 @@ pub async fn replace(
             Err(went_back(&new, &former, error, back))
         }
     }
+}
+
+/// Keeps the build that was proven and the one before it. Running shims hold what they execute, and
+/// call runc by the link to the selected build.
+fn forget_older(
+    builds: &std::path::Path,
+    new: BuildId,
+    former: Option<BuildId>,
+) -> Result<(), CommandError> {
+    let keep: Vec<BuildId> = std::iter::once(new).chain(former).collect();
+    Ok(forget_builds(builds, &keep)?)
 }
 
 /// The steps of a hand-over.

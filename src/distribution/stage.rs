@@ -32,11 +32,16 @@ pub enum StageError {
 const CURRENT: &str = "current";
 
 /// Makes `builds/<id>` hold the distribution, and answers its id and directory. A build that is
-/// there already is left alone; a half-made one is made anew.
+/// there already is left alone; a half-made one is made anew. Two at once take turns.
 pub fn stage(distribution: &Distribution, builds: &Path) -> Result<(BuildId, PathBuf), StageError> {
     distribution.require_complete()?;
     let id = identify(distribution)?;
     let target = builds.join(&id.0);
+    if target.join(MANIFEST).is_file() {
+        return Ok((id, target));
+    }
+    let _turn = take_turn(builds)
+        .map_err(|source| StageError::Io { path: builds.to_path_buf(), source })?;
     if target.join(MANIFEST).is_file() {
         return Ok((id, target));
     }
@@ -52,6 +57,14 @@ pub fn stage(distribution: &Distribution, builds: &Path) -> Result<(BuildId, Pat
         return Err(StageError::Io { path: partial, source });
     }
     Ok((id, target))
+}
+
+/// Held until the file is closed.
+fn take_turn(builds: &Path) -> io::Result<fs::File> {
+    fs::create_dir_all(builds)?;
+    let file = fs::File::create(builds.join(".lock"))?;
+    file.lock()?;
+    Ok(file)
 }
 
 /// The directory that `current` points to, if there is one.
