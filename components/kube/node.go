@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+	restclient "k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
 	cliflag "k8s.io/component-base/cli/flag"
 	proxy "k8s.io/kubernetes/cmd/kube-proxy/app"
 	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
@@ -35,12 +37,51 @@ func runNode(ctx context.Context, config *NodeConfig) error {
 	}
 	components.start("kubelet", func() error { return runKubelet(ctx, config.Kubelet) })
 	if services != nil {
-		components.start("kube-proxy", func() error { return services.Run(ctx) })
+		components.start("kube-proxy", func() error {
+			// Before the roles exist the proxy is allowed nothing, and would wait between
+			// its tries for longer than they take.
+			waitComplete(ctx, config.Kubelet)
+			return services.Run(ctx)
+		})
 	}
 	err = components.wait(ctx)
 	stop()
 	components.drain(nodeStopBound)
 	return err
+}
+
+const (
+	// completeBound is for an API server that does not become ready: the proxy
+	// then goes on by itself, with the rules that it finds.
+	completeBound = 20 * time.Second
+	completePoll  = 100 * time.Millisecond
+)
+
+// waitComplete returns when the API server has created what a first start
+// creates, asked with the kubelet's credentials: every identity may ask that.
+func waitComplete(ctx context.Context, kubeletArgs []string) {
+	kubeconfig, ok := argument(kubeletArgs, "kubeconfig")
+	if !ok {
+		return
+	}
+	rest, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return
+	}
+	client, err := restclient.HTTPClientFor(rest)
+	if err != nil {
+		return
+	}
+	client.Timeout = readyRequestBound
+	ctx, cancel := context.WithTimeout(ctx, completeBound)
+	defer cancel()
+	for askReady(ctx, client, rest.Host+"/readyz") != "ok" {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(completePoll):
+		}
+	}
 }
 
 // runKubelet uses upstream's command, once per process: reading the kubelet's

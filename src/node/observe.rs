@@ -12,7 +12,7 @@ use skiff_supervisor::Handle;
 use super::core::Node;
 use super::observed::NodeView;
 use super::status::{Board, service};
-use super::{bootstrap, observed, pod_network};
+use super::{bootstrap, observed, pod_network, probe};
 use crate::daemons::kube_control;
 use crate::kube::{ClientError, ClientSource};
 
@@ -78,17 +78,29 @@ async fn follow(
     let api: Api<KubeNode> = Api::all(client.clone());
     let selection = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let mut events = std::pin::pin!(watcher(api, selection));
-    while let Some(event) = events.try_next().await? {
+    let mut complete = std::pin::pin!(probe::api_server_complete(&client));
+    let mut is_complete = false;
+    loop {
+        let event = tokio::select! {
+            event = events.try_next() => event?,
+            () = &mut complete, if !is_complete => {
+                is_complete = true;
+                board.update(|observed| observed.node.api_complete = true);
+                continue;
+            }
+        };
         match event {
-            Event::Apply(node) | Event::InitApply(node) => {
-                board.update(|observed| observed.node = view(&node));
+            Some(Event::Apply(node) | Event::InitApply(node)) => {
+                board.update(|observed| observed.node = view(&node, is_complete));
                 pod_network::assign_first_share(&client, &node, pod_cidr).await?;
             }
-            Event::Delete(_) => board.update(|observed| observed.node = NodeView::default()),
-            Event::Init | Event::InitDone => {}
+            Some(Event::Delete(_)) => {
+                board.update(|observed| observed.node = NodeView::default());
+            }
+            Some(Event::Init | Event::InitDone) => {}
+            None => return Ok(()),
         }
     }
-    Ok(())
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -101,11 +113,12 @@ pub enum FollowError {
     Watch(#[from] watcher::Error),
 }
 
-fn view(node: &KubeNode) -> observed::NodeView {
+fn view(node: &KubeNode, api_complete: bool) -> observed::NodeView {
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
     let ready = conditions.into_iter().flatten().find(|condition| condition.type_ == "Ready");
     NodeView {
         registered: true,
+        api_complete,
         ready: ready.is_some_and(|condition| condition.status == "True"),
         message: ready.and_then(|condition| condition.message.clone()).unwrap_or_default(),
     }

@@ -24,6 +24,8 @@ pub struct Observed {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeView {
     pub registered: bool,
+    /// The API server has created what every cluster has: roles, priority classes.
+    pub api_complete: bool,
     pub ready: bool,
     /// The kubelet's own sentence while it is not ready.
     pub message: String,

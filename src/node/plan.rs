@@ -25,7 +25,11 @@ pub fn conditions(observed: &Observed) -> Vec<Condition> {
     } else {
         node.message.as_str()
     };
-    conditions.push(condition("node-ready", node.registered && node.ready, unready));
+    let (holds, message) = match (node.registered && node.ready, node.api_complete) {
+        (true, false) => (false, "waiting for the API server to create the cluster's roles"),
+        (ready, _) => (ready, unready),
+    };
+    conditions.push(condition("node-ready", holds, message));
     conditions
 }
 
@@ -107,7 +111,12 @@ mod tests {
         let names = [datastore::NAME, containerd::NAME, kube_control::NAME, kube_node::NAME];
         Observed {
             services: names.iter().map(|name| service(name, state)).collect(),
-            node: NodeView { registered: true, ready: true, message: String::new() },
+            node: NodeView {
+                registered: true,
+                api_complete: true,
+                ready: true,
+                message: String::new(),
+            },
             ..Observed::default()
         }
     }
@@ -148,6 +157,15 @@ mod tests {
         assert_eq!(phase_of(&observed), Phase::Degraded);
         let last = conditions(&observed).pop().unwrap();
         assert_eq!(last.message, "container runtime is down");
+    }
+
+    #[test]
+    fn a_node_is_not_ready_before_anybody_is_allowed_anything() {
+        let mut observed = all(ServiceState::Ready);
+        observed.node.api_complete = false;
+        assert_eq!(phase_of(&observed), Phase::Starting);
+        let last = conditions(&observed).pop().unwrap();
+        assert_eq!(last.message, "waiting for the API server to create the cluster's roles");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use skiff_supervisor::Probe;
 use tokio::sync::Mutex;
@@ -17,15 +18,33 @@ pub fn api_server(clients: ClientSource) -> Probe {
         let clients = clients.clone();
         async move {
             let client = clients.client().await.map_err(|error| error.to_string())?;
-            let request = http::Request::get("/readyz").body(Vec::new());
-            let request = request.map_err(|error| error.to_string())?;
-            match client.request_text(request).await {
-                Ok(_) => Ok(()),
-                Err(kube::Error::Api(status)) => Err(format!("answers {}", status.code)),
-                Err(_) => Err("does not answer yet".into()),
-            }
+            readyz(&client, READYZ_SERVING).await
         }
     })
+}
+
+/// All but what a first start creates in the store, which takes it seconds: the kubelet needs none
+/// of that to register its node.
+const READYZ_SERVING: &str = "/readyz?exclude=poststarthook/rbac/bootstrap-roles\
+                              &exclude=poststarthook/scheduling/bootstrap-system-priority-classes";
+const READYZ: &str = "/readyz";
+const READYZ_PAUSE: Duration = Duration::from_millis(50);
+
+/// Returns when the API server has also created what it creates at its first start: before that
+/// nobody but the machinery itself is allowed anything.
+pub async fn api_server_complete(client: &kube::Client) {
+    while readyz(client, READYZ).await.is_err() {
+        tokio::time::sleep(READYZ_PAUSE).await;
+    }
+}
+
+async fn readyz(client: &kube::Client, path: &str) -> Result<(), String> {
+    let request = http::Request::get(path).body(Vec::new()).map_err(|error| error.to_string())?;
+    match client.request_text(request).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) => Err(format!("answers {}", status.code)),
+        Err(_) => Err("does not answer yet".into()),
+    }
 }
 
 /// containerd answers and holds the images of the distribution, without which no pod of ours

@@ -43,14 +43,16 @@ pub async fn connect(kubeconfig: &Path) -> Result<Client> {
     Ok(Client::try_from(config)?)
 }
 
-/// Returns when the only node is Ready, as a watch tells it.
+/// Returns when the only node is Ready, as a watch tells it, and the API server has created what
+/// its clients need.
 pub fn wait_node_ready(subject: &dyn Subject) -> Result<()> {
     let kubeconfig = subject.admin_kubeconfig();
     inside(subject, || async move {
         let ready = async {
             loop {
                 if let Ok(client) = connect(&kubeconfig).await
-                    && watch_node(client).await.is_ok()
+                    && watch_node(client.clone()).await.is_ok()
+                    && is_complete(&client).await
                 {
                     return;
                 }
@@ -59,6 +61,12 @@ pub fn wait_node_ready(subject: &dyn Subject) -> Result<()> {
         };
         tokio::time::timeout(READY_BOUND, ready).await.context("the node does not become ready")
     })
+}
+
+/// Everything that /readyz looks at.
+pub async fn is_complete(client: &Client) -> bool {
+    let Ok(ask) = http::Request::get("/readyz").body(Vec::new()) else { return false };
+    client.request_text(ask).await.is_ok_and(|answer| answer == "ok")
 }
 
 async fn watch_node(client: Client) -> Result<()> {

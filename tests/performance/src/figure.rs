@@ -41,6 +41,7 @@ impl Report {
     }
 
     pub fn note(&mut self, line: String) {
+        eprintln!("    {line}");
         self.notes.push(line);
     }
 

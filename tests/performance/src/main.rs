@@ -106,6 +106,9 @@ fn measure(arguments: &NodeArguments) -> Result<()> {
         if let Some(peer) = &peer {
             step(&format!("round {round}: peer"));
             let outcome = one_side(Side::Peer, peer, last, &arguments, &mut report);
+            if outcome.is_err() {
+                peer.keep_logs();
+            }
             peer.stop();
             outcome?;
         }

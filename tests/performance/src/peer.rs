@@ -18,7 +18,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use skiff_supervisor::cgroup::Cgroups;
 
-use crate::client::{connect, inside};
+use crate::client::{connect, inside, is_complete};
 use crate::process;
 use crate::subject::Subject;
 
@@ -155,15 +155,22 @@ impl Peer {
         inside(self, || async move {
             let client = connect(&kubeconfig).await?;
             let begun = Instant::now();
-            loop {
-                let ask = http::Request::get("/readyz").body(Vec::new())?;
-                if client.request_text(ask).await.is_ok_and(|answer| answer == "ok") {
-                    return Ok(());
-                }
+            while !is_complete(&client).await {
                 ensure!(begun.elapsed() < BOUND, "the peer's API server does not become ready");
                 tokio::time::sleep(RETRY).await;
             }
+            Ok(())
         })
+    }
+
+    /// For whoever wants to know why it did not work.
+    pub fn keep_logs(&self) {
+        let place = distribution().with_file_name("test-logs/peer");
+        let _ = fs::create_dir_all(&place);
+        for log in fs::read_dir(self.root().join("peer/log")).into_iter().flatten().flatten() {
+            let _ = fs::copy(log.path(), place.join(log.file_name()));
+        }
+        eprintln!("logs of the peer are kept in {}", place.display());
     }
 
     /// Ends everything and leaves nothing that the next start could find.
@@ -213,6 +220,8 @@ impl Subject for Peer {
             fs::create_dir_all(self.root().join(directory))?;
         }
         fs::write(conflist(&self.node), &self.network_configuration)?;
+        let route = ["route", "replace", "10.152.183.0/24", "dev", "lo"];
+        run(self.node.command("ip").args(route)).must();
         for group in ["shim", "kubepods"] {
             Cgroups::detect().ensure(&format!("/{}/{group}", self.instance))?;
         }
