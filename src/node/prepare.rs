@@ -9,7 +9,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::account::{self, AccountError, Accounts};
 use super::layout::{self, LayoutError};
-use crate::config::{Config, ConfigError};
+use crate::config::{Choices, Config, ConfigError};
 use crate::daemons::{self, Context, File, kube_control, kube_node};
 use crate::distribution::{Distribution, DistributionError};
 use crate::host::{self, address, resolver};
@@ -108,6 +108,16 @@ pub fn context(
         kubelet_args: config.kube.kubelet_args.clone(),
         proxy_args: config.kube.proxy_args.clone(),
     })
+}
+
+/// What of it cannot change later.
+pub fn choices(context: &Context) -> Choices {
+    Choices {
+        node_name: context.node_name.clone(),
+        pod_cidr: context.pod_cidr.clone(),
+        service_cidr: context.service_cidr.clone(),
+        dns_domain: context.domain.clone(),
+    }
 }
 
 fn node_name(config: &Config) -> Result<String, PrepareError> {

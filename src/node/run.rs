@@ -17,7 +17,7 @@ use super::status::{Board, Identity};
 use super::stop::{Stop, remove_state};
 use super::{observe, plan, probe, route, server, upkeep};
 use crate::addon::{self, Addons};
-use crate::config::{Config, ConfigError};
+use crate::config::{ChoiceError, Config, ConfigError};
 use crate::daemons::{self, Context, Probes};
 use crate::distribution::{self, Distribution, DistributionError};
 use crate::kube::ClientSource;
@@ -42,6 +42,8 @@ pub enum NodeError {
     Lock(#[from] LockError),
     #[error(transparent)]
     Config(#[from] ConfigError),
+    #[error(transparent)]
+    Choice(#[from] ChoiceError),
     #[error(transparent)]
     Distribution(#[from] DistributionError),
     #[error(transparent)]
@@ -100,6 +102,7 @@ async fn live(options: Options) -> Result<(), NodeError> {
         .map_err(|e| NodeError::Listen(socket.clone(), e))?;
 
     let context = prepare::context(&paths, &config, &build, accounts)?;
+    prepare::choices(&context).hold(&paths.node(), &config)?;
     let now = OffsetDateTime::now_utc();
     let authorities = prepare::secrets(&context, now)?;
     let ttl = Duration::minutes(i64::from(config.pki.leaf_ttl_minutes));
