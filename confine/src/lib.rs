@@ -55,6 +55,7 @@ fn give_up(
     step::cgroups::join(syscall, profile)?;
     step::limits::set(syscall, profile, note)?;
     step::oom_score::set(syscall, profile, note);
+    step::timer_slack::set(syscall, profile, note);
     step::files::prepare(syscall, profile)?;
     // Giving root away: what may ever be had again, who we are, what is left.
     step::bounding::drop(syscall, profile)?;

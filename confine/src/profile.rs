@@ -25,6 +25,9 @@ pub struct Profile {
     pub limits: Limits,
     /// -1000 (never ended when memory is short) to 1000; lowering it needs CAP_SYS_RESOURCE.
     pub oom_score_adj: Option<i32>,
+    /// How late the kernel may be with a timer, so that it wakes up for many at once, in
+    /// milliseconds (PR_SET_TIMERSLACK, prctl(2)). Processes that it starts inherit it.
+    pub timer_slack_ms: Option<u32>,
     pub working_directory: PathBuf,
     /// The whole environment: nothing is inherited.
     pub environment: Vec<(String, String)>,
@@ -71,6 +74,7 @@ impl Default for Profile {
             umask: 0o027,
             limits: Limits::default(),
             oom_score_adj: None,
+            timer_slack_ms: None,
             working_directory: "/".into(),
             environment: Vec::new(),
             cgroups: Vec::new(),

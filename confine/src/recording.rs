@@ -15,6 +15,7 @@ pub enum Call {
     JoinCgroup(PathBuf),
     SetLimit(Resource, u64, u64),
     SetOomScoreAdj(i32),
+    SetTimerSlack(u64),
     SetUmask(u32),
     ChangeDirectory(PathBuf),
     DropBounding(u8),
@@ -95,6 +96,10 @@ impl Syscall for Recording {
 
     fn set_oom_score_adj(&self, value: i32) -> io::Result<()> {
         self.record(Call::SetOomScoreAdj(value))
+    }
+
+    fn set_timer_slack(&self, ns: u64) -> io::Result<()> {
+        self.record(Call::SetTimerSlack(ns))
     }
 
     fn set_umask(&self, mask: u32) {

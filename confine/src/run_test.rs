@@ -20,6 +20,7 @@ fn unprivileged() -> Profile {
         umask: 0o077,
         limits: Limits { open_files: Some(512), ..Limits::default() },
         oom_score_adj: Some(-900),
+        timer_slack_ms: Some(20),
         environment: vec![("A".into(), "b".into())],
         cgroups: vec!["/cgroup/pids/skiff/cgroup.procs".into()],
         ..Profile::default()
@@ -43,6 +44,7 @@ fn an_unprivileged_daemon_loses_everything_before_it_runs() {
             Call::JoinCgroup("/cgroup/pids/skiff/cgroup.procs".into()),
             Call::SetLimit(Resource::OpenFiles, 512, 512),
             Call::SetOomScoreAdj(-900),
+            Call::SetTimerSlack(20_000_000),
             Call::SetUmask(0o077),
             Call::ChangeDirectory("/".into()),
             Call::DropBounding(0),
@@ -132,7 +134,8 @@ fn limits_and_oom_scores_go_as_far_as_they_may() {
     profile.limits.open_files = Some(1 << 20);
     let recording = Recording::new()
         .failing(Call::SetLimit(Resource::OpenFiles, 1 << 20, 1 << 20), libc::EPERM)
-        .failing(Call::SetOomScoreAdj(-900), libc::EACCES);
+        .failing(Call::SetOomScoreAdj(-900), libc::EACCES)
+        .failing(Call::SetTimerSlack(20_000_000), libc::EINVAL);
     let (calls, _, notes) = calls(&recording, &profile);
     assert!(calls.contains(&Call::SetLimit(Resource::OpenFiles, 4096, 4096)));
     assert!(matches!(calls.last(), Some(Call::Execute(..))));
@@ -141,6 +144,7 @@ fn limits_and_oom_scores_go_as_far_as_they_may() {
         [
             "limit open_files is 4096, not 1048576: the hard limit may not be raised",
             "the OOM score stays as it is, not -900: Permission denied (os error 13)",
+            "timers stay precise, not 20 ms late: Invalid argument (os error 22)",
         ]
     );
 }

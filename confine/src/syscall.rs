@@ -35,6 +35,8 @@ pub trait Syscall {
     fn limit(&self, resource: Resource) -> io::Result<(u64, u64)>;
     fn set_limit(&self, resource: Resource, soft: u64, hard: u64) -> io::Result<()>;
     fn set_oom_score_adj(&self, value: i32) -> io::Result<()>;
+    /// In nanoseconds.
+    fn set_timer_slack(&self, ns: u64) -> io::Result<()>;
     fn set_umask(&self, mask: u32);
     fn change_directory(&self, path: &Path) -> io::Result<()>;
     /// Largest capability number that this kernel knows.
@@ -106,6 +108,10 @@ impl Syscall for Kernel {
 
     fn set_oom_score_adj(&self, value: i32) -> io::Result<()> {
         std::fs::write("/proc/self/oom_score_adj", value.to_string())
+    }
+
+    fn set_timer_slack(&self, ns: u64) -> io::Result<()> {
+        Ok(nix::sys::prctl::set_timerslack(ns)?)
     }
 
     fn set_umask(&self, mask: u32) {

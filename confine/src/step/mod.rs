@@ -10,4 +10,5 @@ pub(crate) mod limits;
 pub(crate) mod oom_score;
 pub(crate) mod privileges;
 pub(crate) mod session;
+pub(crate) mod timer_slack;
 pub(crate) mod user;
