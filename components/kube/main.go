@@ -7,6 +7,9 @@
 //	kube kubectl ARGS...         kubectl; also when called by that name
 //	kube version                 what this program was built from
 //
+// `kube kube-apiserver`, `kube kubelet` and so on run one component as
+// upstream does, for measurements; see upstream.go.
+//
 // The Kubernetes packages are upstream's, unmodified; what is here only puts
 // them together: one flag set each, one shared stop signal, and an order.
 package main
@@ -44,6 +47,11 @@ var errUsage = errors.New("wrong usage")
 func main() {
 	if filepath.Base(os.Args[0]) == "kubectl" {
 		os.Exit(runKubectl(os.Args))
+	}
+	if len(os.Args) > 1 {
+		if code, known := runUpstream(os.Args[1], os.Args[2:]); known {
+			os.Exit(code)
+		}
 	}
 	err := run(os.Args[1:])
 	logs.FlushLogs()
