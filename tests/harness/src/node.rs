@@ -137,7 +137,8 @@ impl TestNode {
         found.and_then(|s| s.pid).unwrap_or_else(|| panic!("{service} has no process: {text}"))
     }
 
-    fn keep_logs(&self) {
+    /// Copies the daemons' logs to where they outlive the node.
+    pub fn keep_logs(&self) {
         let place: PathBuf =
             target().join("test-logs").join(format!("{}-{}", self.name, std::process::id()));
         let _ = fs::create_dir_all(&place);
