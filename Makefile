@@ -1,16 +1,18 @@
 # Thin on purpose: what each command does is in xtask. Without arguments this says what there is.
 .DEFAULT_GOAL := help
-.PHONY: help up test down verify fix cargo
+.PHONY: help up test down bench soak verify fix cargo
 
 help:
 	@echo 'make up      build Skiff, start a node on this machine, wait until it is ready'
 	@echo 'make test    build everything and run every test'
 	@echo 'make down    end the node and remove everything but what was built'
+	@echo 'make bench   measure a node and its peer, about an hour; ARGS="--short" takes five minutes'
+	@echo 'make soak    an hour of a node in 512 MiB; ARGS="--minutes 5" for a look'
 	@echo 'make verify  check format, lints, tests and documentation without writing'
 	@echo 'make fix     write what verify would complain about'
 
-up test down verify fix: cargo
-	@cargo run --quiet --package xtask -- $@
+up test down bench soak verify fix: cargo
+	@cargo run --quiet --package xtask -- $@ $(ARGS)
 
 # The version that builds Skiff is in rust-toolchain.toml.
 cargo:

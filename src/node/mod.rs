@@ -15,7 +15,7 @@ mod lock;
 mod observe;
 pub mod observed;
 pub mod plan;
-mod prepare;
+pub mod prepare;
 mod probe;
 mod route;
 mod routes;

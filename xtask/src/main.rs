@@ -46,6 +46,13 @@ enum Verb {
     Down,
     /// Build everything and run every test
     Test(stage::test::Arguments),
+    /// Measure a node, and a peer of upstream's processes with etcd beside it
+    ///
+    /// Prints figures and asserts nothing; docs/how-to/measure.md says what they mean. Ctrl-C ends
+    /// everything that was started.
+    Bench(stage::bench::BenchArguments),
+    /// Let a node live in little memory under kubectl, and say what became of it
+    Soak(stage::bench::SoakArguments),
     /// Check format, lints, tests and documentation without writing
     Verify,
     /// Write what verify would complain about, as far as a program can
@@ -70,6 +77,8 @@ fn run(cli: Cli) -> Result<()> {
         Verb::Up => stage::up::run(&project),
         Verb::Down => stage::down::run(&project),
         Verb::Test(arguments) => stage::test::run(&project, &arguments),
+        Verb::Bench(arguments) => stage::bench::bench(&project, &arguments),
+        Verb::Soak(arguments) => stage::bench::soak(&project, &arguments),
         Verb::Verify => stage::verify::run(&project),
         Verb::Fix => stage::fix::run(&project),
         Verb::Components(arguments) => stage::components::run(&project, &arguments),

@@ -38,6 +38,9 @@ pub const TEST: &[&str] = &[
     "tar",
 ];
 
+/// What only measurements need: one file of an image, and the compression of a snap.
+pub const MEASURE: &[&str] = &["busybox-static", "squashfs-tools"];
+
 /// Installs those of `wanted` that are missing. Nothing is asked of the network when all is there.
 pub fn ensure(wanted: &[&str], purpose: &str, logs: &Path) -> Result<()> {
     let Some(installed) = installed(wanted) else {

@@ -1,5 +1,6 @@
 //! One verb of `cargo xtask` a file.
 
+pub mod bench;
 pub mod build;
 pub mod components;
 pub mod down;
