@@ -13,6 +13,9 @@ use crate::packages;
 use crate::preflight::require_root;
 use crate::project::Project;
 
+/// What can be measured: refused here, before anything is built.
+const FIGURES: [&str; 6] = ["start", "memory", "cpu", "pods", "commands", "size"];
+
 #[derive(Args, Debug, Default)]
 pub struct BenchArguments {
     /// How often both are started, in turns [default: 3]
@@ -21,8 +24,8 @@ pub struct BenchArguments {
     /// One round and short looks: not for a comparison
     #[arg(long)]
     short: bool,
-    /// Only these figures: start, memory, cpu, pods, commands, size
-    #[arg(long, value_name = "FIGURE,…", value_delimiter = ',')]
+    /// Only these figures
+    #[arg(long, value_name = "FIGURE,…", value_delimiter = ',', value_parser = FIGURES)]
     only: Vec<String>,
     /// Measure Skiff alone
     #[arg(long)]
@@ -46,7 +49,7 @@ pub struct SoakArguments {
 #[derive(Args, Debug, Default)]
 struct Common {
     /// Also write everything that was measured to a file in target/bench
-    #[arg(long, value_name = "json")]
+    #[arg(long, value_parser = ["json"])]
     output: Option<String>,
     /// Take what is built as it is
     #[arg(long)]
@@ -84,11 +87,11 @@ fn run(project: &Project, mut words: Vec<String>, common: &Common) -> Result<()>
         components::run(project, &components::Arguments { test: true, ..Default::default() })?;
         build::run(project)?;
         announce("building the program that measures", 60);
-        let example = ["build", "--release", "--workspace", "--example", "bench"];
-        run_shown(cargo(project).args(example))?;
+        let program = ["build", "--release", "--workspace", "--example", "measure"];
+        run_shown(cargo(project).args(program))?;
     }
     // In place of this process, so that Ctrl-C and the exit code are its own affair.
-    let program = project.target.join("release/examples/bench");
+    let program = project.target.join("release/examples/measure");
     let error = Command::new(&program)
         .args(words)
         .env("SKIFF_BIN", project.program())
