@@ -29,8 +29,9 @@ pub struct Counts {
     pub anonymous_bytes: u64,
     pub oom_kills: u64,
     pub major_faults: u64,
-    /// How often the bound was reached and something had to be given back.
-    pub reclaims: u64,
+    /// How often the bound was reached and something had to be given back. Version 1 does not say:
+    /// its `failcnt` stays 0 here even when a process is killed at the bound.
+    pub reclaims: Option<u64>,
 }
 
 impl MemoryGroup {
@@ -88,15 +89,14 @@ impl MemoryGroup {
                 used_bytes: number("memory.usage_in_bytes"),
                 used_bytes_max: number("memory.max_usage_in_bytes"),
                 anonymous_bytes: of("memory.stat", "total_rss"),
-                // Counted where the process was, not upwards.
+                // Counted where the killed process was, not upwards: the group itself says 0.
                 oom_kills: descendants(&self.directory)
                     .iter()
                     .map(|dir| fs::read_to_string(dir.join("memory.oom_control")))
                     .map(|text| keyed(&text.unwrap_or_default(), "oom_kill"))
                     .sum(),
                 major_faults: of("memory.stat", "total_pgmajfault"),
-                // The bound with swap is met first where the kernel counts swap.
-                reclaims: number("memory.failcnt") + number("memory.memsw.failcnt"),
+                reclaims: None,
             },
             Version::V2 => Counts {
                 used_bytes: number("memory.current"),
@@ -104,7 +104,7 @@ impl MemoryGroup {
                 anonymous_bytes: of("memory.stat", "anon"),
                 oom_kills: of("memory.events", "oom_kill"),
                 major_faults: of("memory.stat", "pgmajfault"),
-                reclaims: of("memory.events", "max"),
+                reclaims: Some(of("memory.events", "max")),
             },
         }
     }

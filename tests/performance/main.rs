@@ -22,10 +22,11 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Parser, ValueEnum};
 use harness::{cannot_run_nodes, distribution, skiff_binary, target};
 
+use namespace::is_interrupted;
 use report::{Measured, Report};
 use subject::{Subject, Wanted};
 
@@ -137,6 +138,7 @@ fn measure(arguments: &Arguments, report: &mut Report) -> Result<()> {
             if !ours && (arguments.skip_peer || !(wants(Part::Start) || wanted.concerns_peer())) {
                 continue;
             }
+            ensure!(!is_interrupted(), "interrupted");
             let who = if ours { "skiff" } else { "peer" };
             eprintln!("==> round {round} of {rounds}: {who}");
             let subject = Subject::new(ours)?;
@@ -147,7 +149,12 @@ fn measure(arguments: &Arguments, report: &mut Report) -> Result<()> {
                     report.peer.get_or_insert_with(Measured::default)
                 }
             };
-            subject.measure(&wanted, measured).inspect_err(|_| subject.node().keep_logs())?;
+            if let Err(error) = subject.measure(&wanted, measured) {
+                if !is_interrupted() {
+                    subject.node().keep_logs();
+                }
+                return Err(error);
+            }
         }
     }
     Ok(())

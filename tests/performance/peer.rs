@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::Ipv4Addr;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
@@ -226,14 +227,9 @@ impl Peer {
         self.processes.stop("kubelet");
         let endpoint = format!("unix://{}", self.context.paths.containerd_socket().display());
         let kube = self.build.bin("kube");
-        run(Command::new(kube).args([
-            "pods",
-            "stop",
-            "--endpoint",
-            &endpoint,
-            "--grace-max",
-            "5s",
-        ]));
+        // Out of reach of another Ctrl-C, as the reset of the node that follows.
+        let stop = ["pods", "stop", "--endpoint", &endpoint, "--grace-max", "5s"];
+        run(Command::new(kube).args(stop).process_group(0));
         self.processes.stop_all();
     }
 }

@@ -18,7 +18,7 @@ use skiff::paths::Paths;
 use tokio::time::{sleep, timeout};
 
 use crate::group::{Counts, MemoryGroup};
-use crate::namespace::inside;
+use crate::namespace::{inside, is_interrupted};
 use crate::report::{machine, mib};
 
 const START_TIMEOUT_S: u64 = 600;
@@ -74,8 +74,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         ..Report::default()
     };
     let life = Duration::from_secs(arguments.minutes * 60);
-    let outcome = inside(soak.node.namespace(), || soak.live(life, &mut report))
-        .inspect_err(|_| soak.node.keep_logs());
+    let outcome = inside(soak.node.namespace(), || soak.live(life, &mut report));
+    if outcome.is_err() && !is_interrupted() {
+        soak.node.keep_logs();
+    }
     print!("{}", report.text());
     if arguments.output.is_some() {
         let folder = target().join("bench");
@@ -256,12 +258,12 @@ async fn container_restarts(client: Client) -> Result<i64> {
 }
 
 fn line(counts: &Counts) -> String {
+    let reclaims = counts.reclaims.map_or(String::new(), |count| format!(", {count} reclaims"));
     format!(
-        "{:.0} MiB ({:.0} anonymous), {} major faults, {} reclaims, {} OOM kills",
+        "{:.0} MiB ({:.0} anonymous), {} major faults{reclaims}, {} OOM kills",
         mib(counts.used_bytes),
         mib(counts.anonymous_bytes),
         counts.major_faults,
-        counts.reclaims,
         counts.oom_kills
     )
 }

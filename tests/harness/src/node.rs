@@ -1,5 +1,6 @@
 //! One node of a test: its namespace, its root, and the commands run in it.
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -160,7 +161,9 @@ impl Drop for TestNode {
             return;
         }
         // A node that a test broke on purpose may refuse; the namespace goes in any case.
-        let outcome = run(self.command(skiff_binary()).args(["reset", "--yes"]));
+        // Out of reach of a Ctrl-C on the terminal, which would leave the node half ended.
+        let mut reset = self.command(skiff_binary());
+        let outcome = run(reset.args(["reset", "--yes"]).process_group(0));
         if !outcome.ok() {
             eprintln!("reset of {} failed: {}", self.name, outcome.stderr);
         }
