@@ -6,13 +6,13 @@ help:
 	@echo 'make up      build Skiff, start a node on this machine, wait until it is ready'
 	@echo 'make test    build everything and run every test'
 	@echo 'make down    end the node and remove everything but what was built'
-	@echo 'make bench   measure a node, and upstream as separate processes beside it'
-	@echo 'make soak    run the long forms of tests: some hours'
+	@echo 'make bench   measure a node and its peer, about an hour; ARGS="--short" takes five minutes'
+	@echo 'make soak    long forms of tests: a node in 512 MiB, renewals, a virtual machine'
 	@echo 'make verify  check format, lints, tests and documentation without writing'
 	@echo 'make fix     write what verify would complain about'
 
 up test down bench soak verify fix: cargo
-	@cargo run --quiet --package xtask -- $@
+	@cargo run --quiet --package xtask -- $@ $(ARGS)
 
 # The version that builds Skiff is in rust-toolchain.toml.
 cargo:

@@ -7,6 +7,9 @@
 //	kube kubectl ARGS...         kubectl; also when called by that name
 //	kube version                 what this program was built from
 //
+// `kube kube-apiserver`, `kube kubelet` and so on run one component as
+// upstream does, for measurements; see upstream.go.
+//
 // The Kubernetes packages are upstream's, unmodified; what is here only puts
 // them together: one flag set each, one shared stop signal, and an order.
 package main
@@ -35,7 +38,6 @@ const usage = `usage:
   kube node --config FILE      run kubelet, proxy and pod network set-up
   kube pods stop --endpoint E  end all pods of a runtime, within their grace
   kube kubectl ARGS...         run kubectl
-  kube upstream NAME ARGS...   run one of upstream's programs by itself
   kube version                 print the Kubernetes version
 `
 
@@ -45,6 +47,11 @@ var errUsage = errors.New("wrong usage")
 func main() {
 	if filepath.Base(os.Args[0]) == "kubectl" {
 		os.Exit(runKubectl(os.Args))
+	}
+	if len(os.Args) > 1 {
+		if code, known := runUpstream(os.Args[1], os.Args[2:]); known {
+			os.Exit(code)
+		}
 	}
 	err := run(os.Args[1:])
 	logs.FlushLogs()
@@ -88,13 +95,6 @@ func run(args []string) error {
 		return runPods(args[1:])
 	case "kubectl":
 		os.Exit(runKubectl(append([]string{"kubectl"}, args[1:]...)))
-		return nil
-	case "upstream":
-		code, err := runUpstream(args[1:])
-		if err != nil {
-			return err
-		}
-		os.Exit(code)
 		return nil
 	case "version":
 		printVersion(os.Stdout)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/spf13/cobra"
 	"k8s.io/component-base/cli"
@@ -13,35 +12,26 @@ import (
 	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
 )
 
-// upstreamCommand returns one of upstream's programs as upstream builds it.
-// The benchmark runs the five of them as the peer of Skiff's two daemons, and
-// somebody in search of a fault can take one of them by itself.
-func upstreamCommand(name string) (*cobra.Command, error) {
+// runUpstream runs one component alone, by upstream's own command and with
+// nothing of ours around it: what our two daemons are measured against, from
+// the same file. No node runs it, so the usage does not list it. Each command
+// installs signal handlers and may be made once per process.
+func runUpstream(name string, args []string) (code int, known bool) {
+	var command *cobra.Command
 	switch name {
 	case "kube-apiserver":
-		return apiserver.NewAPIServerCommand(), nil
+		command = apiserver.NewAPIServerCommand()
 	case "kube-controller-manager":
-		return controllermanager.NewControllerManagerCommand(), nil
+		command = controllermanager.NewControllerManagerCommand()
 	case "kube-scheduler":
-		return scheduler.NewSchedulerCommand(), nil
+		command = scheduler.NewSchedulerCommand()
 	case "kubelet":
-		return kubelet.NewKubeletCommand(context.Background()), nil
+		command = kubelet.NewKubeletCommand(context.Background())
 	case "kube-proxy":
-		return proxy.NewProxyCommand(), nil
+		command = proxy.NewProxyCommand()
+	default:
+		return 0, false
 	}
-	return nil, fmt.Errorf("%w: no component is called %q", errUsage, name)
-}
-
-// runUpstream runs it with the arguments that follow its name, and returns the
-// exit code.
-func runUpstream(args []string) (int, error) {
-	if len(args) == 0 {
-		return 0, fmt.Errorf("%w: no component given", errUsage)
-	}
-	command, err := upstreamCommand(args[0])
-	if err != nil {
-		return 0, err
-	}
-	command.SetArgs(args[1:])
-	return cli.Run(command), nil
+	command.SetArgs(args)
+	return cli.Run(command), true
 }

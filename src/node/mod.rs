@@ -16,7 +16,7 @@ mod observe;
 pub mod observed;
 pub mod plan;
 mod pod_network;
-mod prepare;
+pub mod prepare;
 mod probe;
 mod route;
 mod routes;

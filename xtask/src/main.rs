@@ -46,10 +46,13 @@ enum Verb {
     Down,
     /// Build everything and run every test
     Test(stage::test::Arguments),
-    /// Measure a node with a peer of separate upstream processes beside it
-    Bench(stage::bench::Arguments),
-    /// Run the long forms of tests: hours, not minutes
-    Soak(stage::bench::Arguments),
+    /// Measure a node, and a peer of upstream's processes with etcd beside it
+    ///
+    /// Prints figures and asserts nothing; docs/how-to/measure.md says what they mean. Ctrl-C ends
+    /// everything that was started.
+    Bench(stage::bench::BenchArguments),
+    /// Run the long forms: an hour in 512 MiB, ten-minute leaves, the virtual machine's journey
+    Soak(stage::bench::SoakArguments),
     /// Check format, lints, tests and documentation without writing
     Verify,
     /// Write what verify would complain about, as far as a program can

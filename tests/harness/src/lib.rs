@@ -12,12 +12,16 @@ mod inventory;
 mod network;
 mod node;
 mod run;
+mod series;
+mod usage;
 
 pub use disk::{Disk, Filler};
 pub use inventory::Inventory;
 pub use network::{Host, Network};
 pub use node::{NodeOptions, TestNode};
-pub use run::{Outcome, distribution, eventually, run, skiff_binary, test_image};
+pub use run::{Outcome, distribution, eventually, run, skiff_binary, target, test_image};
+pub use series::Series;
+pub use usage::{Process, Usage, memory_of, processes_beneath, sharers, usage_of};
 
 /// Why a test that needs a node cannot run here, if so. Prints `skipped: …`, which the test runner
 /// counts.

@@ -1,5 +1,6 @@
 //! One node of a test: its namespace, its root, and the commands run in it.
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -149,7 +150,8 @@ impl TestNode {
         found.and_then(|s| s.pid).unwrap_or_else(|| panic!("{service} has no process: {text}"))
     }
 
-    fn keep_logs(&self) {
+    /// Copies the daemons' logs to where they outlive the node.
+    pub fn keep_logs(&self) {
         let place: PathBuf =
             target().join("test-logs").join(format!("{}-{}", self.name, std::process::id()));
         let _ = fs::create_dir_all(&place);
@@ -171,7 +173,9 @@ impl Drop for TestNode {
             return;
         }
         // A node that a test broke on purpose may refuse; the namespace goes in any case.
-        let outcome = run(self.command(skiff_binary()).args(["reset", "--yes"]));
+        // Out of reach of a Ctrl-C on the terminal, which would leave the node half ended.
+        let mut reset = self.command(skiff_binary());
+        let outcome = run(reset.args(["reset", "--yes"]).process_group(0));
         if !outcome.ok() {
             eprintln!("reset of {} failed: {}", self.name, outcome.stderr);
         }

@@ -86,7 +86,9 @@ pub fn test_image(name: &str) -> PathBuf {
     target().join("dist-test/images").join(format!("{name}.tar"))
 }
 
-pub(crate) fn target() -> PathBuf {
+/// Where the build leaves everything.
+pub fn target() -> PathBuf {
     // The harness lies in tests/harness of the workspace.
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target")
+    let place = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    place.ancestors().nth(2).unwrap_or(place).join("target")
 }

@@ -1,64 +1,134 @@
-//! `bench` and `soak`: the long forms of what tests cannot assert or have no time for.
+//! `bench` and `soak`: builds what they need, then hands over to the program that measures.
 
-use anyhow::Result;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use anyhow::{Context, Result, anyhow};
 use clap::Args;
 
 use super::build::cargo;
 use super::{build, components, setup};
 use crate::command::{announce, run_shown};
+use crate::packages;
+use crate::preflight::require_root;
 use crate::project::Project;
 
-#[derive(Args, Debug)]
-pub struct Arguments {
+/// What can be measured: refused here, before anything is built.
+const FIGURES: [&str; 6] = ["start", "memory", "cpu", "pods", "commands", "size"];
+
+/// The long forms of tests that `soak` runs.
+const FORMS: [&str; 3] = ["leaves", "machine", "memory"];
+
+#[derive(Args, Debug, Default)]
+pub struct BenchArguments {
+    /// How often both are started, in turns [default: 3]
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// One round and short looks: not for a comparison
+    #[arg(long)]
+    short: bool,
+    /// Only these figures
+    #[arg(long, value_name = "FIGURE,…", value_delimiter = ',', value_parser = FIGURES)]
+    only: Vec<String>,
+    /// Measure Skiff alone
+    #[arg(long)]
+    skip_peer: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Args, Debug, Default)]
+pub struct SoakArguments {
+    /// How long the node lives [default: 60]
+    #[arg(long)]
+    minutes: Option<u64>,
+    /// What everything that Skiff runs may take together [default: 512]
+    #[arg(long)]
+    memory_mib: Option<u64>,
+    /// Only these forms
+    #[arg(long, value_name = "FORM,…", value_delimiter = ',', value_parser = FORMS)]
+    only: Vec<String>,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Args, Debug, Default)]
+struct Common {
+    /// Also write everything that was measured to a file in target/bench
+    #[arg(long, value_parser = ["json"])]
+    output: Option<String>,
     /// Take what is built as it is
     #[arg(long)]
     no_build: bool,
-    /// Passed to the program that measures; `-- --help` lists what it knows
-    #[arg(last = true)]
-    rest: Vec<String>,
 }
 
-/// Measures a node, and its peer beside it.
-pub fn bench(project: &Project, arguments: &Arguments) -> Result<()> {
-    prepare(project, arguments)?;
-    announce("measuring a node and its peer", 1500);
-    performance(project, "node", &arguments.rest)
+pub fn bench(project: &Project, arguments: &BenchArguments) -> Result<()> {
+    let BenchArguments { rounds, short, only, skip_peer, common } = arguments;
+    let mut words = vec!["figures".to_owned()];
+    words.extend(option("rounds", rounds));
+    words.extend(short.then(|| "--short".into()));
+    words.extend(only.iter().flat_map(|part| option("only", &Some(part))));
+    words.extend(skip_peer.then(|| "--skip-peer".into()));
+    prepare(project, common)?;
+    become_measure(project, words, common)
 }
 
-/// An hour in 512 MiB, the virtual machine's whole journey, long renewals.
-pub fn soak(project: &Project, arguments: &Arguments) -> Result<()> {
-    prepare(project, arguments)?;
-    announce("a node within a limit of memory", 3700);
-    performance(project, "soak", &arguments.rest)?;
-    announce("ten-minute leaves through three renewals", 1300);
-    run_shown(
-        cargo(project)
-            .args(["test", "--release", "--workspace", "--test", "node", "--"])
-            .args(["--test-threads=1", "--nocapture", "leaves_are_renewed"])
-            .env("SKIFF_TEST_LEAF_MINUTES", "10"),
-    )?;
-    announce("a virtual machine: reboot, clock, power cut", 2400);
-    run_shown(
-        cargo(project)
-            .args(["test", "--release", "--workspace", "--test", "vm", "--"])
-            .args(["--test-threads=1", "--nocapture", "full_form"])
-            .env("SKIFF_TEST_VM", "full"),
-    )
+/// The node in little memory comes last: it takes the place of this process.
+pub fn soak(project: &Project, arguments: &SoakArguments) -> Result<()> {
+    let SoakArguments { minutes, memory_mib, only, common } = arguments;
+    let wanted = |form: &str| only.is_empty() || only.iter().any(|word| word == form);
+    prepare(project, common)?;
+    if wanted("leaves") {
+        announce("ten-minute leaves through three renewals", 1300);
+        let filter = "leaves_are_renewed";
+        long_form(project, "node", filter, ("SKIFF_TEST_LEAF_MINUTES", "10"))?;
+    }
+    if wanted("machine") {
+        announce("a virtual machine: reboot, clock, power cut", 1500);
+        long_form(project, "vm", "full_form", ("SKIFF_TEST_VM", "full"))?;
+    }
+    if !wanted("memory") {
+        return Ok(());
+    }
+    let mut words = vec!["soak".to_owned()];
+    words.extend(option("minutes", minutes));
+    words.extend(option("memory-mib", memory_mib));
+    become_measure(project, words, common)
 }
 
-fn prepare(project: &Project, arguments: &Arguments) -> Result<()> {
-    if arguments.no_build {
+fn long_form(project: &Project, target: &str, filter: &str, form: (&str, &str)) -> Result<()> {
+    let mut command = cargo(project);
+    command.args(["test", "--release", "--workspace", "--test", target, "--"]);
+    command.args(["--test-threads=1", "--nocapture", filter]).env(form.0, form.1);
+    run_shown(&mut command)
+}
+
+fn option(name: &str, value: &Option<impl ToString>) -> Option<String> {
+    value.as_ref().map(|value| format!("--{name}={}", value.to_string()))
+}
+
+fn prepare(project: &Project, common: &Common) -> Result<()> {
+    require_root("measure nodes")?;
+    if common.no_build {
         return Ok(());
     }
     setup::run(project, &setup::Arguments { test: true })?;
+    packages::ensure(packages::MEASURE, "measure nodes", &project.logs())?;
     components::run(project, &components::Arguments { test: true, ..Default::default() })?;
-    build::run(project)
+    build::run(project)?;
+    announce("building the program that measures", 60);
+    let program = ["build", "--release", "--workspace", "--example", "measure"];
+    run_shown(cargo(project).args(program))
 }
 
-fn performance(project: &Project, verb: &str, rest: &[String]) -> Result<()> {
-    run_shown(
-        cargo(project)
-            .args(["run", "--release", "--quiet", "--package", "performance", "--", verb])
-            .args(rest),
-    )
+/// In place of this process, so that Ctrl-C and the exit code are the program's own affair.
+fn become_measure(project: &Project, mut words: Vec<String>, common: &Common) -> Result<()> {
+    words.extend(option("output", &common.output));
+    let program = project.target.join("release/examples/measure");
+    let error = Command::new(&program)
+        .args(words)
+        .env("SKIFF_BIN", project.program())
+        .env("SKIFF_DIST", project.dist())
+        .exec();
+    Err(anyhow!(error)).with_context(|| format!("cannot start {}", program.display()))
 }
