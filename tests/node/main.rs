@@ -2,6 +2,7 @@
 //!
 //! Needs root and the components; skips with the reason otherwise. Tests run one at a time.
 
+mod addon;
 mod address;
 mod bad_day;
 mod disk;
