@@ -354,16 +354,20 @@ impl Runtime {
         let territories: Vec<Territory> =
             daemons.iter().map(|daemon| self.territory(&daemon.name)).collect();
         let launcher = self.launcher.clone();
-        // Reading the memory map of a large process takes milliseconds.
+        // Reading the memory map of a large process takes milliseconds, of several at once no more.
         self.tasks.spawn_blocking(move || {
-            for (daemon, territory) in daemons.iter_mut().zip(&territories) {
-                if daemon.pid.is_none() {
-                    continue;
+            std::thread::scope(|scope| {
+                let running =
+                    daemons.iter_mut().zip(&territories).filter(|(daemon, _)| daemon.pid.is_some());
+                for (daemon, territory) in running {
+                    let launcher = &launcher;
+                    scope.spawn(move || {
+                        let group = territory.cgroups.first();
+                        let cpu_time = group.and_then(|path| launcher.cgroups.cpu_time(path));
+                        daemon.usage = Some(Usage::of(&launcher.counted(territory), cpu_time));
+                    });
                 }
-                let cpu_time =
-                    territory.cgroups.first().and_then(|path| launcher.cgroups.cpu_time(path));
-                daemon.usage = Some(Usage::of(&launcher.counted(territory), cpu_time));
-            }
+            });
             let _ = reply.send(daemons);
         });
     }
