@@ -9,7 +9,7 @@ pub struct Setting {
     pub key: String,
     /// As TOML would write it.
     pub value: String,
-    /// `default`, the path of a file, `snap` or `flag`.
+    /// `default`, the path of a file with the line (`/etc/skiff/skiff.toml:3`), or `snap`.
     pub origin: String,
     /// What it does, one sentence.
     pub description: String,

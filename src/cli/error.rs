@@ -7,7 +7,9 @@ use skiff_api::{ClientError, ErrorBody};
 
 use super::output::COLUMNS;
 use super::ui::{self, Paint};
+use crate::config::ConfigError;
 use crate::distribution::DistributionError;
+use crate::node::NodeError;
 
 /// The user can fix it.
 pub const EXIT_FAILURE: u8 = 1;
@@ -123,8 +125,14 @@ impl<E: std::error::Error + 'static> From<E> for CommandError {
         if let Some(missing @ DistributionError::NotFound(_)) = any.downcast_ref() {
             return Self::new(missing.to_string()).hint("make up, in a clone of Skiff");
         }
-        Self { causes: chain(&error), ..Self::new(error.to_string()) }
+        Self { causes: chain(&error), hint: hint(any), ..Self::new(error.to_string()) }
     }
+}
+
+/// What those errors say themselves of what to do next.
+fn hint(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let node = error.downcast_ref::<NodeError>().and_then(NodeError::hint);
+    node.or_else(|| error.downcast_ref::<ConfigError>().and_then(ConfigError::hint))
 }
 
 fn from_client(error: &ClientError) -> CommandError {

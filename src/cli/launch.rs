@@ -10,6 +10,7 @@ use skiff_supervisor::output::tail;
 use super::interrupt::Interrupt;
 use super::ready::Unready;
 use super::{CommandError, Session};
+use crate::config::{SNAP_VARIABLE, snap_file};
 
 /// skiffd's socket appears within a second; a busy machine is given more.
 const SOCKET_TIMEOUT: Duration = Duration::from_secs(180);
@@ -86,6 +87,9 @@ fn background(session: &Session) -> Result<Child, CommandError> {
         command.arg("--config").arg(std::path::absolute(config)?);
     }
     command.env_clear().env("PATH", PATH).current_dir("/");
+    if let Some(file) = snap_file() {
+        command.env(SNAP_VARIABLE, file);
+    }
     command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
     command
         .spawn()
@@ -146,13 +150,16 @@ fn unit(session: &Session) -> String {
     let log = log.display();
     let config = session.config.as_ref().and_then(|path| std::path::absolute(path).ok());
     let config = config.map(|path| format!(" --config {}", path.display())).unwrap_or_default();
+    let snap = snap_file().map_or_else(String::new, |file| {
+        format!("Environment=\"{}={}\"\n", SNAP_VARIABLE, file.display())
+    });
     format!(
         "[Unit]\n\
          Description=Skiff node daemon\n\
          Wants=network-online.target\n\
          After=network-online.target\n\n\
          [Service]\n\
-         ExecStart={program} daemon{config}\n\
+         {snap}ExecStart={program} daemon{config}\n\
          # Without effect when skiffd has ended by itself; a reset removes the program.\n\
          ExecStop=-{program} stop\n\
          StandardOutput=append:{log}\n\

@@ -80,6 +80,10 @@ impl Session {
             return line.to_owned();
         }
         let ours = format!("skiff --root {} ", self.paths.root().display());
+        // One that is quoted inside a sentence.
+        let line = &line
+            .replace("`skiff ", &format!("`{ours}"))
+            .replace("`sudo skiff ", &format!("`sudo {ours}"));
         match (line.strip_prefix("sudo skiff "), line.strip_prefix("skiff ")) {
             (Some(rest), _) => format!("sudo {ours}{rest}"),
             (None, Some(rest)) => ours + rest,
@@ -105,6 +109,10 @@ mod tests {
         assert_eq!(flag.command_line("skiff start"), "skiff --root /r start");
         assert_eq!(flag.command_line("sudo skiff start"), "sudo skiff --root /r start");
         assert_eq!(flag.command_line("make up"), "make up");
+        assert_eq!(
+            flag.command_line("set a = 1, or `sudo skiff reset`"),
+            "set a = 1, or `sudo skiff --root /r reset`"
+        );
         assert_eq!(session(Origin::Elsewhere).command_line("skiff start"), "skiff start");
     }
 }

@@ -1,13 +1,15 @@
 //! What a node was begun with and cannot change: pods, Services and certificates hold it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use serde::{Deserialize, Serialize};
 
-use super::Config;
+use super::error::{Mistake, Problem};
+use super::{Config, Origin, setting};
+use crate::pki::{StoreError, write_private};
 
-/// The file in the node's own directory that remembers.
+/// The file in the node's own directory that remembers. A reset takes it away.
 const FILE: &str = "choices.json";
 
 /// The choices of the first start.
@@ -22,67 +24,89 @@ pub struct Choices {
 
 #[derive(Debug, thiserror::Error)]
 pub enum ChoiceError {
-    #[error(
-        "{key} is {now:?} ({origin}), and this node began with {then:?}, which cannot change: set \
-         it back, or `skiff reset` to begin anew"
-    )]
-    Changed { key: &'static str, then: String, now: String, origin: String },
-    #[error(
-        "the machine is called {now:?}, and this node began as {then:?}, which cannot change: set \
-         node.name = {then:?} in the configuration, or `skiff reset` to begin anew"
-    )]
-    Renamed { then: String, now: String },
-    #[error("cannot remember what the node began with in {path}")]
-    Record { path: String, source: io::Error },
+    #[error("this node began with other settings, which cannot change")]
+    Changed(#[source] Problem),
+    #[error("cannot read what the node began with in {}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("cannot remember what the node began with")]
+    Record(#[from] StoreError),
+}
+
+impl ChoiceError {
+    /// What to do next, when that is known.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Changed(_) => Some("set it back, or begin anew with `sudo skiff reset`".into()),
+            Self::Read { .. } | Self::Record(_) => None,
+        }
+    }
 }
 
 impl Choices {
-    /// Compares with what the first start recorded in `dir`; records it when this is the first.
-    pub fn hold(&self, dir: &Path, config: &Config) -> Result<(), ChoiceError> {
+    /// What the node below whose directory `dir` lies began with; none before its first start.
+    pub fn read(dir: &Path) -> Result<Option<Self>, ChoiceError> {
         let path = dir.join(FILE);
-        let record = |source| ChoiceError::Record { path: path.display().to_string(), source };
         match fs::read(&path) {
-            Ok(bytes) => match serde_json::from_slice::<Self>(&bytes) {
-                Ok(then) => return self.compare(&then, config),
-                // Cut short by a power cut: what is chosen now is as good a record.
-                Err(error) => tracing::warn!(%error, "the record of the node's choices is damaged"),
+            Ok(bytes) => match serde_json::from_slice(&bytes) {
+                Ok(then) => Ok(Some(then)),
+                // It is written whole or not at all, so this is a damaged disk: what is chosen now
+                // is as good a record.
+                Err(error) => {
+                    tracing::warn!(%error, "the record of the node's choices is damaged");
+                    Ok(None)
+                }
             },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(record(error)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(ChoiceError::Read { path, source }),
         }
-        let text = serde_json::to_vec_pretty(self).map_err(|error| record(error.into()))?;
-        let fresh = dir.join(".choices.new");
-        fs::write(&fresh, text).and_then(|()| fs::rename(&fresh, &path)).map_err(record)
     }
 
-    fn compare(&self, then: &Self, config: &Config) -> Result<(), ChoiceError> {
-        if self.node_name != then.node_name && config.node.name.is_none() {
-            let (then, now) = (then.node_name.clone(), self.node_name.clone());
-            return Err(ChoiceError::Renamed { then, now });
+    /// Remembers them before anything is made of them; a record that is there stays.
+    pub fn record(&self, dir: &Path) -> Result<(), ChoiceError> {
+        if Self::read(dir)?.is_none() {
+            let text = serde_json::to_vec_pretty(self).expect("strings become JSON");
+            write_private(&dir.join(FILE), &text, 0o600, (0, 0))?;
         }
+        Ok(())
+    }
+
+    /// Refuses what is not as the node began. Pure: `then` was read before, and `file` is where a
+    /// setting goes that nobody has written.
+    pub fn hold_to(&self, then: &Self, config: &Config, file: &Path) -> Result<(), ChoiceError> {
+        let mut changes = Vec::new();
         for (key, then, now) in [
             ("node.name", &then.node_name, &self.node_name),
             ("network.pod-cidr", &then.pod_cidr, &self.pod_cidr),
             ("network.service-cidr", &then.service_cidr, &self.service_cidr),
             ("network.dns-domain", &then.dns_domain, &self.dns_domain),
         ] {
-            if then != now {
-                let origin = config.origin(key).to_string();
-                return Err(ChoiceError::Changed {
-                    key,
-                    then: then.clone(),
-                    now: now.clone(),
-                    origin,
-                });
+            if then == now {
+                continue;
             }
+            let origin = config.origin(key);
+            let file = file.display();
+            let what = match (&origin, key) {
+                (Origin::Default, "node.name") => {
+                    format!("{file}: node.name is absent, and the machine is called {now:?} now")
+                }
+                (Origin::Default, _) => format!("{file}: {key} is absent, which means {now:?}"),
+                _ => format!("{key} is {now:?}"),
+            };
+            let reason = setting::known(key).and_then(|known| known.fixed).unwrap_or_default();
+            let text = format!("{what}, but the node began with {then:?}: {reason}");
+            changes.push(Mistake::new(origin, text));
         }
-        Ok(())
+        match Problem::chain(changes) {
+            None => Ok(()),
+            Some(changes) => Err(ChoiceError::Changed(changes)),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Sources;
 
     fn choices() -> Choices {
         Choices {
@@ -93,35 +117,81 @@ mod tests {
         }
     }
 
+    /// Message, causes and remedy, without the directory.
+    fn refusal(now: &Choices, text: &str) -> Vec<String> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("skiff.toml");
+        fs::write(&file, text).unwrap();
+        let config = Config::load(&Sources { file: file.clone(), snap: None }).unwrap();
+        let error = now.hold_to(&choices(), &config, &file).unwrap_err();
+        let mut lines = vec![error.to_string()];
+        let mut source = std::error::Error::source(&error);
+        while let Some(cause) = source {
+            lines.push(cause.to_string());
+            source = cause.source();
+        }
+        lines.extend(error.hint());
+        lines.iter().map(|line| line.replace(&format!("{}/", dir.path().display()), "")).collect()
+    }
+
     #[test]
     fn the_first_start_decides_and_the_same_again_is_fine() {
         let dir = tempfile::tempdir().unwrap();
-        choices().hold(dir.path(), &Config::default()).unwrap();
-        choices().hold(dir.path(), &Config::default()).unwrap();
-        let moved = Choices { pod_cidr: "10.2.0.0/16".into(), ..choices() };
-        let error = moved.hold(dir.path(), &Config::default()).unwrap_err().to_string();
+        assert_eq!(Choices::read(dir.path()).unwrap(), None);
+        choices().record(dir.path()).unwrap();
+        let other = Choices { dns_domain: "other.local".into(), ..choices() };
+        other.record(dir.path()).unwrap();
+        let then = Choices::read(dir.path()).unwrap().expect("recorded");
+        assert_eq!(then, choices(), "the first one stays");
+        choices().hold_to(&then, &Config::default(), Path::new("skiff.toml")).unwrap();
+    }
+
+    #[test]
+    fn every_changed_choice_is_refused_with_its_place_its_reason_and_the_remedy() {
+        let now = Choices {
+            pod_cidr: "10.2.0.0/16".into(),
+            dns_domain: "other.local".into(),
+            ..choices()
+        };
+        let text = "[network]\ndns-domain = \"other.local\"\npod-cidr = \"10.2.0.0/16\"\n";
         assert_eq!(
-            error,
-            "network.pod-cidr is \"10.2.0.0/16\" (default), and this node began with \
-             \"10.1.0.0/16\", which cannot change: set it back, or `skiff reset` to begin anew"
+            refusal(&now, text),
+            [
+                "this node began with other settings, which cannot change",
+                "skiff.toml:2: network.dns-domain is \"other.local\", but the node began with \
+                 \"cluster.local\": pods, tokens and certificates carry it",
+                "skiff.toml:3: network.pod-cidr is \"10.2.0.0/16\", but the node began with \
+                 \"10.1.0.0/16\": pods have addresses of it",
+                "set it back, or begin anew with `sudo skiff reset`",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_line_that_was_taken_away_is_asked_back() {
+        let now = Choices { service_cidr: "10.9.0.0/24".into(), ..choices() };
+        assert_eq!(
+            refusal(&now, "")[1],
+            "skiff.toml: network.service-cidr is absent, which means \"10.9.0.0/24\", but the node \
+             began with \"10.152.183.0/24\": Services have addresses of it"
         );
     }
 
     #[test]
     fn a_machine_that_is_renamed_is_told_how_the_node_keeps_its_name() {
-        let dir = tempfile::tempdir().unwrap();
-        choices().hold(dir.path(), &Config::default()).unwrap();
-        let renamed = Choices { node_name: "beta".into(), ..choices() };
-        let error = renamed.hold(dir.path(), &Config::default()).unwrap_err().to_string();
-        assert!(error.contains("set node.name = \"alpha\""), "{error}");
+        let now = Choices { node_name: "beta".into(), ..choices() };
+        assert_eq!(
+            refusal(&now, "")[1],
+            "skiff.toml: node.name is absent, and the machine is called \"beta\" now, but the node \
+             began with \"alpha\": the Node object and certificates carry it"
+        );
     }
 
     #[test]
     fn a_damaged_record_is_made_anew() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(FILE), "{").unwrap();
-        choices().hold(dir.path(), &Config::default()).unwrap();
-        let renamed = Choices { node_name: "beta".into(), ..choices() };
-        renamed.hold(dir.path(), &Config::default()).unwrap_err();
+        choices().record(dir.path()).unwrap();
+        assert_eq!(Choices::read(dir.path()).unwrap(), Some(choices()));
     }
 }

@@ -1,26 +1,29 @@
-//! From files to one table: what is read later wins, and every value remembers its place.
+//! From layers to one table: what is read later wins, and every value remembers its place.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::PermissionsExt;
+use std::fmt;
 use std::path::{Path, PathBuf};
-use std::{fmt, fs, io};
 
 use serde::Deserialize;
+use serde::de::IntoDeserializer;
 use toml::Value;
 use toml::de::DeTable;
 
-use super::setting::{self, KNOWN};
-use super::{Config, ConfigError};
+use super::error::Mistake;
+use super::source::{self, Sources};
+use super::{Config, ConfigError, setting};
 
-/// Where a value comes from.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Where a value comes from, in the order of the layers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
     #[default]
     Default,
+    /// `skiff.toml` or a drop-in, which comes after it by its path, too.
     File {
         path: PathBuf,
         line: usize,
     },
+    Snap,
 }
 
 impl fmt::Display for Origin {
@@ -28,139 +31,155 @@ impl fmt::Display for Origin {
         match self {
             Self::Default => f.write_str("default"),
             Self::File { path, line } => write!(f, "{}:{line}", path.display()),
+            Self::Snap => f.write_str("snap"),
         }
     }
 }
 
-/// All files as one.
+/// All layers as one.
 #[derive(Debug, Default)]
 pub struct Merged {
     pub table: toml::Table,
     pub origins: BTreeMap<String, Origin>,
-    /// Whole sentences, each with its place.
-    pub problems: Vec<String>,
+    pub mistakes: Vec<Mistake>,
 }
 
-/// Reads the file and what lies in the directory beside it.
-pub fn read(path: &Path) -> Result<Merged, ConfigError> {
+/// Reads every layer. Mistakes inside of them are gathered; a file that cannot be read, or that
+/// strangers may write, ends the reading.
+pub fn read(sources: &Sources) -> Result<Merged, ConfigError> {
     let mut merged = Merged::default();
-    let mut drop_ins = path.as_os_str().to_owned();
-    drop_ins.push(".d");
-    let files = std::iter::once(path.to_path_buf()).chain(toml_files(Path::new(&drop_ins))?);
-    for file in files {
-        match fs::read(&file) {
-            Ok(bytes) => {
-                refuse_writable(&file)?;
-                merged.add(&file, &bytes);
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(ConfigError::Read(file, error)),
+    for file in sources.files()? {
+        if let Some(bytes) = source::read(&file)? {
+            merged.add_file(&file, &bytes);
         }
+    }
+    if let Some(file) = &sources.snap
+        && let Some(bytes) = source::read(file)?
+    {
+        merged.add_snap(&bytes);
     }
     Ok(merged)
 }
 
-/// By name; no directory has none.
-fn toml_files(dir: &Path) -> Result<Vec<PathBuf>, ConfigError> {
-    let unread = |error| ConfigError::Read(dir.to_path_buf(), error);
-    let entries = match fs::read_dir(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.map_err(unread)?,
-    };
-    let mut files = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(unread)?.path();
-        if path.extension().is_some_and(|extension| extension == "toml") {
-            files.push(path);
-        }
-    }
-    files.sort();
-    Ok(files)
-}
-
-fn refuse_writable(path: &Path) -> Result<(), ConfigError> {
-    const OTHERS_WRITE: u32 = 0o022;
-    let data = fs::metadata(path).map_err(|error| ConfigError::Read(path.into(), error))?;
-    if data.permissions().mode() & OTHERS_WRITE != 0 {
-        return Err(ConfigError::Writable { path: path.display().to_string() });
-    }
-    Ok(())
-}
-
 impl Merged {
-    fn add(&mut self, path: &Path, bytes: &[u8]) {
-        let Ok(text) = std::str::from_utf8(bytes) else {
-            self.problems.push(format!("{} is not UTF-8", path.display()));
-            return;
+    fn add_file(&mut self, path: &Path, bytes: &[u8]) {
+        let at = |line| Origin::File { path: path.to_path_buf(), line };
+        // In bytes: a parser may point into the middle of a character.
+        let line_of = |offset: usize| {
+            1 + bytes[..offset.min(bytes.len())].iter().filter(|byte| **byte == b'\n').count()
         };
-        let line_of = |offset: usize| 1 + text[..offset.min(text.len())].matches('\n').count();
-        let root = match DeTable::parse(text) {
-            Ok(root) => root.into_inner(),
+        let text = match std::str::from_utf8(bytes) {
+            Ok(text) => text,
             Err(error) => {
-                let line = line_of(error.span().map_or(0, |span| span.start));
-                self.problem(path, line, error.message());
-                return;
+                return self.mistake(at(line_of(error.valid_up_to())), "this is not UTF-8");
             }
         };
-        // With values resolved; the other reading knows the places.
-        let values: toml::Table = toml::from_str(text).unwrap_or_default();
-        // Tables come sorted by name; mistakes are told in the order of the file.
-        let mut groups: Vec<_> = root.iter().collect();
-        groups.sort_by_key(|(name, _)| name.span().start);
-        for (group, settings) in groups {
-            let line = line_of(group.span().start);
+        let (root, errors) = DeTable::parse_recoverable(text);
+        for error in &errors {
+            let line = line_of(error.span().map_or(0, |span| span.start));
+            self.mistake(at(line), error.message());
+        }
+        if !errors.is_empty() {
+            // What was meant is a guess.
+            return;
+        }
+        for (group, settings) in root.get_ref().iter() {
+            let origin = at(line_of(group.span().start));
             let group = group.get_ref().as_ref();
-            let Some(settings) = settings.get_ref().as_table() else {
-                self.problem(path, line, &unknown(group));
+            let settings = settings.get_ref().as_table();
+            if !self.accept_group(&origin, group, settings.map(|settings| settings.len())) {
                 continue;
-            };
-            if settings.is_empty() && !is_group(group) {
-                self.problem(path, line, &format!("there is no group of settings {group}"));
             }
-            let mut settings: Vec<_> = settings.iter().collect();
-            settings.sort_by_key(|(name, _)| name.span().start);
-            for (name, _) in settings {
-                let line = line_of(name.span().start);
+            for (name, value) in settings.into_iter().flat_map(|settings| settings.iter()) {
+                let origin = at(line_of(name.span().start));
                 let name = name.get_ref().as_ref();
-                if let Some(value) = values.get(group).and_then(|table| table.get(name)) {
-                    self.set(path, line, group, name, value.clone());
+                match Value::deserialize(value.clone().into_deserializer()) {
+                    Ok(value) => self.set(origin, group, name, value),
+                    // A number that TOML can write and nobody can hold.
+                    Err(error) => {
+                        self.mistake(origin, format!("{group}.{name}: {}", error.message()));
+                    }
                 }
             }
         }
     }
 
-    fn set(&mut self, path: &Path, line: usize, group: &str, name: &str, value: Value) {
-        let key = format!("{group}.{name}");
-        if !KNOWN.iter().any(|known| known.key == key) {
-            self.problem(path, line, &unknown(&key));
-            return;
+    /// A null is what snapd says of a setting that was taken back.
+    fn add_snap(&mut self, bytes: &[u8]) {
+        let groups: serde_json::Map<String, serde_json::Value> = match serde_json::from_slice(bytes)
+        {
+            Ok(groups) => groups,
+            Err(error) => return self.mistake(Origin::Snap, format!("no object of JSON: {error}")),
+        };
+        for (group, settings) in groups.iter().filter(|(_, settings)| !settings.is_null()) {
+            let settings = settings.as_object();
+            if !self.accept_group(&Origin::Snap, group, settings.map(serde_json::Map::len)) {
+                continue;
+            }
+            let settings = settings.into_iter().flatten().filter(|(_, value)| !value.is_null());
+            for (name, value) in settings {
+                match Value::deserialize(value) {
+                    Ok(value) => self.set(Origin::Snap, group, name, value),
+                    Err(error) => self.mistake(Origin::Snap, format!("{group}.{name}: {error}")),
+                }
+            }
         }
+    }
+
+    /// Whether the settings of a group are worth a look: `settings` is how many there are, none
+    /// when it is no table. Those of an unknown group are named one by one.
+    fn accept_group(&mut self, origin: &Origin, group: &str, settings: Option<usize>) -> bool {
+        match (setting::is_group(group), settings) {
+            (true, None) => {
+                self.mistake(origin.clone(), format!("{group} is a group of settings: [{group}]"));
+                false
+            }
+            (false, None | Some(0)) => {
+                let like = setting::like_group(group).map(|like| format!("[{like}]"));
+                self.mistake(origin.clone(), unknown("group", group, like.as_deref()));
+                false
+            }
+            _ => true,
+        }
+    }
+
+    fn set(&mut self, origin: Origin, group: &str, name: &str, value: Value) {
+        let key = format!("{group}.{name}");
+        let Some(known) = setting::known(&key) else {
+            return self.mistake(origin, unknown("setting", &key, setting::like(&key)));
+        };
         // Alone, so that a mistake is that of this value.
         let alone = toml::Table::from_iter([(name.to_owned(), value.clone())]);
         let alone = toml::Table::from_iter([(group.to_owned(), Value::Table(alone))]);
-        if let Err(error) = Config::deserialize(Value::Table(alone)) {
-            self.problem(path, line, &format!("{key}: {}", error.message()));
-            return;
+        if Config::deserialize(Value::Table(alone)).is_err() {
+            let text = format!("{key} must be {}, not {}", known.kind, shown(&value));
+            return self.mistake(origin, text);
         }
-        self.origins.insert(key, Origin::File { path: path.into(), line });
+        self.origins.insert(key, origin);
         let settings = self.table.entry(group).or_insert_with(|| Value::Table(toml::Table::new()));
         if let Some(settings) = settings.as_table_mut() {
             settings.insert(name.to_owned(), value);
         }
     }
 
-    fn problem(&mut self, path: &Path, line: usize, what: &str) {
-        self.problems.push(format!("{}:{line}: {what}", path.display()));
+    fn mistake(&mut self, origin: Origin, text: impl Into<String>) {
+        self.mistakes.push(Mistake::new(origin, text));
     }
 }
 
-fn is_group(name: &str) -> bool {
-    KNOWN.iter().any(|known| known.key.split('.').next() == Some(name))
+fn unknown(what: &str, name: &str, like: Option<&str>) -> String {
+    match like {
+        Some(like) => format!("there is no {what} {name}; did you mean {like}?"),
+        None => format!("there is no {what} {name}"),
+    }
 }
 
-fn unknown(key: &str) -> String {
-    match setting::like(key) {
-        Some(like) => format!("there is no setting {key}; did you mean {like}?"),
-        None => format!("there is no setting {key}"),
+/// In one line that is not too long.
+fn shown(value: &Value) -> String {
+    const CHARACTERS_MAX: usize = 40;
+    let text = value.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+    match text.char_indices().nth(CHARACTERS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
     }
 }

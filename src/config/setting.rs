@@ -1,55 +1,164 @@
-//! The table of settings: every name once, with what it does.
+//! The table of settings: every name once, with what it holds and what it does.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+
+/// IPv4 demands the first (RFC 791); links have no more than the second.
+pub const MTU: RangeInclusive<u32> = 576..=65535;
+/// Up to a year. Leaves are renewed while everything runs, so that a longer life is only a longer
+/// time for a thief; and it has to end within the authority's.
+pub const LEAF_TTL_MINUTES: RangeInclusive<u32> = 1..=365 * 24 * 60;
 
 /// One setting.
 #[derive(Debug)]
 pub struct Known {
     /// Dotted: group, then name.
     pub key: &'static str,
+    pub kind: Kind,
     /// One sentence.
     pub description: &'static str,
-    /// Cannot change once the node has been started.
-    pub fixed: bool,
+    /// Why it cannot change once the node has been started; none when it can.
+    pub fixed: Option<&'static str>,
 }
 
-const fn free(key: &'static str, description: &'static str) -> Known {
-    Known { key, description, fixed: false }
+/// What a setting holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Name,
+    Address,
+    Range,
+    Domain,
+    PacketBytes,
+    Port,
+    Minutes,
+    Names,
+    Flags,
 }
 
-const fn fixed(key: &'static str, description: &'static str) -> Known {
-    Known { key, description, fixed: true }
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name => f.write_str("a name like \"alpha\""),
+            Self::Address => f.write_str("an IP address like \"192.0.2.1\""),
+            Self::Range => f.write_str("a range of addresses like \"10.1.0.0/16\""),
+            Self::Domain => f.write_str("a domain like \"cluster.local\""),
+            Self::PacketBytes => {
+                write!(f, "a number of bytes, 0 or from {} to {}", MTU.start(), MTU.end())
+            }
+            Self::Port => write!(f, "a port from 1 to {}", u16::MAX),
+            Self::Minutes => {
+                let (least, most) = (LEAF_TTL_MINUTES.start(), LEAF_TTL_MINUTES.end());
+                write!(f, "a number of minutes from {least} to {most}")
+            }
+            Self::Names => f.write_str("a list of names and addresses like [\"kube.example.org\"]"),
+            Self::Flags => f.write_str("a list of flags like [\"--v=2\"]"),
+        }
+    }
+}
+
+const fn free(key: &'static str, kind: Kind, description: &'static str) -> Known {
+    Known { key, kind, description, fixed: None }
+}
+
+const fn fixed(
+    key: &'static str,
+    kind: Kind,
+    description: &'static str,
+    reason: &'static str,
+) -> Known {
+    Known { key, kind, description, fixed: Some(reason) }
 }
 
 pub const KNOWN: &[Known] = &[
-    fixed("node.name", "the node's name; the machine's host name when absent"),
-    free("node.address", "the address by which others reach it; followed when absent"),
-    fixed("network.pod-cidr", "addresses of pods; each node gets a /24 of it"),
-    fixed("network.service-cidr", "addresses of Services; the API server has the first"),
-    free("network.dns-address", "where pods ask for names, inside the Services' addresses"),
-    fixed("network.dns-domain", "the domain of names inside the cluster"),
-    free("network.mtu", "largest packet of pods in bytes; 0 takes that of the machine's link"),
-    free("api.port", "where the API server listens"),
-    free("api.extra-sans", "names and addresses that its certificate holds besides its own"),
-    free("pki.leaf-ttl-minutes", "life of certificates, which are renewed at half of it"),
-    free("kube.api-server-args", "flags of kube-apiserver, after Skiff's own"),
-    free("kube.controller-manager-args", "flags of kube-controller-manager"),
-    free("kube.scheduler-args", "flags of kube-scheduler"),
-    free("kube.kubelet-args", "flags of the kubelet"),
-    free("kube.proxy-args", "flags of kube-proxy"),
+    fixed(
+        "node.name",
+        Kind::Name,
+        "the node's name; the machine's host name when absent",
+        "the Node object and certificates carry it",
+    ),
+    free(
+        "node.address",
+        Kind::Address,
+        "the address by which others reach it; followed when absent",
+    ),
+    fixed(
+        "network.pod-cidr",
+        Kind::Range,
+        "addresses of pods; each node gets a /24 of it",
+        "pods have addresses of it",
+    ),
+    fixed(
+        "network.service-cidr",
+        Kind::Range,
+        "addresses of Services; the API server has the first",
+        "Services have addresses of it",
+    ),
+    free(
+        "network.dns-address",
+        Kind::Address,
+        "where pods ask for names, inside the Services' addresses",
+    ),
+    fixed(
+        "network.dns-domain",
+        Kind::Domain,
+        "the domain of names inside the cluster",
+        "pods, tokens and certificates carry it",
+    ),
+    free(
+        "network.mtu",
+        Kind::PacketBytes,
+        "largest packet of pods in bytes; 0 takes that of the machine's link",
+    ),
+    free("api.port", Kind::Port, "where the API server listens"),
+    free(
+        "api.extra-sans",
+        Kind::Names,
+        "names and addresses that its certificate holds besides its own",
+    ),
+    free(
+        "pki.leaf-ttl-minutes",
+        Kind::Minutes,
+        "life of certificates, which are renewed at half of it",
+    ),
+    free("kube.api-server-args", Kind::Flags, "flags of kube-apiserver, after Skiff's own"),
+    free("kube.controller-manager-args", Kind::Flags, "flags of kube-controller-manager"),
+    free("kube.scheduler-args", Kind::Flags, "flags of kube-scheduler"),
+    free("kube.kubelet-args", Kind::Flags, "flags of the kubelet"),
+    free("kube.proxy-args", Kind::Flags, "flags of kube-proxy"),
 ];
+
+/// The one with that name.
+pub fn known(key: &str) -> Option<&'static Known> {
+    KNOWN.iter().find(|known| known.key == key)
+}
+
+pub fn is_group(name: &str) -> bool {
+    groups().any(|group| group == name)
+}
 
 /// The known name that looks most like it, if any does.
 pub fn like(key: &str) -> Option<&'static str> {
+    most_like(key, KNOWN.iter().map(|known| known.key))
+}
+
+pub fn like_group(name: &str) -> Option<&'static str> {
+    most_like(name, groups())
+}
+
+fn groups() -> impl Iterator<Item = &'static str> {
+    KNOWN.iter().filter_map(|known| known.key.split('.').next())
+}
+
+fn most_like(name: &str, all: impl Iterator<Item = &'static str>) -> Option<&'static str> {
     /// Below this it is another word, not a slip (Jaro-Winkler, 0 to 1).
     const LIKENESS_MIN: f64 = 0.85;
-    let scored = KNOWN.iter().map(|known| (strsim::jaro_winkler(key, known.key), known.key));
+    let scored = all.map(|known| (strsim::jaro_winkler(name, known), known));
     let best = scored.max_by(|a, b| a.0.total_cmp(&b.0))?;
     (best.0 >= LIKENESS_MIN).then_some(best.1)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fmt::Write;
-
     use super::*;
     use crate::config::Config;
 
@@ -73,45 +182,7 @@ mod tests {
         assert_eq!(like("network.pod-cdir"), Some("network.pod-cidr"));
         assert_eq!(like("kube.kublet-args"), Some("kube.kubelet-args"));
         assert_eq!(like("storage.size"), None);
-    }
-
-    /// docs/reference/configuration.md is written by this test when SKIFF_REGENERATE is set.
-    #[test]
-    fn the_reference_page_is_that_of_the_table() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference/configuration.md");
-        let page = page();
-        if std::env::var_os("SKIFF_REGENERATE").is_some() {
-            std::fs::write(path, &page).unwrap();
-        }
-        let written = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(
-            written == page,
-            "out of date: SKIFF_REGENERATE=1 cargo test -p skiff --lib config"
-        );
-    }
-
-    fn page() -> String {
-        let mut page = String::from(
-            "# Configuration\n\n\
-             The node reads `/etc/skiff/skiff.toml` (in another root: `skiff.toml` inside it), then\n\
-             the files `*.toml` of the directory `skiff.toml.d` beside it, by name. What is read later\n\
-             wins. All of it is read at the start of skiffd; `skiff get` shows every value and where it\n\
-             comes from. A mistake anywhere keeps the node from starting and is told with its line.\n\n\
-             ```toml\n[node]\nname = \"alpha\"\n\n[network]\nmtu = 1400\n```\n\n\
-             Settings marked * are decided by the first start: pods and Services hold addresses and\n\
-             names of it. Another value is refused later; `skiff reset` begins anew.\n\n\
-             | Setting | Default | What it does |\n|---|---|---|\n",
-        );
-        let defaults = Config::default().settings();
-        for (known, default) in KNOWN.iter().zip(defaults) {
-            let mark = if known.fixed { " *" } else { "" };
-            let value = if default.value.is_empty() {
-                String::new()
-            } else {
-                format!("`{}`", default.value)
-            };
-            writeln!(page, "| `{}`{mark} | {value} | {} |", known.key, known.description).unwrap();
-        }
-        page
+        assert_eq!(like_group("netwrok"), Some("network"));
+        assert_eq!(like_group("storage"), None);
     }
 }

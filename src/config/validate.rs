@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net};
 
+use super::error::Mistake;
+use super::setting::{LEAF_TTL_MINUTES, MTU};
 use super::{Config, Origin};
 
 /// Ports that a node uses besides the API server's: the API balancer, the cluster, the kubelet and
@@ -15,33 +17,60 @@ const NODE_SHARE_BITS: u8 = 24;
 const SERVICE_BITS_MAX: u8 = 28;
 /// The API server keeps a bitmap of Services' addresses (`--service-cluster-ip-range`).
 const SERVICE_BITS_MIN: u8 = 12;
-/// IPv4 demands the first (RFC 791); links have no more than the second.
-const MTU: std::ops::RangeInclusive<u32> = 576..=65535;
 const LABEL_LENGTH_MAX: usize = 63;
 const NAME_LENGTH_MAX: usize = 253;
 
-/// Every mistake as a sentence that begins with the place of the value.
-pub fn problems(config: &Config) -> Vec<String> {
-    let mut all = Problems { config, texts: Vec::new() };
+/// Every value that cannot be right, whatever the others are.
+pub fn alone(config: &Config) -> Vec<Mistake> {
+    let mut all = Mistakes { config, found: Vec::new() };
     all.node();
     all.network();
     all.api();
     all.arguments();
-    all.texts
+    all.found
 }
 
-struct Problems<'a> {
+/// Values that cannot go together. Only of use when each of them is right alone: beside a value
+/// that was meant to be another one they would be judged against the wrong one.
+pub fn together(config: &Config) -> Vec<Mistake> {
+    let mut all = Mistakes { config, found: Vec::new() };
+    let network = &config.network;
+    let pods = network.pod_cidr.parse().ok();
+    let services = network.service_cidr.parse().ok();
+    if let (Some(pods), Some(services)) = (pods, services) {
+        all.overlap(pods, services);
+    }
+    for (key, range) in [(POD_CIDR, pods), (SERVICE_CIDR, services)] {
+        if let (Some(range), Some(IpAddr::V4(address))) = (range, config.node.address)
+            && range.contains(&address)
+        {
+            all.add("node.address", &format!("{address} lies in {key} {range}"));
+        }
+    }
+    if let Some(services) = services {
+        all.dns_address(services);
+    }
+    all.found
+}
+
+const POD_CIDR: &str = "network.pod-cidr";
+const SERVICE_CIDR: &str = "network.service-cidr";
+const DNS_ADDRESS: &str = "network.dns-address";
+
+struct Mistakes<'a> {
     config: &'a Config,
-    texts: Vec<String>,
+    found: Vec<Mistake>,
 }
 
-impl Problems<'_> {
+impl Mistakes<'_> {
     /// `what` follows the name of the setting.
     fn add(&mut self, key: &str, what: &str) {
-        self.texts.push(match self.config.origin(key) {
-            Origin::Default => format!("{key} {what}"),
-            origin => format!("{origin}: {key} {what}"),
-        });
+        self.found.push(Mistake::new(self.config.origin(key), format!("{key} {what}")));
+    }
+
+    /// Whether somebody wrote it.
+    fn is_set(&self, key: &str) -> bool {
+        self.config.origin(key) != Origin::Default
     }
 
     fn node(&mut self) {
@@ -61,50 +90,36 @@ impl Problems<'_> {
 
     fn network(&mut self) {
         let network = &self.config.network;
-        let pods = self.range("network.pod-cidr", &network.pod_cidr);
-        let services = self.range("network.service-cidr", &network.service_cidr);
-        if let Some(pods) = pods
+        if let Some(pods) = self.range(POD_CIDR, &network.pod_cidr)
             && pods.prefix_len() > NODE_SHARE_BITS
         {
             let what = format!("{pods} has no room for a node: /{NODE_SHARE_BITS} or larger");
-            self.add("network.pod-cidr", &what);
+            self.add(POD_CIDR, &what);
         }
-        if let Some(services) = services {
-            let bits = services.prefix_len();
-            if !(SERVICE_BITS_MIN..=SERVICE_BITS_MAX).contains(&bits) {
-                let what = format!(
-                    "{services} is not between /{SERVICE_BITS_MIN} and /{SERVICE_BITS_MAX}"
-                );
-                self.add("network.service-cidr", &what);
-            }
-            self.dns_address(services);
-        }
-        if let (Some(pods), Some(services)) = (pods, services)
-            && (pods.contains(&services) || services.contains(&pods))
+        if let Some(services) = self.range(SERVICE_CIDR, &network.service_cidr)
+            && !(SERVICE_BITS_MIN..=SERVICE_BITS_MAX).contains(&services.prefix_len())
         {
-            // Told of the one that somebody wrote.
-            let (one, other) = (("network.pod-cidr", pods), ("network.service-cidr", services));
-            let written = self.config.origin(one.0) != Origin::Default;
-            let (this, that) = if written { (one, other) } else { (other, one) };
-            self.add(this.0, &format!("{} overlaps {} {}", this.1, that.0, that.1));
-        }
-        for (key, range) in [("network.pod-cidr", pods), ("network.service-cidr", services)] {
-            if let (Some(range), Some(IpAddr::V4(address))) = (range, self.config.node.address)
-                && range.contains(&address)
-            {
-                self.add("node.address", &format!("{address} lies in {key} {range}"));
-            }
+            let what =
+                format!("{services} is not between /{SERVICE_BITS_MIN} and /{SERVICE_BITS_MAX}");
+            self.add(SERVICE_CIDR, &what);
         }
         if !is_dns_name(&network.dns_domain) {
-            self.add(
-                "network.dns-domain",
-                &format!("{:?} is no domain (RFC 1123)", network.dns_domain),
-            );
+            let what = format!("{:?} is no domain (RFC 1123)", network.dns_domain);
+            self.add("network.dns-domain", &what);
         }
         if network.mtu != 0 && !MTU.contains(&network.mtu) {
             let what =
                 format!("{} is neither 0 nor from {} to {}", network.mtu, MTU.start(), MTU.end());
             self.add("network.mtu", &what);
+        }
+    }
+
+    /// Told of the one that somebody wrote.
+    fn overlap(&mut self, pods: Ipv4Net, services: Ipv4Net) {
+        if pods.contains(&services) || services.contains(&pods) {
+            let (one, other) = ((POD_CIDR, pods), (SERVICE_CIDR, services));
+            let (this, that) = if self.is_set(one.0) { (one, other) } else { (other, one) };
+            self.add(this.0, &format!("{} overlaps {} {}", this.1, that.0, that.1));
         }
     }
 
@@ -130,17 +145,23 @@ impl Problems<'_> {
 
     fn dns_address(&mut self, services: Ipv4Net) {
         let address = self.config.network.dns_address;
-        let IpAddr::V4(four) = address else {
-            self.add("network.dns-address", &format!("{address} does not lie in {services}"));
-            return;
+        let inside = match address {
+            IpAddr::V4(four) => {
+                services.contains(&four)
+                    && four != services.network()
+                    && four != services.broadcast()
+            }
+            IpAddr::V6(_) => false,
         };
-        if !services.contains(&four) || four == services.network() || four == services.broadcast() {
-            self.add(
-                "network.dns-address",
-                &format!("{address} is not one of the Services' addresses, {services}"),
-            );
-        } else if services.hosts().next() == Some(four) {
-            self.add("network.dns-address", &format!("{address} is the API server's own"));
+        if inside && services.hosts().next().map(IpAddr::V4) == Some(address) {
+            self.add(DNS_ADDRESS, &format!("{address} is the API server's own"));
+        } else if !inside && self.is_set(SERVICE_CIDR) && !self.is_set(DNS_ADDRESS) {
+            // The default is nobody's mistake: told of the one that somebody wrote.
+            let what = format!("{services} does not hold the default {DNS_ADDRESS} {address}");
+            self.add(SERVICE_CIDR, &format!("{what}: set that one, too"));
+        } else if !inside {
+            let what = format!("{address} is not one of the Services' addresses, {services}");
+            self.add(DNS_ADDRESS, &what);
         }
     }
 
@@ -162,8 +183,10 @@ impl Problems<'_> {
                 );
             }
         }
-        if self.config.pki.leaf_ttl_minutes == 0 {
-            self.add("pki.leaf-ttl-minutes", "must be 1 or more");
+        let life = self.config.pki.leaf_ttl_minutes;
+        if !LEAF_TTL_MINUTES.contains(&life) {
+            let (least, most) = (LEAF_TTL_MINUTES.start(), LEAF_TTL_MINUTES.end());
+            self.add("pki.leaf-ttl-minutes", &format!("{life} is not from {least} to {most}"));
         }
     }
 
@@ -184,7 +207,7 @@ impl Problems<'_> {
 }
 
 /// A subdomain of RFC 1123, as Kubernetes wants names of nodes.
-fn is_dns_name(name: &str) -> bool {
+pub fn is_dns_name(name: &str) -> bool {
     let label = |label: &str| {
         let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         (1..=LABEL_LENGTH_MAX).contains(&label.len())
@@ -200,7 +223,9 @@ mod tests {
     use super::*;
 
     fn of(text: &str) -> Vec<String> {
-        problems(&toml::from_str(text).unwrap())
+        let config = toml::from_str(text).unwrap();
+        let all = alone(&config).into_iter().chain(together(&config));
+        all.map(|mistake| mistake.to_string()).collect()
     }
 
     #[test]
@@ -258,7 +283,16 @@ mod tests {
                 "api.extra-sans = [\"a b\"]",
                 "api.extra-sans holds \"a b\", which is no name and no address",
             ),
-            ("pki.leaf-ttl-minutes = 0", "pki.leaf-ttl-minutes must be 1 or more"),
+            ("pki.leaf-ttl-minutes = 0", "pki.leaf-ttl-minutes 0 is not from 1 to 525600"),
+            (
+                "pki.leaf-ttl-minutes = 4294967295",
+                "pki.leaf-ttl-minutes 4294967295 is not from 1 to 525600",
+            ),
+            ("api.port = 0", "api.port 0 cannot be taken: it is zero or another daemon's"),
+            (
+                "network.dns-address = \"fd00::10\"",
+                "network.dns-address fd00::10 is not one of the Services' addresses, 10.152.183.0/24",
+            ),
             (
                 "kube.kubelet-args = [\"v=2\"]",
                 "kube.kubelet-args holds \"v=2\", which is no flag like \"--v=2\"",

@@ -29,7 +29,7 @@ mod upkeep;
 
 pub use core::{Node, Order};
 pub use lock::{Lock, LockError};
-pub use run::{NodeError, Options, reset_stopped, run};
+pub use run::{NodeError, Options, configuration, reset_stopped, run};
 
 /// The group of people with all rights, as it stands in their certificates.
 pub const fn admin_group() -> &'static str {

@@ -9,7 +9,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::account::{self, AccountError, Accounts};
 use super::layout::{self, LayoutError};
-use crate::config::{Choices, Config, ConfigError};
+use crate::config::{Choices, Config, ConfigError, is_dns_name};
 use crate::daemons::{self, Context, File, kube_control, kube_node};
 use crate::distribution::{Distribution, DistributionError};
 use crate::host::{self, address, resolver};
@@ -111,13 +111,13 @@ pub fn context(
 }
 
 /// What of it cannot change later.
-pub fn choices(context: &Context) -> Choices {
-    Choices {
-        node_name: context.node_name.clone(),
-        pod_cidr: context.pod_cidr.clone(),
-        service_cidr: context.service_cidr.clone(),
-        dns_domain: context.domain.clone(),
-    }
+pub fn choices(config: &Config) -> Result<Choices, PrepareError> {
+    Ok(Choices {
+        node_name: node_name(config)?,
+        pod_cidr: config.network.pod_cidr.clone(),
+        service_cidr: config.network.service_cidr.clone(),
+        dns_domain: config.network.dns_domain.clone(),
+    })
 }
 
 fn node_name(config: &Config) -> Result<String, PrepareError> {
@@ -125,11 +125,7 @@ fn node_name(config: &Config) -> Result<String, PrepareError> {
         return Ok(name.clone());
     }
     let host = nix::unistd::gethostname().unwrap_or_default().to_string_lossy().to_lowercase();
-    let valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
-    if host.is_empty() || !host.chars().all(valid) || host.starts_with(['-', '.']) {
-        return Err(PrepareError::NodeName(host));
-    }
-    Ok(host)
+    if is_dns_name(&host) { Ok(host) } else { Err(PrepareError::NodeName(host)) }
 }
 
 /// Makes directories and accounts.

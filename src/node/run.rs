@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use skiff_api::Progress;
+use skiff_api::{ErrorBody, Progress};
 use skiff_supervisor::{Handle, HandleError, Snapshot, StartError, Supervisor};
 use time::{Duration, OffsetDateTime};
 use tokio::signal::unix::{SignalKind, signal};
@@ -17,7 +17,7 @@ use super::status::{Board, Identity};
 use super::stop::{Stop, remove_state};
 use super::{observe, plan, probe, route, server, upkeep};
 use crate::addon::{self, Addons};
-use crate::config::{ChoiceError, Config, ConfigError};
+use crate::config::{ChoiceError, Choices, Config, ConfigError, Sources};
 use crate::daemons::{self, Context, Probes};
 use crate::distribution::{self, Distribution, DistributionError};
 use crate::kube::ClientSource;
@@ -32,6 +32,12 @@ pub struct Options {
     pub paths: Paths,
     /// Another configuration file than the root's own.
     pub config: Option<PathBuf>,
+}
+
+impl Options {
+    fn sources(&self) -> Sources {
+        Sources::of(self.config.clone().unwrap_or_else(|| self.paths.config()))
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +66,29 @@ pub enum NodeError {
     Signal(#[source] io::Error),
 }
 
+impl NodeError {
+    /// What to do next, where the situation is known.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Config(error) => error.hint(),
+            Self::Choice(error) => error.hint(),
+            _ => None,
+        }
+    }
+}
+
+/// The node's settings, and what of them cannot change later. Refuses what is not valid and what
+/// contradicts the first start; changes nothing.
+pub fn configuration(options: &Options) -> Result<(Config, Choices), NodeError> {
+    let sources = options.sources();
+    let config = Config::load(&sources)?;
+    let choices = prepare::choices(&config)?;
+    if let Some(then) = Choices::read(&options.paths.node())? {
+        choices.hold_to(&then, &config, &sources.file)?;
+    }
+    Ok((config, choices))
+}
+
 /// Runs until it is ordered to end. The runtime may have a single thread. Whoever started it in
 /// the background reads the reason of a failure from [`Paths::start_failure`].
 pub async fn run(options: Options) -> Result<(), NodeError> {
@@ -72,7 +101,8 @@ pub async fn run(options: Options) -> Result<(), NodeError> {
     let outcome = live(options).await;
     if let Err(error) = &outcome {
         tracing::error!(error = error as &dyn std::error::Error, "skiffd ends");
-        let body = serde_json::to_vec(&server::error_body(error)).unwrap_or_default();
+        let body = ErrorBody { hint: error.hint(), ..server::error_body(error) };
+        let body = serde_json::to_vec(&body).unwrap_or_default();
         let _ = std::fs::write(&failure, body);
     }
     outcome
@@ -85,15 +115,16 @@ pub async fn reset_stopped(paths: &Paths) -> Result<(), NodeError> {
     let kube = paths.builds().join("current/bin/kube");
     let stop = Stop { paths, kube: &kube, cgroup: &cgroup, bridge: prepare::BRIDGE };
     stop.remove_leftovers().await;
-    if let Ok(config) = Config::load(&paths.config()) {
-        route::remove(&config.network.service_cidr);
+    // Not of the configuration: that it changed may be the reason for the reset.
+    if let Ok(Some(began)) = Choices::read(&paths.node()) {
+        route::remove(&began.service_cidr);
     }
     remove_state(paths).map_err(|e| NodeError::Reset(paths.root().into(), e))
 }
 
 async fn live(options: Options) -> Result<(), NodeError> {
+    let (config, choices) = configuration(&options)?;
     let paths = options.paths;
-    let config = Config::load(&options.config.unwrap_or_else(|| paths.config()))?;
     let build = Distribution::find()?;
     build.require_complete()?;
     let accounts = prepare::ground(&paths)?;
@@ -102,12 +133,14 @@ async fn live(options: Options) -> Result<(), NodeError> {
         .map_err(|e| NodeError::Listen(socket.clone(), e))?;
 
     let context = prepare::context(&paths, &config, &build, accounts)?;
-    prepare::choices(&context).hold(&paths.node(), &config)?;
     let now = OffsetDateTime::now_utc();
     let authorities = prepare::secrets(&context, now)?;
     let ttl = Duration::minutes(i64::from(config.pki.leaf_ttl_minutes));
     prepare::leaves(&context, &config.api.extra_sans, &authorities, now, ttl)?;
     prepare::files(&context)?;
+    // The last moment before something in the kernel or in the datastore is made of them: a start
+    // that failed earlier has decided nothing.
+    choices.record(&paths.node())?;
     if let Err(reason) = route::ensure(&context.service_cidr, context.address) {
         tracing::error!(reason, "no route to the Services from this machine");
     }

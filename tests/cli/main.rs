@@ -11,6 +11,7 @@ mod interrupt;
 mod merge;
 mod place;
 mod reference;
+mod settings;
 mod stand_in;
 mod stopped;
 mod terminal;

@@ -6,12 +6,12 @@ use super::Outcome;
 use crate::cli::output::{self, Cell, Choice, Format};
 use crate::cli::ui::Paint;
 use crate::cli::{CommandError, Session};
-use crate::config::Config;
+use crate::config::{self, Config, Sources};
 
 /// Show settings and where each value comes from
 ///
 /// One setting prints its value alone, a group or nothing prints a table. On a
-/// stopped node the configuration file is read instead.
+/// stopped node the files of its configuration are read instead.
 ///
 ///   skiff get
 ///   skiff get network
@@ -29,7 +29,9 @@ pub struct Arguments {
 pub(super) async fn run(arguments: Arguments, session: &Session) -> Outcome {
     let all: Vec<Setting> = match session.client().get("/v1/settings").await {
         Ok(settings) => settings,
-        Err(ClientError::NotRunning(_)) => Config::load(&session.config_file())?.settings(),
+        Err(ClientError::NotRunning(_)) => {
+            Config::load(&Sources::of(session.config_file()))?.settings()
+        }
         Err(error) => return Err(error.into()),
     };
     let Some(key) = arguments.key else {
@@ -46,7 +48,11 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Outcome {
     let group = format!("{key}.");
     let found: Vec<Setting> = all.into_iter().filter(|s| s.key.starts_with(&group)).collect();
     if found.is_empty() {
-        return Err(CommandError::new(format!("there is no setting {key}")).hint("skiff get"));
+        let error = CommandError::new(format!("there is no setting {key}"));
+        return Err(match config::like(&key) {
+            Some(like) => error.hint(format!("skiff get {like}")),
+            None => error.hint("skiff get"),
+        });
     }
     output::print(arguments.output, &found, |found, paint| text(found, paint))?;
     Ok(ExitCode::SUCCESS)

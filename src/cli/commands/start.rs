@@ -5,7 +5,7 @@ use crate::cli::interrupt::{self, Interrupt};
 use crate::cli::ready::{self, Wait};
 use crate::cli::{CommandError, Session, launch, replace, span, ui};
 use crate::distribution::{Distribution, select, stage};
-use crate::node::account;
+use crate::node::{Options, account, configuration};
 
 /// Start the node
 ///
@@ -50,11 +50,13 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Outcome {
     match session.running().await? {
         Some(running) => match replace::other_build(session, &running.build)? {
             Some(new) => {
+                refuse_configuration(session)?;
                 replace::replace(session, new, &running.build, wait, &mut interrupt).await?;
             }
             None => ui::say("the node runs already"),
         },
         None => {
+            refuse_configuration(session)?;
             if !arguments.skip_checks {
                 super::check::refuse_errors(session)?;
             }
@@ -72,6 +74,13 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Outcome {
     let status = ready::wait(session, wait, &mut interrupt).await?;
     ui::say(&format!("node {} is ready (Kubernetes {})", status.node, status.kubernetes));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Before anything is touched: a node that runs goes on when its configuration went bad.
+fn refuse_configuration(session: &Session) -> Result<(), CommandError> {
+    let options = Options { paths: session.paths.clone(), config: session.config.clone() };
+    configuration(&options)?;
+    Ok(())
 }
 
 fn stage_and_select(session: &Session) -> Result<(), CommandError> {
