@@ -56,7 +56,7 @@ fn a_build_that_does_not_become_ready_is_given_up_for_the_former_one() {
 }
 
 /// A distribution that is the one of the tests but for its name.
-fn another(name: &str) -> tempfile::TempDir {
+pub fn another(name: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir_in("/var/tmp").expect("a place for a distribution");
     run(Command::new("cp")
         .args(["--recursive", "--link"])
@@ -70,13 +70,13 @@ fn another(name: &str) -> tempfile::TempDir {
     dir
 }
 
-fn start(node: &TestNode, distribution: &tempfile::TempDir) -> harness::Outcome {
+pub fn start(node: &TestNode, distribution: &tempfile::TempDir) -> harness::Outcome {
     let mut command = node.command(skiff_binary());
     run(command.args(["start", "--timeout", "240"]).env("SKIFF_DIST", distribution.path()))
 }
 
 #[track_caller]
-fn build(node: &TestNode) -> String {
+pub fn build(node: &TestNode) -> String {
     let text = node.skiff(&["version", "--output", "json"]).must();
     let version: skiff_api::Version = serde_json::from_str(&text).expect("JSON");
     version.build

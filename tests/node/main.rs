@@ -12,5 +12,6 @@ mod interrupt;
 mod life;
 mod machine;
 mod pull;
+mod settings;
 mod side_by_side;
 mod workload;
