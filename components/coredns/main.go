@@ -51,8 +51,11 @@ import (
 	_ "github.com/coredns/coredns/plugin/tsig"
 	_ "github.com/coredns/coredns/plugin/view"
 	_ "github.com/coredns/coredns/plugin/whoami"
+
+	"skiff.local/resident"
 )
 
 func main() {
+	go resident.Settle()
 	coremain.Run()
 }

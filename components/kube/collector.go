@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"math"
 	"runtime/debug"
 	"runtime/metrics"
 	"time"
@@ -36,8 +37,10 @@ func choosePercent(live uint64, allocatedPerSecond float64) int {
 	return min(max(int(headroom/float64(live)*100), percentMin), percentMax)
 }
 
-// followLoad adjusts the collector until ctx ends. It leaves the start to the
-// percentage that GOGC gave.
+// followLoad adjusts the collector until ctx ends. It leaves the start to what
+// GOGC and GOMEMLIMIT gave: most of what a start allocates is soon garbage, so
+// it is let lie until it is much. Later the limit would make a process whose
+// objects take more than that collect without end.
 func followLoad(ctx context.Context) {
 	samples := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/heap/allocs:bytes"}}
 	read := func() (live, allocated uint64) {
@@ -47,13 +50,14 @@ func followLoad(ctx context.Context) {
 	ticker := time.NewTicker(collectorInterval)
 	defer ticker.Stop()
 	_, before := read()
-	current := percentMax
+	current := math.MaxInt32
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
 		}
+		debug.SetMemoryLimit(math.MaxInt64)
 		live, allocated := read()
 		percent := choosePercent(live, float64(allocated-before)/collectorInterval.Seconds())
 		before = allocated

@@ -26,6 +26,8 @@ import (
 
 	"k8s.io/client-go/transport"
 	"k8s.io/component-base/logs"
+
+	"skiff.local/resident"
 )
 
 // certificateRefresh is how often the files behind a client certificate are
@@ -116,5 +118,6 @@ func withSignals(daemon func(context.Context) error) error {
 	defer stop()
 	context.AfterFunc(ctx, stop)
 	go followLoad(ctx)
+	go resident.Settle()
 	return daemon(ctx)
 }

@@ -34,9 +34,31 @@ pub struct Source {
     pub content: Vec<u8>,
 }
 
-/// The files of a component's folder in a fixed order, without tests and texts: these change
-/// nothing of what is built.
+/// The files of a component's folder, and of the folders beside it that its go.mod names, in a
+/// fixed order, without tests and texts: these change nothing of what is built.
 pub fn read_sources(folder: &Path) -> Result<Vec<Source>> {
+    let mut sources = read_folder(folder)?;
+    let module = sources.iter().find(|source| source.name == "go.mod");
+    let module = module.map(|source| String::from_utf8_lossy(&source.content).into_owned());
+    for neighbour in module.iter().flat_map(|module| neighbours(module)) {
+        for source in read_folder(&folder.join("..").join(neighbour))? {
+            sources.push(Source { name: format!("{neighbour}/{}", source.name), ..source });
+        }
+    }
+    Ok(sources)
+}
+
+/// The folders that stand beside a module's own, by the `replace … => ../name` lines of its go.mod
+/// (<https://go.dev/ref/mod#go-mod-file-replace>).
+fn neighbours(module: &str) -> impl Iterator<Item = &str> {
+    module
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .filter_map(|line| line.split_once("=>"))
+        .filter_map(|(_, place)| place.trim().strip_prefix("../"))
+}
+
+fn read_folder(folder: &Path) -> Result<Vec<Source>> {
     let mut names = Vec::new();
     collect(folder, Path::new(""), &mut names)
         .with_context(|| format!("cannot read {}", folder.display()))?;
@@ -92,6 +114,29 @@ mod tests {
 
     fn key() -> String {
         build_key(&runc(), &sources(), "amd64", "go1.26.6")
+    }
+
+    #[test]
+    fn a_module_beside_it_belongs_to_a_component() {
+        let module = "module skiff.local/kube\n\nreplace skiff.local/resident => ../resident\n\
+                      // replace skiff.local/old => ../old\n\
+                      replace (\n\tk8s.io/api => k8s.io/api v0.36.3\n)\n";
+        assert_eq!(neighbours(module).collect::<Vec<_>>(), ["resident"]);
+
+        let root = tempfile::tempdir().unwrap();
+        for (name, content) in [
+            ("kube/go.mod", module),
+            ("kube/main.go", "package main"),
+            ("resident/program.go", "package resident"),
+            ("resident/program_test.go", "package resident"),
+        ] {
+            let path = root.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
+        }
+        let sources = read_sources(&root.path().join("kube")).unwrap();
+        let names: Vec<_> = sources.iter().map(|source| source.name.as_str()).collect();
+        assert_eq!(names, ["go.mod", "main.go", "resident/program.go"]);
     }
 
     #[test]

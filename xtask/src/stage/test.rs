@@ -39,7 +39,7 @@ struct Stage {
 /// In the order of what they need: what fails early and cheaply comes first.
 const STAGES: &[Stage] = &[
     Stage { name: "plain", what: "everything that needs no node", usual_seconds: 120, run: plain },
-    Stage { name: "components", what: "the kube wrapper", usual_seconds: 60, run: kube_wrapper },
+    Stage { name: "components", what: "the wrappers of upstream", usual_seconds: 60, run: wrappers },
     Stage { name: "arm64", what: "cross-build for arm64", usual_seconds: 60, run: cross_build },
     Stage { name: "storage", what: "upstream's storage tests", usual_seconds: 240, run: storage },
     Stage { name: "node", what: "nodes with real pods", usual_seconds: 600, run: node },
@@ -199,15 +199,19 @@ fn cargo_test(mut command: Command, options: &[&str], log: &Path) -> TestReport 
 
 /// The same flags as the build, so that what is compiled already is taken; vetting all of
 /// Kubernetes would take ten times as long as the tests.
-fn kube_wrapper(project: &Project, log: &Path) -> Result<TestReport> {
-    let mut command = Command::new("go");
-    command
-        .args(["test", "-v", "-trimpath", "-vet=off", "-mod=readonly", "-tags=providerless"])
-        .args(["-ldflags=-s -w", "./..."])
-        .env("CGO_ENABLED", "0")
-        .env("GOFLAGS", "")
-        .current_dir(project.components().join("kube"));
-    Ok(go_test(command, log))
+fn wrappers(project: &Project, log: &Path) -> Result<TestReport> {
+    let mut report = TestReport::default();
+    for folder in ["resident", "kube"] {
+        let mut command = Command::new("go");
+        command
+            .args(["test", "-v", "-trimpath", "-vet=off", "-mod=readonly", "-tags=providerless"])
+            .args(["-ldflags=-s -w", "./..."])
+            .env("CGO_ENABLED", "0")
+            .env("GOFLAGS", "")
+            .current_dir(project.components().join(folder));
+        report.add(go_test(command, &log.with_file_name(format!("{folder}.log"))));
+    }
+    Ok(report)
 }
 
 fn go_test(mut command: Command, log: &Path) -> TestReport {

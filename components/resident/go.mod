@@ -1,0 +1,3 @@
+module skiff.local/resident
+
+go 1.26.0
