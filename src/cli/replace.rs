@@ -14,7 +14,10 @@ use super::interrupt::{self, Interrupt};
 use super::ready::{self, Unready, Wait};
 use super::skiffd::Skiffd;
 use super::{CommandError, Session, launch, progress, ui};
-use crate::distribution::{BuildId, Distribution, current, forget_builds, select, stage, staged};
+use crate::distribution::{
+    BuildId, Distribution, begin_trial, boot, current, end_trial, forget_builds, select, stage,
+    staged,
+};
 
 /// How long a skiffd that was told to leave may take.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -49,19 +52,28 @@ pub async fn replace(
     let former = staged(&builds, running).or_else(|| current(&builds).map(|(id, _)| id));
     let was = if running.is_empty() { "unknown" } else { running };
     ui::say(&format!("handing the node over from build {was} to {new}; pods go on"));
+    if let Some(former) = former.as_ref().filter(|former| **former != new) {
+        begin_trial(&builds, former, boot()?)?;
+    }
     let (failed, error) = match hand_over(session, &new, wait, interrupt).await {
-        Ok(()) => return forget_older(&builds, new, former),
+        Ok(()) => {
+            end_trial(&builds)?;
+            return forget_older(&builds, new, former);
+        }
         Err((_, Unready::Interrupted)) => return Err(left_alone(&new, former.as_ref())),
         Err((stage, Unready::Failed(error))) => (stage, error),
     };
     match choose_next(failed, &new, former) {
-        Next::Stay => Err(stayed(&new, was, error)),
+        Next::Stay => {
+            end_trial(&builds)?;
+            Err(stayed(&new, was, error))
+        }
         Next::GiveUp => Err(error.cause("there is no former build to go back to")),
         Next::GoBack(former) => {
             ui::say(&format!("build {new} does not become ready: {}", error.message));
             ui::say(&format!("going back to build {former}"));
             let back = match hand_over(session, &former, wait, interrupt).await {
-                Ok(()) => Ok(()),
+                Ok(()) => Ok(end_trial(&builds)?),
                 Err((_, unready)) => Err(unready.into()),
             };
             Err(went_back(&new, &former, error, back))

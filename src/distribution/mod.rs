@@ -7,6 +7,8 @@
 
 mod manifest;
 mod stage;
+mod trial;
 
 pub use manifest::{Distribution, DistributionError, Image};
 pub use stage::{BuildId, StageError, current, forget_builds, select, stage, staged};
+pub use trial::{begin_trial, boot, cut_short, end_trial};

@@ -74,6 +74,10 @@ impl Node {
         self.context.lock().expect("no holder of this lock panics").paths.root().into()
     }
 
+    pub(super) fn builds(&self) -> PathBuf {
+        self.context.lock().expect("no holder of this lock panics").paths.builds()
+    }
+
     /// Daemons with processor time and memory, measured now.
     pub async fn services_with_usage(&self) -> Vec<Service> {
         match self.supervisor.measure().await {

@@ -4,24 +4,34 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use skiff_api::Phase;
 use time::OffsetDateTime;
 
 use super::core::Node;
 use super::space;
+use crate::distribution;
 
 /// How often clock and addresses are looked at. A jump of the clock or a new address is noticed
 /// within this time.
 const INTERVAL: Duration = Duration::from_secs(5);
+
+/// Turns in a row that see the node ready before its build has proven itself.
+const TURNS_OF_PROOF: u32 = 3;
 
 /// Never ends. A failure is logged and tried again at the next turn: nothing expires that soon.
 pub async fn run(node: Arc<Node>) {
     let mut due = OffsetDateTime::UNIX_EPOCH;
     let mut last = OffsetDateTime::now_utc();
     let mut facts = node.facts();
+    let mut ready = 0u32;
     loop {
         tokio::time::sleep(INTERVAL).await;
         let now = OffsetDateTime::now_utc();
         watch_space(&node);
+        ready = if node.status().phase == Phase::Ready { ready.saturating_add(1) } else { 0 };
+        if ready == TURNS_OF_PROOF {
+            prove(&node);
+        }
         let moved = node.follow_address().await;
         if facts != node.facts() {
             facts = node.facts();
@@ -39,6 +49,14 @@ pub async fn run(node: Arc<Node>) {
                 tracing::error!(error, "leaves cannot be renewed");
             }
         }
+    }
+}
+
+/// A node that was handed over to this build stays with it from now on, whatever became of the
+/// command that did it.
+fn prove(node: &Node) {
+    if let Err(error) = distribution::end_trial(&node.builds()) {
+        tracing::error!(error = &error as &dyn std::error::Error, "this build is still on trial");
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
-use std::time::Duration;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use harness::{Network, NodeOptions, TestNode, cannot_run_nodes, distribution, run, skiff_binary};
 
@@ -53,6 +53,29 @@ fn a_build_that_does_not_become_ready_is_given_up_for_the_former_one() {
     let again = start(&node, &good);
     assert_eq!(again.code, 0, "{again:?}");
     assert!(again.stderr.contains("the node runs already"), "{}", again.stderr);
+    power_is_cut_while_a_build_is_on_trial(&node, &former);
+}
+
+/// As a boot would find it: the new build selected, and its trial begun before this boot.
+fn power_is_cut_while_a_build_is_on_trial(node: &TestNode, former: &str) {
+    let selected = build(node);
+    node.skiff(&["stop"]).must();
+    let builds = node.root().join("build");
+    let trial = format!(r#"{{"former":"{former}","boot":"an earlier one"}}"#);
+    fs::write(builds.join("trial.json"), trial).expect("written");
+    let mut boot = node.command(&builds.join("current/bin/skiff"));
+    let mut skiffd = boot.arg("daemon").stderr(Stdio::null()).spawn().expect("skiffd runs");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !node.skiff(&["status"]).stdout.contains("alpha") {
+        assert!(Instant::now() < deadline, "skiffd does not answer");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    node.skiff(&["status", "--wait-ready", "--timeout", "240"]).must();
+    assert_eq!(build(node), former, "{selected} was not proven");
+    assert!(!builds.join("trial.json").exists());
+    node.kubectl(&["get", "configmap", "kept"]).must();
+    node.skiff(&["stop"]).must();
+    skiffd.wait().expect("skiffd has ended");
 }
 
 /// A distribution that is the one of the tests but for its name.

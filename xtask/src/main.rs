@@ -3,6 +3,7 @@
 //! Everything here is safe to repeat, says what it does and how long that usually takes, and is
 //! quick when nothing changed.
 
+mod apt;
 mod command;
 mod component;
 mod dqlite;
@@ -12,6 +13,7 @@ mod packages;
 mod preflight;
 mod project;
 mod stage;
+mod sysroot;
 mod table;
 mod test_counts;
 

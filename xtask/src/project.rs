@@ -104,6 +104,14 @@ impl Arch {
         }
     }
 
+    /// What Debian names the folders of its libraries, and compilers what they compile for.
+    pub fn triplet(self) -> &'static str {
+        match self {
+            Self::Amd64 => "x86_64-linux-gnu",
+            Self::Arm64 => "aarch64-linux-gnu",
+        }
+    }
+
     /// The C compiler that makes programs for it on this machine.
     pub fn c_compiler(self, host: Self) -> &'static str {
         match self {

@@ -1,7 +1,9 @@
-use std::process::ExitCode;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
 
 use super::Outcome;
 use crate::cli::{CommandError, Session};
+use crate::distribution::{boot, cut_short, end_trial, select};
 use crate::node;
 
 /// Run the node daemon in the foreground
@@ -15,9 +17,22 @@ pub struct Arguments {
 
 pub(super) async fn run(_: Arguments, session: &Session) -> Outcome {
     super::write_log();
+    undo_trial(session)?;
     let options = node::Options { paths: session.paths.clone(), config: session.config.clone() };
     node::run(options).await?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Becomes the skiffd of the former build when the machine went down while this one was on trial.
+fn undo_trial(session: &Session) -> Result<(), CommandError> {
+    let builds = session.paths.builds();
+    let Some(former) = cut_short(&builds, &boot()?) else { return Ok(()) };
+    tracing::warn!(%former, "the machine went down before the selected build had proven itself; going back");
+    select(&builds, &former)?;
+    end_trial(&builds)?;
+    let program = builds.join(former.to_string()).join("bin/skiff");
+    let error = Command::new(&program).args(std::env::args_os().skip(1)).exec();
+    Err(CommandError::because(format!("cannot run {}", program.display()), &error))
 }
 
 impl Arguments {

@@ -4,7 +4,7 @@ use super::Outcome;
 use crate::cli::interrupt::{self, Interrupt};
 use crate::cli::ready::{self, Wait};
 use crate::cli::{CommandError, Session, launch, replace, span, ui};
-use crate::distribution::{Distribution, select, stage};
+use crate::distribution::{Distribution, end_trial, select, stage};
 use crate::node::{Options, account, configuration};
 
 /// Start the node
@@ -89,5 +89,7 @@ fn stage_and_select(session: &Session) -> Result<(), CommandError> {
     ui::say("putting the components in place");
     let (id, _) = stage(&distribution, &builds)?;
     select(&builds, &id)?;
+    // It was asked for by name, and no other one runs.
+    end_trial(&builds)?;
     Ok(())
 }

@@ -1,12 +1,12 @@
 //! The compilers of this machine: which versions they are, and what they can build.
 
-use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
 use crate::command::output_of;
-use crate::project::Arch;
+use crate::project::{Arch, Project};
+use crate::sysroot::Sysroot;
 use crate::table::{Component, Language};
 
 /// What builds programs for one architecture here.
@@ -16,11 +16,13 @@ pub struct Toolchain {
     pub host: Arch,
     go: String,
     c: Option<String>,
+    /// Where another architecture's libraries are.
+    sysroot: Option<Sysroot>,
 }
 
 impl Toolchain {
     /// Looks for Go of at least the version the table asks for; a C compiler may be missing.
-    pub fn find(oldest_go: &str, arch: Arch) -> Result<Self> {
+    pub fn find(project: &Project, oldest_go: &str, arch: Arch) -> Result<Self> {
         let host = Arch::host()?;
         let go =
             output_of(Command::new("go").args(["env", "GOVERSION"]).env("GOTOOLCHAIN", "local"))
@@ -31,7 +33,13 @@ impl Toolchain {
             bail!("{go} is too old: Go {oldest_go} or newer builds the components");
         }
         let c = output_of(Command::new(arch.c_compiler(host)).arg("-dumpfullversion"));
-        Ok(Self { arch, host, go, c })
+        let sysroot = (arch != host).then(|| Sysroot::at(project, arch));
+        Ok(Self { arch, host, go, c, sysroot })
+    }
+
+    /// Fetches what another architecture's components link with.
+    pub fn prepare(&self, project: &Project) -> Result<()> {
+        self.sysroot.as_ref().map_or(Ok(()), |sysroot| sysroot.ensure(project))
     }
 
     /// What of the compilers a component's outcome depends on.
@@ -81,8 +89,8 @@ impl Toolchain {
 
     /// Sets what makes cgo's pkg-config find libraries of this architecture and no other.
     pub fn direct_pkg_config(&self, command: &mut Command) {
-        if let Some(folder) = self.pkg_config_folder() {
-            command.env("PKG_CONFIG_LIBDIR", folder);
+        if let Some(sysroot) = &self.sysroot {
+            sysroot.direct_pkg_config(command);
         }
     }
 
@@ -91,14 +99,6 @@ impl Toolchain {
         command.args(options).args(libraries);
         self.direct_pkg_config(&mut command);
         output_of(&mut command)
-    }
-
-    fn pkg_config_folder(&self) -> Option<&'static Path> {
-        match self.arch {
-            arch if arch == self.host => None,
-            Arch::Amd64 => Some(Path::new("/usr/lib/x86_64-linux-gnu/pkgconfig")),
-            Arch::Arm64 => Some(Path::new("/usr/lib/aarch64-linux-gnu/pkgconfig")),
-        }
     }
 }
 

@@ -30,7 +30,8 @@ pub fn run(project: &Project, arguments: &Arguments) -> Result<()> {
     let table = Table::read(&project.components().join("components.toml"))?;
     let host = Arch::host()?;
     let arch = arguments.arch.unwrap_or(host);
-    let toolchain = Toolchain::find(&table.go, arch)?;
+    let toolchain = Toolchain::find(project, &table.go, arch)?;
+    toolchain.prepare(project)?;
     let _lock = BuildLock::take(&project.cache.join("components"))?;
 
     let on_obstacle = if arch == host { Obstacle::Fails } else { Obstacle::Skips };

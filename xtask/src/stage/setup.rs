@@ -19,7 +19,7 @@ pub struct Arguments {
 pub fn run(project: &Project, arguments: &Arguments) -> Result<()> {
     // What cannot be helped comes before what takes long.
     let table = Table::read(&project.components().join("components.toml"))?;
-    Toolchain::find(&table.go, Arch::host()?)?;
+    Toolchain::find(project, &table.go, Arch::host()?)?;
     let built_before = project.cache.join("components/kube").exists();
     let bytes = if built_before { NEXT_BUILD_BYTES } else { FIRST_BUILD_BYTES };
     require_space(&project.cache, bytes)?;

@@ -39,7 +39,12 @@ struct Stage {
 /// In the order of what they need: what fails early and cheaply comes first.
 const STAGES: &[Stage] = &[
     Stage { name: "plain", what: "everything that needs no node", usual_seconds: 120, run: plain },
-    Stage { name: "components", what: "the wrappers of upstream", usual_seconds: 60, run: wrappers },
+    Stage {
+        name: "components",
+        what: "the wrappers of upstream",
+        usual_seconds: 60,
+        run: wrappers,
+    },
     Stage { name: "arm64", what: "cross-build for arm64", usual_seconds: 60, run: cross_build },
     Stage { name: "storage", what: "upstream's storage tests", usual_seconds: 240, run: storage },
     Stage { name: "node", what: "nodes with real pods", usual_seconds: 600, run: node },
@@ -223,11 +228,12 @@ fn go_test(mut command: Command, log: &Path) -> TestReport {
 /// Nothing may depend on the architecture of the machine that builds: a component of each kind
 /// (C, Go, Go with a C library) must come out for another one. `components --arch` builds all.
 fn cross_build(project: &Project, _log: &Path) -> Result<TestReport> {
-    const CROSS_BUILT: &[&str] = &["pause", "cni", "containerd", "runc"];
+    const CROSS_BUILT: &[&str] = &["pause", "runc", "cni", "coredns", "containerd", "kube"];
     let host = Arch::host()?;
     let other = if host == Arch::Arm64 { Arch::Amd64 } else { Arch::Arm64 };
     let table = Table::read(&project.components().join("components.toml"))?;
-    let toolchain = Toolchain::find(&table.go, other)?;
+    let toolchain = Toolchain::find(project, &table.go, other)?;
+    toolchain.prepare(project)?;
     let _lock = BuildLock::take(&project.cache.join("components"))?;
     let mut report = TestReport::default();
     for name in CROSS_BUILT {
