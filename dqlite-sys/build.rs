@@ -12,7 +12,14 @@ use std::process::Command;
 const MINIMUM: (u32, u32) = (1, 18);
 
 fn main() {
-    for name in ["DQLITE_PREFIX", "SKIFF_CACHE", "XDG_CACHE_HOME", "HOME", "DQLITE_DYNAMIC_DEPS"] {
+    for name in [
+        "DQLITE_PREFIX",
+        "SKIFF_CACHE",
+        "XDG_CACHE_HOME",
+        "HOME",
+        "DQLITE_DYNAMIC_DEPS",
+        "DQLITE_DEPS",
+    ] {
         println!("cargo::rerun-if-env-changed={name}");
     }
     match find() {
@@ -148,7 +155,10 @@ impl Target {
         let arch = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default();
         let environment = env::var("CARGO_CFG_TARGET_ENV").unwrap_or_default();
         let triplet = format!("{arch}-linux-{environment}");
-        let mut directories = vec![PathBuf::from(format!("/usr/lib/{triplet}"))];
+        // Where another architecture's libraries are, when they are not the machine's own.
+        let given = env::var_os("DQLITE_DEPS").map(PathBuf::from);
+        let mut directories: Vec<PathBuf> = given.into_iter().collect();
+        directories.push(PathBuf::from(format!("/usr/lib/{triplet}")));
         if env::var("HOST").ok() == env::var("TARGET").ok() {
             directories.extend(["/usr/lib64", "/usr/lib"].map(PathBuf::from));
         }

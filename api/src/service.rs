@@ -37,7 +37,7 @@ pub enum ServiceState {
     Ready,
     Unready,
     Stopping,
-    Backoff,
+    BackOff,
     CrashLoop,
 }
 

@@ -23,7 +23,7 @@ pub fn service(state: ServiceState) -> Cell {
         ServiceState::Ready => ("ready", Tone::Good),
         ServiceState::Unready => ("unready", Tone::Bad),
         ServiceState::Stopping => ("stopping", Tone::Warn),
-        ServiceState::Backoff => ("back-off", Tone::Bad),
+        ServiceState::BackOff => ("back-off", Tone::Bad),
         ServiceState::CrashLoop => ("crash-loop", Tone::Bad),
     };
     Cell::new(word, tone)

@@ -102,7 +102,7 @@ pub fn service(daemon: &DaemonStatus) -> skiff_api::Service {
         State::Ready => ServiceState::Ready,
         State::Unready => ServiceState::Unready,
         State::Stopping => ServiceState::Stopping,
-        State::Backoff => ServiceState::Backoff,
+        State::Backoff => ServiceState::BackOff,
         State::CrashLoop => ServiceState::CrashLoop,
     };
     let since = daemon.since.format(&time::format_description::well_known::Rfc3339);

@@ -64,7 +64,7 @@ fn ill_services() -> Vec<Service> {
         memory_bytes: Some(123 << 30),
         ..service(name, ServiceState::Waiting)
     };
-    let back_off = Service { message: long_word(), ..service("kube-node", ServiceState::Backoff) };
+    let back_off = Service { message: long_word(), ..service("kube-node", ServiceState::BackOff) };
     vec![crash, waiting, back_off]
 }
 

@@ -114,3 +114,44 @@ fn a_start_with_other_choices_than_the_first_is_refused_with_the_way_back() {
     assert!(text.contains("node.name is absent, and the machine is called"), "{text}");
     assert!(text.contains("but the node began with \"first-name\""), "{text}");
 }
+
+/// The hook with a `snapctl` that answers as snapd does; snapd itself does not run here.
+#[test]
+fn the_snap_takes_settings_that_are_right_and_refuses_others() {
+    let place = Place::new();
+    let snapctl = place.path("bin/snapctl");
+    fs::create_dir(place.path("common")).expect("made");
+    let set = |json: &str| {
+        let script = format!("#!/bin/sh\necho \"$@\" > \"$SNAP_COMMON/asked\"\necho '{json}'\n");
+        fs::write(&snapctl, script).expect("written");
+        fs::set_permissions(&snapctl, PermissionsExt::from_mode(0o755)).expect("executable");
+        let hook = concat!(env!("CARGO_MANIFEST_DIR"), "/snap/hooks/configure");
+        let path = format!("{}:/usr/bin:/bin", place.path("bin").display());
+        let output = Command::new("/bin/sh")
+            .arg(hook)
+            .env("PATH", path)
+            .env("SNAP", place.path(""))
+            .env("SNAP_COMMON", place.path("common"))
+            .env("SKIFF_ROOT", place.path("root"))
+            .output()
+            .expect("the hook runs");
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let kept = || fs::read_to_string(place.path("common/settings.json")).unwrap_or_default();
+
+    let (accepted, said) = set(r#"{"network": {"mtu": 1400}}"#);
+    assert!(accepted, "{said}");
+    assert!(kept().contains("1400"));
+    let (accepted, said) = set(r#"{"network": {"mtu": 14}}"#);
+    assert!(!accepted && said.contains("network.mtu"), "{said}");
+    assert!(kept().contains("1400"), "the settings stay as they were");
+
+    let asked = fs::read_to_string(place.path("common/asked")).expect("snapctl was asked");
+    let asked: Vec<&str> = asked.split_whitespace().skip(2).collect();
+    let all = place.command(&["get", "-o", "json"]).output().expect("skiff runs");
+    let all: Vec<serde_json::Value> = serde_json::from_slice(&all.stdout).expect("JSON");
+    let keys = all.iter().filter_map(|setting| setting["key"].as_str());
+    let mut groups: Vec<&str> = keys.filter_map(|key| key.split('.').next()).collect();
+    groups.dedup();
+    assert_eq!(asked, groups, "the hook asks for every group of settings");
+}

@@ -1,8 +1,7 @@
 //! libdqlite as a static library, built from Debian's source package into the cache.
 //!
 //! The machine's own package may be older than what Skiff needs. A package state of our own asks
-//! newer suites of the archive that the machine uses already; the machine's apt configuration is
-//! neither read beyond that address nor changed, and apt checks the archive's signatures.
+//! newer suites of the archive that the machine uses already.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,29 +9,39 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::apt::{Archive, PrivateApt};
 use crate::command::{announce, duration, output_of, run_logged};
 use crate::component::BuildLock;
 use crate::project::Project;
+use crate::sysroot::Sysroot;
 
 /// The oldest version whose behaviour the datastore relies on; 1.18.7 is what it is tested with.
 const OLDEST: (u32, u32) = (1, 18);
 /// Where newer versions appear first. The suites move, so the first that has one is taken.
 const SUITES: &[&str] = &["testing", "unstable", "stable"];
-const ARCHIVE_KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const USUAL_SECONDS: u64 = 60;
 
 /// Asserts stay on (the library does not compile without), symbols of a bundled backtrace do not.
 const CONFIGURE: &[&str] =
     &["--enable-static", "--disable-shared", "--with-pic", "--disable-backtrace"];
 
-/// Makes sure that a usable libdqlite is in the cache, and says which.
+/// Makes sure that a usable libdqlite for this machine is in the cache, and says where.
 pub fn ensure_library(project: &Project) -> Result<PathBuf> {
-    let shelf = project.cache.join("dqlite");
-    if let Some(prefix) = find_built(&shelf) {
+    ensure_on(project, &project.cache.join("dqlite"), None)
+}
+
+/// The same for the architecture of `sysroot`, with the libraries that are there.
+pub fn ensure_library_for(project: &Project, sysroot: &Sysroot) -> Result<PathBuf> {
+    let shelf = project.cache.join(format!("dqlite-{}", sysroot.arch.name()));
+    ensure_on(project, &shelf, Some(sysroot))
+}
+
+fn ensure_on(project: &Project, shelf: &Path, sysroot: Option<&Sysroot>) -> Result<PathBuf> {
+    if let Some(prefix) = find_built(shelf) {
         return Ok(prefix);
     }
-    let _lock = BuildLock::take(&shelf)?;
-    if let Some(prefix) = find_built(&shelf) {
+    let _lock = BuildLock::take(shelf)?;
+    if let Some(prefix) = find_built(shelf) {
         return Ok(prefix);
     }
     announce("building libdqlite", USUAL_SECONDS);
@@ -43,7 +52,7 @@ pub fn ensure_library(project: &Project) -> Result<PathBuf> {
     }
     fs::create_dir_all(&work).with_context(|| format!("cannot create {}", work.display()))?;
     let source = fetch(project, &work)?;
-    let prefix = build(project, &shelf, &work, &source)?;
+    let prefix = build(project, shelf, &work, &source, sysroot)?;
     fs::remove_dir_all(&work)?;
     eprintln!("    libdqlite {} is built, {}", source.version, duration(started.elapsed()));
     Ok(prefix)
@@ -71,7 +80,7 @@ struct Source {
 }
 
 fn fetch(project: &Project, work: &Path) -> Result<Source> {
-    let archive = archive_address()?;
+    let archive = Archive::of_machine()?.address;
     let mut reasons = Vec::new();
     for suite in SUITES.iter().copied() {
         let folder = work.join(suite);
@@ -88,67 +97,30 @@ fn fetch(project: &Project, work: &Path) -> Result<Source> {
     )
 }
 
-/// The archive that the machine's own configuration names for its main suite.
-fn archive_address() -> Result<String> {
-    let targets = output_of(Command::new("apt-get").args([
-        "indextargets",
-        "--format",
-        "$(REPO_URI) $(RELEASE) $(COMPONENT)",
-        "Created-By: Packages",
-    ]))
-    .context("apt-get does not say which archive this machine uses")?;
-    choose_archive(&targets).context("this machine's package sources name no Debian archive")
-}
-
-fn choose_archive(targets: &str) -> Option<String> {
-    targets
-        .lines()
-        .filter_map(|line| {
-            let mut words = line.split_whitespace();
-            Some((words.next()?, words.next()?, words.next()?))
-        })
-        .find(|(_, suite, component)| !suite.contains('-') && *component == "main")
-        .map(|(address, _, _)| address.trim_end_matches('/').to_owned())
-}
-
 fn fetch_from(project: &Project, folder: &Path, archive: &str, suite: &str) -> Result<String> {
-    for part in ["parts", "lists/partial", "cache/archives/partial", "source"] {
-        fs::create_dir_all(folder.join(part))?;
-    }
-    let signed = if Path::new(ARCHIVE_KEYS).is_file() {
-        format!("[signed-by={ARCHIVE_KEYS}] ")
-    } else {
-        String::new()
-    };
-    fs::write(folder.join("parts/one.list"), format!("deb-src {signed}{archive} {suite} main\n"))?;
-    let apt = |program: &str| {
-        let mut command = Command::new(program);
-        command
-            .args(["-o", "Dir::Etc::sourcelist=/dev/null"])
-            .arg("-o")
-            .arg(format!("Dir::Etc::sourceparts={}", folder.join("parts").display()))
-            .arg("-o")
-            .arg(format!("Dir::State::lists={}", folder.join("lists").display()))
-            .arg("-o")
-            .arg(format!("Dir::Cache={}", folder.join("cache").display()))
-            // Root fetches into a folder that apt's own user may not enter.
-            .args(["-o", "APT::Sandbox::User=root"]);
-        command
-    };
+    let apt = PrivateApt::new(folder, "deb-src", archive, suite, None)?;
     let log = |what: &str| project.logs().join(format!("dqlite-{what}.log"));
-    run_logged(apt("apt-get").arg("update"), &log("update"))?;
-    let listing = output_of(apt("apt-cache").args(["showsrc", "--only-source", "dqlite"]))
+    apt.update(&log("update"))?;
+    let listing = output_of(apt.command("apt-cache").args(["showsrc", "--only-source", "dqlite"]))
         .context("the suite has no dqlite")?;
     let version = newest_version(&listing).context("the suite has no dqlite")?;
     let parsed = parse_version(&version).context("its version is unreadable")?;
     ensure!(is_new_enough(&parsed), "it has {version} only");
-    let mut get = apt("apt-get");
-    get.args(["source", "--download-only", "dqlite"]).current_dir(folder.join("source"));
+    let source = folder.join("source");
+    fs::create_dir_all(&source)?;
+    let mut get = apt.command("apt-get");
+    get.args(["source", "--download-only", "dqlite"]).current_dir(source);
     run_logged(&mut get, &log("source"))?;
     Ok(version.split('-').next().unwrap_or(&version).to_owned())
 }
 
-fn build(project: &Project, shelf: &Path, work: &Path, source: &Source) -> Result<PathBuf> {
+fn build(
+    project: &Project,
+    shelf: &Path,
+    work: &Path,
+    source: &Source,
+    sysroot: Option<&Sysroot>,
+) -> Result<PathBuf> {
     let files = source.folder.join("source");
     let description = fs::read_dir(&files)?
         .filter_map(|entry| Some(entry.ok()?.path()))
@@ -163,13 +135,18 @@ fn build(project: &Project, shelf: &Path, work: &Path, source: &Source) -> Resul
     let mut unpack = Command::new("dpkg-source");
     run_logged(unpack.arg("-x").arg(&description).arg(&tree), &log("unpack"))?;
     let step = |program: &str, arguments: &[String], what: &str| {
-        run_logged(Command::new(program).args(arguments).current_dir(&tree), &log(what))
+        let mut command = Command::new(program);
+        if let Some(sysroot) = sysroot {
+            sysroot.direct_pkg_config(&mut command);
+        }
+        run_logged(command.args(arguments).current_dir(&tree), &log(what))
     };
     step("autoreconf", &["-i".into()], "autoreconf")?;
     let mut options: Vec<String> = CONFIGURE.iter().map(ToString::to_string).collect();
     options.push(format!("--prefix={}", entry.join("prefix").display()));
     options.push(format!("--libdir={}", entry.join("prefix/lib").display()));
     step("./configure", &options, "configure")?;
+    options.extend(sysroot.map(|sysroot| format!("--host={}", sysroot.arch.triplet())));
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
     step("make", &[format!("-j{jobs}")], "make")?;
     let destination = work.join("destination");
@@ -178,7 +155,8 @@ fn build(project: &Project, shelf: &Path, work: &Path, source: &Source) -> Resul
     let relative = entry.strip_prefix("/").context("the cache has no absolute path")?;
     fs::rename(destination.join(relative), &staged)?;
     let library = staged.join("prefix/lib/libdqlite.a");
-    run_logged(Command::new("strip").arg("-g").arg(&library), &log("strip"))?;
+    let strip = sysroot.map_or("strip".into(), |root| format!("{}-strip", root.arch.triplet()));
+    run_logged(Command::new(strip).arg("-g").arg(&library), &log("strip"))?;
     fs::write(staged.join("provenance"), provenance(source, &files)?)?;
     if entry.exists() {
         fs::remove_dir_all(&entry)?;
@@ -233,15 +211,6 @@ mod tests {
         }
         fs::create_dir_all(shelf.path().join("1.19.0/prefix/lib")).unwrap(); // not finished
         assert_eq!(find_built(shelf.path()), Some(shelf.path().join("1.18.10/prefix")));
-    }
-
-    #[test]
-    fn the_main_archive_is_found_among_the_sources() {
-        let targets = "http://security.example/debian-security/ bookworm-security main\n\
-                       http://a.example/debian/ bookworm-updates main\n\
-                       http://a.example/debian/ bookworm main\n";
-        assert_eq!(choose_archive(targets).as_deref(), Some("http://a.example/debian"));
-        assert_eq!(choose_archive(""), None);
     }
 
     #[test]

@@ -33,6 +33,8 @@ pub const TEST: &[&str] = &[
     "debootstrap",
     "e2fsprogs",
     "gcc-aarch64-linux-gnu",
+    "libc6-dev-arm64-cross",
+    "qemu-user-static",
     "qemu-system-x86",
     "qemu-utils",
     "tar",

@@ -112,6 +112,14 @@ impl Arch {
         }
     }
 
+    /// What Rust names it.
+    pub fn rust_target(self) -> &'static str {
+        match self {
+            Self::Amd64 => "x86_64-unknown-linux-gnu",
+            Self::Arm64 => "aarch64-unknown-linux-gnu",
+        }
+    }
+
     /// The C compiler that makes programs for it on this machine.
     pub fn c_compiler(self, host: Self) -> &'static str {
         match self {

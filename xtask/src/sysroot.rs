@@ -23,7 +23,7 @@ const PKG_CONFIG: &str = "usr/lib";
 #[derive(Clone, Debug)]
 pub struct Sysroot {
     pub folder: PathBuf,
-    arch: Arch,
+    pub arch: Arch,
 }
 
 impl Sysroot {

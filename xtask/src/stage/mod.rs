@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod build;
 pub mod components;
+mod cross;
 pub mod down;
 pub mod fix;
 pub mod setup;

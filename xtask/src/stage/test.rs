@@ -12,9 +12,7 @@ use serde::Deserialize;
 use super::build::cargo;
 use super::{build, components, setup};
 use crate::command::{announce, duration, output_of, run_logged};
-use crate::component::{BuildLock, Obstacle, Toolchain, build_components};
-use crate::project::{Arch, Project};
-use crate::table::Table;
+use crate::project::Project;
 use crate::test_counts::TestReport;
 
 #[derive(Args, Debug, Default)]
@@ -45,7 +43,12 @@ const STAGES: &[Stage] = &[
         usual_seconds: 60,
         run: wrappers,
     },
-    Stage { name: "arm64", what: "cross-build for arm64", usual_seconds: 60, run: cross_build },
+    Stage {
+        name: "arm64",
+        what: "cross-build for arm64",
+        usual_seconds: 600,
+        run: super::cross::cross_build,
+    },
     Stage { name: "storage", what: "upstream's storage tests", usual_seconds: 240, run: storage },
     Stage { name: "node", what: "nodes with real pods", usual_seconds: 600, run: node },
     Stage { name: "vm", what: "a virtual machine, emulated", usual_seconds: 900, run: machine },
@@ -223,31 +226,6 @@ fn go_test(mut command: Command, log: &Path) -> TestReport {
     let outcome = run_logged(&mut command, log);
     let output = fs::read_to_string(log).unwrap_or_default();
     TestReport::of_go(&output).with_outcome(outcome.is_ok(), &log.display().to_string())
-}
-
-/// Nothing may depend on the architecture of the machine that builds: a component of each kind
-/// (C, Go, Go with a C library) must come out for another one. `components --arch` builds all.
-fn cross_build(project: &Project, _log: &Path) -> Result<TestReport> {
-    const CROSS_BUILT: &[&str] = &["pause", "runc", "cni", "coredns", "containerd", "kube"];
-    let host = Arch::host()?;
-    let other = if host == Arch::Arm64 { Arch::Amd64 } else { Arch::Arm64 };
-    let table = Table::read(&project.components().join("components.toml"))?;
-    let toolchain = Toolchain::find(project, &table.go, other)?;
-    toolchain.prepare(project)?;
-    let _lock = BuildLock::take(&project.cache.join("components"))?;
-    let mut report = TestReport::default();
-    for name in CROSS_BUILT {
-        let component = table.component(name).context("the table lacks a component")?;
-        report.add(match toolchain.obstacle(component) {
-            Some(reason) => TestReport::of_skip(format!("{name} for {}: {reason}", other.name())),
-            None => TestReport::of_check(
-                build_components(project, &toolchain, &[component], Obstacle::Fails)
-                    .and_then(|built| built.iter().try_for_each(|one| one.require_machine(other)))
-                    .map_err(|error| format!("{name} for {}: {error:#}", other.name())),
-            ),
-        });
-    }
-    Ok(report)
 }
 
 /// Upstream's own storage tests on our datastore; the script of that folder says how it counts.
