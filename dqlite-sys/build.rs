@@ -1,7 +1,7 @@
 //! Finds libdqlite and tells the linker. It builds and downloads nothing: `cargo xtask setup` does.
 //!
-//! Looked at, in this order: `DQLITE_PREFIX`, the newest `dqlite/<version>/prefix` of Skiff's cache,
-//! pkg-config. dqlite itself is always linked statically (its SONAME does not change with its symbols);
+//! Looked at, in this order: `DQLITE_PREFIX`, the newest version in Skiff's cache
+//! (`dqlite/<recipe's revision>/<architecture>/<version>/prefix`), pkg-config. dqlite itself is always linked statically (its SONAME does not change with its symbols);
 //! uv, sqlite3 and lz4 are linked statically where their archives exist.
 
 use std::env;
@@ -31,6 +31,8 @@ fn main() {
     }
 }
 
+const REVISION: &str = include_str!("recipe/revision");
+
 /// Where the library is and which version its header names.
 struct Found {
     lib: PathBuf,
@@ -43,13 +45,16 @@ fn find() -> Result<Found, String> {
     }
     let mut reasons = Vec::new();
     match cache() {
-        Some(cache) => match newest(&cache.join("dqlite")) {
-            Some(prefix) => match in_prefix(&prefix) {
-                Ok(found) => return Ok(found),
-                Err(e) => reasons.push(e),
-            },
-            None => reasons.push(format!("nothing in {}", cache.join("dqlite").display())),
-        },
+        Some(cache) => {
+            let shelf = cache.join("dqlite").join(REVISION.trim()).join(triplet());
+            match newest(&shelf) {
+                Some(prefix) => match in_prefix(&prefix) {
+                    Ok(found) => return Ok(found),
+                    Err(e) => reasons.push(e),
+                },
+                None => reasons.push(format!("nothing in {}", shelf.display())),
+            }
+        }
         None => reasons.push("none of SKIFF_CACHE, XDG_CACHE_HOME, HOME is set".to_string()),
     }
     match pkg_config() {
@@ -57,6 +62,12 @@ fn find() -> Result<Found, String> {
         Err(e) => reasons.push(e),
     }
     Err(reasons.join("; "))
+}
+
+/// `x86_64-linux-gnu`: what Debian names the architecture that is built for.
+fn triplet() -> String {
+    let of = |name| env::var(name).unwrap_or_default();
+    format!("{}-linux-{}", of("CARGO_CFG_TARGET_ARCH"), of("CARGO_CFG_TARGET_ENV"))
 }
 
 fn cache() -> Option<PathBuf> {
@@ -152,13 +163,10 @@ struct Target {
 
 impl Target {
     fn read() -> Target {
-        let arch = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default();
-        let environment = env::var("CARGO_CFG_TARGET_ENV").unwrap_or_default();
-        let triplet = format!("{arch}-linux-{environment}");
         // Where another architecture's libraries are, when they are not the machine's own.
         let given = env::var_os("DQLITE_DEPS").map(PathBuf::from);
         let mut directories: Vec<PathBuf> = given.into_iter().collect();
-        directories.push(PathBuf::from(format!("/usr/lib/{triplet}")));
+        directories.push(PathBuf::from(format!("/usr/lib/{}", triplet())));
         if env::var("HOST").ok() == env::var("TARGET").ok() {
             directories.extend(["/usr/lib64", "/usr/lib"].map(PathBuf::from));
         }

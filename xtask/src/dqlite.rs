@@ -1,7 +1,7 @@
 //! libdqlite as a static library, built from Debian's source package into the cache.
 //!
 //! The machine's own package may be older than what Skiff needs. A package state of our own asks
-//! newer suites of the archive that the machine uses already.
+//! newer suites of the archive that the machine uses already. Our patches are in `dqlite-sys/recipe`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::apt::{Archive, PrivateApt};
 use crate::command::{announce, duration, output_of, run_logged};
 use crate::component::BuildLock;
-use crate::project::Project;
+use crate::project::{Arch, Project};
 use crate::sysroot::Sysroot;
 
 /// The oldest version whose behaviour the datastore relies on; 1.18.7 is what it is tested with.
@@ -25,18 +25,15 @@ const USUAL_SECONDS: u64 = 60;
 const CONFIGURE: &[&str] =
     &["--enable-static", "--disable-shared", "--with-pic", "--disable-backtrace"];
 
-/// Makes sure that a usable libdqlite for this machine is in the cache, and says where.
-pub fn ensure_library(project: &Project) -> Result<PathBuf> {
-    ensure_on(project, &project.cache.join("dqlite"), None)
-}
+/// Counts up with every change of this recipe or its patches, so that no older build is found.
+const REVISION: &str = include_str!("../../dqlite-sys/recipe/revision");
 
-/// The same for the architecture of `sysroot`, with the libraries that are there.
-pub fn ensure_library_for(project: &Project, sysroot: &Sysroot) -> Result<PathBuf> {
-    let shelf = project.cache.join(format!("dqlite-{}", sysroot.arch.name()));
-    ensure_on(project, &shelf, Some(sysroot))
-}
-
-fn ensure_on(project: &Project, shelf: &Path, sysroot: Option<&Sysroot>) -> Result<PathBuf> {
+/// Makes sure that a usable libdqlite is in the cache, where `dqlite-sys` finds it, and says where:
+/// for this machine, or for the architecture of `sysroot` with the libraries that are there.
+pub fn ensure_library(project: &Project, sysroot: Option<&Sysroot>) -> Result<PathBuf> {
+    let arch = sysroot.map_or_else(Arch::host, |sysroot| Ok(sysroot.arch))?;
+    let shelf = project.cache.join("dqlite").join(REVISION.trim()).join(arch.triplet());
+    let shelf = shelf.as_path();
     if let Some(prefix) = find_built(shelf) {
         return Ok(prefix);
     }
@@ -134,6 +131,11 @@ fn build(
 
     let mut unpack = Command::new("dpkg-source");
     run_logged(unpack.arg("-x").arg(&description).arg(&tree), &log("unpack"))?;
+    for patch in patches(project)? {
+        let mut apply = Command::new("patch");
+        apply.args(["--strip=1", "--fuzz=0", "--input"]).arg(patch).current_dir(&tree);
+        run_logged(&mut apply, &log("patch"))?;
+    }
     let step = |program: &str, arguments: &[String], what: &str| {
         let mut command = Command::new(program);
         if let Some(sysroot) = sysroot {
@@ -145,8 +147,8 @@ fn build(
     let mut options: Vec<String> = CONFIGURE.iter().map(ToString::to_string).collect();
     options.push(format!("--prefix={}", entry.join("prefix").display()));
     options.push(format!("--libdir={}", entry.join("prefix/lib").display()));
-    step("./configure", &options, "configure")?;
     options.extend(sysroot.map(|sysroot| format!("--host={}", sysroot.arch.triplet())));
+    step("./configure", &options, "configure")?;
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
     step("make", &[format!("-j{jobs}")], "make")?;
     let destination = work.join("destination");
@@ -163,6 +165,16 @@ fn build(
     }
     fs::rename(&staged, &entry)?;
     Ok(entry.join("prefix"))
+}
+
+/// In the order of their names.
+fn patches(project: &Project) -> Result<Vec<PathBuf>> {
+    let folder = project.root.join("dqlite-sys/recipe");
+    let mut files: Vec<_> =
+        fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "patch"));
+    files.sort();
+    Ok(files)
 }
 
 /// What was taken from where, with its checksums.

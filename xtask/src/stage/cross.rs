@@ -1,4 +1,4 @@
-//! `test --only arm64`: nothing may depend on the architecture of the machine that builds.
+//! `test --stage arm64`: nothing may depend on the architecture of the machine that builds.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -61,7 +61,7 @@ fn standard_library(arch: Arch) -> Result<()> {
 
 fn skiff(project: &Project, arch: Arch, host: Arch, log: &Path) -> Result<()> {
     let sysroot = Sysroot::at(project, arch);
-    let library = dqlite::ensure_library_for(project, &sysroot)?;
+    dqlite::ensure_library(project, Some(&sysroot))?;
     let target = arch.rust_target();
     let compiler = arch.c_compiler(host);
     let variable = target.to_uppercase().replace('-', "_");
@@ -70,7 +70,6 @@ fn skiff(project: &Project, arch: Arch, host: Arch, log: &Path) -> Result<()> {
         .args(["build", "--locked", "--bin", "skiff", "--target", target])
         .env(format!("CARGO_TARGET_{variable}_LINKER"), compiler)
         .env(format!("CC_{}", target.replace('-', "_")), compiler)
-        .env("DQLITE_PREFIX", library)
         .env("DQLITE_DEPS", sysroot.libraries())
         .current_dir(&project.root);
     run_logged(&mut build, log)?;

@@ -30,6 +30,6 @@ pub fn run(project: &Project, arguments: &Arguments) -> Result<()> {
     if arguments.test {
         packages::ensure(packages::TEST, "test Skiff", &project.logs())?;
     }
-    crate::dqlite::ensure_library(project)?;
+    crate::dqlite::ensure_library(project, None)?;
     Ok(())
 }
