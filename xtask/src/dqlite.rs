@@ -1,7 +1,7 @@
 //! libdqlite as a static library, built from Debian's source package into the cache.
 //!
 //! The machine's own package may be older than what Skiff needs. A package state of our own asks
-//! newer suites of the archive that the machine uses already. Our patches are in `dqlite-sys/recipe`.
+//! newer suites of the archive that the machine uses already.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,8 +25,8 @@ const USUAL_SECONDS: u64 = 60;
 const CONFIGURE: &[&str] =
     &["--enable-static", "--disable-shared", "--with-pic", "--disable-backtrace"];
 
-/// Counts up with every change of this recipe or its patches, so that no older build is found.
-const REVISION: &str = include_str!("../../dqlite-sys/recipe/revision");
+/// Counts up with every change of this recipe, so that no older build is found.
+const REVISION: &str = include_str!("../../dqlite-sys/recipe-revision");
 
 /// Makes sure that a usable libdqlite is in the cache, where `dqlite-sys` finds it, and says where:
 /// for this machine, or for the architecture of `sysroot` with the libraries that are there.
@@ -131,11 +131,6 @@ fn build(
 
     let mut unpack = Command::new("dpkg-source");
     run_logged(unpack.arg("-x").arg(&description).arg(&tree), &log("unpack"))?;
-    for patch in patches(project)? {
-        let mut apply = Command::new("patch");
-        apply.args(["--strip=1", "--fuzz=0", "--input"]).arg(patch).current_dir(&tree);
-        run_logged(&mut apply, &log("patch"))?;
-    }
     let step = |program: &str, arguments: &[String], what: &str| {
         let mut command = Command::new(program);
         if let Some(sysroot) = sysroot {
@@ -165,16 +160,6 @@ fn build(
     }
     fs::rename(&staged, &entry)?;
     Ok(entry.join("prefix"))
-}
-
-/// In the order of their names.
-fn patches(project: &Project) -> Result<Vec<PathBuf>> {
-    let folder = project.root.join("dqlite-sys/recipe");
-    let mut files: Vec<_> =
-        fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
-    files.retain(|path| path.extension().is_some_and(|extension| extension == "patch"));
-    files.sort();
-    Ok(files)
 }
 
 /// What was taken from where, with its checksums.
