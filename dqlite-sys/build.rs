@@ -31,7 +31,7 @@ fn main() {
     }
 }
 
-const REVISION: &str = include_str!("recipe-revision");
+const REVISION: &str = include_str!("recipe/revision");
 
 /// Where the library is and which version its header names.
 struct Found {

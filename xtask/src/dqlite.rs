@@ -1,7 +1,7 @@
 //! libdqlite as a static library, built from Debian's source package into the cache.
 //!
 //! The machine's own package may be older than what Skiff needs. A package state of our own asks
-//! newer suites of the archive that the machine uses already.
+//! newer suites of the archive that the machine uses already. Our patches are in `dqlite-sys/recipe`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,8 +25,8 @@ const USUAL_SECONDS: u64 = 60;
 const CONFIGURE: &[&str] =
     &["--enable-static", "--disable-shared", "--with-pic", "--disable-backtrace"];
 
-/// Counts up with every change of this recipe, so that no older build is found.
-const REVISION: &str = include_str!("../../dqlite-sys/recipe-revision");
+/// Counts up with every change of this recipe or its patches, so that no older build is found.
+const REVISION: &str = include_str!("../../dqlite-sys/recipe/revision");
 
 /// Makes sure that a usable libdqlite is in the cache, where `dqlite-sys` finds it, and says where:
 /// for this machine, or for the architecture of `sysroot` with the libraries that are there.
@@ -131,6 +131,11 @@ fn build(
 
     let mut unpack = Command::new("dpkg-source");
     run_logged(unpack.arg("-x").arg(&description).arg(&tree), &log("unpack"))?;
+    for patch in patches(project)? {
+        let mut apply = Command::new("patch");
+        apply.args(["--strip=1", "--fuzz=0", "--input"]).arg(patch).current_dir(&tree);
+        run_logged(&mut apply, &log("patch"))?;
+    }
     let step = |program: &str, arguments: &[String], what: &str| {
         let mut command = Command::new(program);
         if let Some(sysroot) = sysroot {
@@ -154,7 +159,7 @@ fn build(
     let library = staged.join("prefix/lib/libdqlite.a");
     let strip = sysroot.map_or("strip".into(), |root| format!("{}-strip", root.arch.triplet()));
     run_logged(Command::new(strip).arg("-g").arg(&library), &log("strip"))?;
-    fs::write(staged.join("provenance"), provenance(source, &files)?)?;
+    fs::write(staged.join("provenance"), provenance(source, &files, &patches(project)?)?)?;
     if entry.exists() {
         fs::remove_dir_all(&entry)?;
     }
@@ -162,11 +167,22 @@ fn build(
     Ok(entry.join("prefix"))
 }
 
+/// In the order of their names.
+fn patches(project: &Project) -> Result<Vec<PathBuf>> {
+    let folder = project.root.join("dqlite-sys/recipe");
+    let mut files: Vec<_> =
+        fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "patch"));
+    files.sort();
+    Ok(files)
+}
+
 /// What was taken from where, with its checksums.
-fn provenance(source: &Source, files: &Path) -> Result<String> {
+fn provenance(source: &Source, files: &Path, patches: &[PathBuf]) -> Result<String> {
     let mut names: Vec<_> =
         fs::read_dir(files)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
     names.sort();
+    names.extend_from_slice(patches);
     let mut text = format!("dqlite {} from {} {}\n", source.version, source.archive, source.suite);
     for path in names {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
