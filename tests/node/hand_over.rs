@@ -63,7 +63,7 @@ fn power_is_cut_while_a_build_is_on_trial(node: &TestNode, former: &str) {
     let builds = node.root().join("build");
     let trial = format!(r#"{{"former":"{former}","boot":"an earlier one"}}"#);
     fs::write(builds.join("trial.json"), trial).expect("written");
-    let mut boot = node.command(&builds.join("current/bin/skiff"));
+    let mut boot = node.command(builds.join("current/bin/skiff"));
     let mut skiffd = boot.arg("daemon").stderr(Stdio::null()).spawn().expect("skiffd runs");
     let deadline = Instant::now() + Duration::from_secs(60);
     while !node.skiff(&["status"]).stdout.contains("alpha") {
