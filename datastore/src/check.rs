@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use crate::error::RequestError;
-use crate::key_range::KeyRange;
+use crate::key_range::{End, KeyRange};
 use crate::proto::range_request::{SortOrder, SortTarget};
 use crate::proto::request_op::Request;
 use crate::proto::{DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest};
@@ -89,8 +89,7 @@ impl Writes {
         let mut writes = Writes::default();
         for operation in operations {
             if let Some(Request::RequestDeleteRange(delete)) = &operation.request {
-                let range = KeyRange::from_wire(delete.key.clone(), delete.range_end.clone());
-                writes.deletes.push(range);
+                writes.deletes.push(checked_range(delete));
             }
         }
         for operation in operations {
@@ -133,6 +132,18 @@ impl Writes {
     }
 }
 
+/// The keys that a deletion is taken to mean when looking for duplicates.
+/// Here etcd reads an end of `\0` as the key, and not as "to the end": a
+/// transaction may put a key and then delete everything from it on.
+fn checked_range(delete: &DeleteRangeRequest) -> KeyRange {
+    let start = delete.key.clone();
+    let end = match &delete.range_end {
+        end if end.is_empty() => End::Single,
+        end => End::Before(end.clone()),
+    };
+    KeyRange { start, end }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,7 +179,7 @@ mod tests {
         assert_eq!(check(vec![put("a"), put("a")]), duplicate);
         assert_eq!(check(vec![put("a"), delete("a", "")]), duplicate);
         assert_eq!(check(vec![put("c"), delete("a", "c")]), Ok(()));
-        assert_eq!(check(vec![put("b"), delete("a", "\0")]), duplicate);
+        assert_eq!(check(vec![put("b"), delete("a", "\0")]), Ok(()));
         assert_eq!(check(vec![delete("a", "c"), delete("b", "d")]), Ok(()));
     }
 

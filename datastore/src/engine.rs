@@ -17,7 +17,7 @@ use crate::proto::{
     DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
     TxnRequest, TxnResponse,
 };
-use crate::range::answer_range;
+use crate::range::{Found, Search, answer_range};
 use crate::record::{LeaseId, Revision};
 use crate::shared::{Limits, Shared};
 use crate::state::load;
@@ -27,6 +27,8 @@ use crate::writer::{QUEUE_MAX, Writer, WriterError};
 
 /// Expired leases that are revoked in one go.
 const EXPIRED_MAX: usize = 256;
+/// Begins anew when a compaction overtakes a search.
+const SEARCH_RESTARTS_MAX: u32 = 3;
 /// When a revoke of an expired lease is tried again.
 const EXPIRE_RETRY: Duration = Duration::from_secs(1);
 
@@ -109,7 +111,37 @@ impl Engine {
     pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, RequestError> {
         check_range(request)?;
         let state = self.shared.read();
-        answer_range(&state.index, request, state.index.committed(), &self.identity())
+        let found = answer_range(&state.index, request, state.index.committed())?;
+        Ok(found.into_response(&self.identity()))
+    }
+
+    /// Reads keys, and lets others have their turn while it does.
+    pub async fn search(&self, request: &RangeRequest) -> Result<Found, RequestError> {
+        check_range(request)?;
+        let mut restarts = 0;
+        loop {
+            match self.search_at_once(request).await {
+                // What was being read was compacted meanwhile; the newest
+                // revision can be read again.
+                Err(RequestError::Compacted)
+                    if request.revision <= 0 && restarts < SEARCH_RESTARTS_MAX =>
+                {
+                    restarts += 1;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    async fn search_at_once(&self, request: &RangeRequest) -> Result<Found, RequestError> {
+        let mut search = {
+            let state = self.shared.read();
+            Search::new(&state.index, request, state.index.committed())?
+        };
+        while search.step(&self.shared.read().index)? {
+            tokio::task::yield_now().await;
+        }
+        Ok(search.finish())
     }
 
     /// Writes one key.
@@ -128,6 +160,7 @@ impl Engine {
         request: DeleteRangeRequest,
     ) -> Result<DeleteRangeResponse, RequestError> {
         check_delete_range(&request)?;
+        self.check_size(&request)?;
         match self.change(Change::DeleteRange(request)).await? {
             Outcome::DeleteRange(response) => Ok(response),
             _ => unreachable!("a deletion is answered as a deletion"),

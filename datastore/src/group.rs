@@ -86,7 +86,7 @@ impl Group {
         let staging = Staging::new(index, identity, &has_lease);
         let outcome = match change {
             Change::Put(put) => staging.put(put).map(Outcome::Put),
-            Change::DeleteRange(delete) => staging.delete_range(delete).map(Outcome::DeleteRange),
+            Change::DeleteRange(delete) => Ok(Outcome::DeleteRange(staging.delete_range(delete))),
             Change::Txn(txn) => staging.txn(txn).map(Outcome::Txn),
             _ => unreachable!("only writes come here"),
         };

@@ -13,6 +13,9 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// Nobody: operations within a transaction are answered without names.
+    pub const UNNAMED: Identity = Identity { cluster_id: 0, member_id: 0, epoch: 0 };
+
     /// The header of an answer that reflects `revision`.
     pub fn header(&self, revision: Revision) -> Option<ResponseHeader> {
         Some(ResponseHeader {

@@ -20,11 +20,14 @@
 //! Memory is bounded by the quota of the datastore: [`Index::size`] counts
 //! what is held, history included.
 
+mod count;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::census::Census;
 use crate::key_range::KeyRange;
 use crate::record::{LeaseId, Record, Revision};
 
@@ -60,6 +63,8 @@ pub struct Index {
     compacted: Revision,
     staged: Vec<Vec<Arc<Record>>>,
     size: u64,
+    /// Of the latest versions, staged ones included.
+    census: Census,
 }
 
 /// A revision that can't be read.
@@ -85,9 +90,10 @@ impl Index {
             history: VecDeque::new(),
             history_first: base.next(),
             committed: base,
-            compacted: Revision(0),
+            compacted: Revision::NEVER_COMPACTED,
             staged: Vec::new(),
             size: 0,
+            census: Census::default(),
         }
     }
 
@@ -96,7 +102,8 @@ impl Index {
         self.committed
     }
 
-    /// The oldest revision that can be read; 0 when nothing was compacted.
+    /// The oldest revision that can be read;
+    /// [`Revision::NEVER_COMPACTED`] when nothing was compacted.
     pub fn compacted(&self) -> Revision {
         self.compacted
     }
@@ -148,6 +155,28 @@ impl Index {
             .filter(|record| !record.is_tombstone())
     }
 
+    /// Up to `keys_max` keys from the beginning of `range`, living at
+    /// `revision` or not: walking a range in pieces is bounded by what is
+    /// looked at. Gives the first key of the rest.
+    pub fn walk(
+        &self,
+        range: &KeyRange,
+        revision: Revision,
+        keys_max: usize,
+        mut found: impl FnMut(&Arc<Record>) -> bool,
+    ) -> Option<Bytes> {
+        for (position, (key, versions)) in self.keys.range::<[u8], _>(range.bounds()).enumerate() {
+            if position == keys_max {
+                return Some(key.clone());
+            }
+            let record = versions.at(revision).filter(|record| !record.is_tombstone());
+            if record.is_some_and(|record| !found(record)) {
+                return None;
+            }
+        }
+        None
+    }
+
     /// Opens the next revision for staging.
     pub fn stage_revision(&mut self) -> Revision {
         self.staged.push(Vec::new());
@@ -189,18 +218,24 @@ impl Index {
 
     fn insert(&mut self, record: Arc<Record>) {
         self.size += record.size();
+        let lives = !record.is_tombstone();
         match self.keys.get_mut(&record.key) {
             None => {
-                self.keys
-                    .insert(record.key.clone(), Versions { latest: record, older: Vec::new() });
+                let key = record.key.clone();
+                self.keys.insert(key.clone(), Versions { latest: record, older: Vec::new() });
+                self.note_added(&key, lives);
             }
             Some(versions) => {
-                debug_assert!(versions.latest.modified < record.modified);
+                // The same revision twice: a transaction may put a key and
+                // then delete it.
+                debug_assert!(versions.latest.modified <= record.modified);
                 let former = std::mem::replace(&mut versions.latest, record);
+                let (key, lived) = (former.key.clone(), !former.is_tombstone());
                 if versions.older.is_empty() {
                     versions.older.reserve_exact(1);
                 }
                 versions.older.push(former);
+                self.note_life(&key, lived, lives);
             }
         }
     }
@@ -227,9 +262,20 @@ impl Index {
     fn remove_latest(&mut self, key: &Bytes) {
         let Some(versions) = self.keys.get_mut(key) else { return };
         self.size -= versions.latest.size();
-        match versions.older.pop() {
-            Some(former) => versions.latest = former,
-            None => drop(self.keys.remove(key)),
+        let lived = !versions.latest.is_tombstone();
+        let lives = match versions.older.pop() {
+            Some(former) => {
+                versions.latest = former;
+                !versions.latest.is_tombstone()
+            }
+            None => {
+                self.keys.remove(key);
+                false
+            }
+        };
+        self.note_life(key, lived, lives);
+        if !self.keys.contains_key(key) {
+            self.census.key_removed(key);
         }
     }
 
@@ -260,8 +306,13 @@ impl Index {
             changes.push(Arc::new(record));
         }
         for record in &changes {
-            let newest = self.keys.get(&record.key).map(|versions| versions.latest.modified);
-            if newest.is_none_or(|newest| newest < record.modified) {
+            let is_news = self.keys.get(&record.key).is_none_or(|versions| {
+                let latest = &versions.latest;
+                // Put and deleted in one revision: the tombstone comes last.
+                let ends = !latest.is_tombstone() && record.is_tombstone();
+                latest.modified < record.modified || (latest.modified == record.modified && ends)
+            });
+            if is_news {
                 self.insert(record.clone());
             }
         }
@@ -311,6 +362,7 @@ impl Index {
             if versions.latest.is_tombstone() {
                 self.size -= versions.latest.size();
                 self.keys.remove(key);
+                self.census.key_removed(key);
             }
             return;
         }

@@ -112,6 +112,14 @@ impl LeaseTable {
         self.leases.iter().map(|(id, lease)| (*id, lease.ttl_s))
     }
 
+    /// Every lease, those that end first before the others.
+    pub fn by_end(&self) -> Vec<LeaseId> {
+        let mut leases: Vec<_> =
+            self.leases.iter().map(|(id, lease)| (lease.expires, *id)).collect();
+        leases.sort_unstable();
+        leases.into_iter().map(|(_, id)| id).collect()
+    }
+
     /// When to ask for expired leases again.
     pub fn next_end(&self) -> Option<Instant> {
         self.ends.peek().map(|Reverse((end, _))| *end)

@@ -12,6 +12,9 @@ impl Revision {
     /// Where a store begins that was never written to.
     pub const EMPTY_STORE: Revision = Revision(1);
 
+    /// Stands for the compacted revision of a store that never was compacted.
+    pub const NEVER_COMPACTED: Revision = Revision(-1);
+
     /// The revision that the next write gets.
     pub fn next(self) -> Revision {
         Revision(self.0 + 1)

@@ -12,48 +12,88 @@ use crate::proto::request_op::Request;
 use crate::proto::response_op::Response;
 use crate::proto::{
     Compare, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, RequestOp,
-    ResponseOp, TxnRequest, TxnResponse,
+    ResponseHeader, ResponseOp, TxnRequest, TxnResponse,
 };
 use crate::range::{answer_range, to_wire};
 use crate::record::{LeaseId, Record, Revision};
 
-/// Whether no branch of the transaction writes.
+/// Whether the transaction only reads, as etcd sees it: one that has others
+/// in it is treated as a write, and so is bounded in size.
 pub fn is_read_only(request: &TxnRequest) -> bool {
-    request.success.iter().chain(&request.failure).all(|operation| match &operation.request {
-        Some(Request::RequestRange(_)) | None => true,
-        Some(Request::RequestTxn(nested)) => is_read_only(nested),
-        Some(Request::RequestPut(_) | Request::RequestDeleteRange(_)) => false,
-    })
+    let mut operations = request.success.iter().chain(&request.failure);
+    operations.all(|operation| matches!(operation.request, Some(Request::RequestRange(_))))
 }
 
-/// Answers a transaction that writes nothing, at `newest`.
+/// Answers a transaction that only reads, at `newest`.
 pub fn answer_read_only(
     index: &Index,
     request: &TxnRequest,
     newest: Revision,
     identity: &Identity,
 ) -> Result<TxnResponse, RequestError> {
-    let succeeded = all_hold(index, &request.compare, newest);
-    let branch = if succeeded { &request.success } else { &request.failure };
-    let mut responses = Vec::with_capacity(branch.len());
-    for operation in branch {
-        let response = match &operation.request {
-            Some(Request::RequestRange(range)) => {
-                Response::ResponseRange(answer_range(index, range, newest, identity)?)
-            }
-            Some(Request::RequestTxn(nested)) => {
-                Response::ResponseTxn(answer_read_only(index, nested, newest, identity)?)
-            }
-            _ => return Err(RequestError::KeyNotFound),
-        };
-        responses.push(ResponseOp { response: Some(response) });
+    let path = Path::of(index, request, newest);
+    check_operations(index, request, &path, newest, &|_| true)?;
+    let mut responses = Vec::new();
+    for operation in path.branch(request) {
+        if let Some(Request::RequestRange(range)) = &operation.request {
+            let found = answer_range(index, range, newest)?;
+            responses.push(Response::ResponseRange(found.into_response(&Identity::UNNAMED)));
+        }
     }
-    Ok(TxnResponse { header: identity.header(newest), succeeded, responses })
+    let responses =
+        responses.into_iter().map(|response| ResponseOp { response: Some(response) }).collect();
+    Ok(TxnResponse { header: identity.header(newest), succeeded: path.succeeded, responses })
+}
+
+/// Refuses what can't be done in the branches that are taken. All of it is
+/// checked against the store as it was before the transaction, as etcd does:
+/// a key that the transaction itself makes is not there yet.
+fn check_operations(
+    index: &Index,
+    request: &TxnRequest,
+    path: &Path,
+    newest: Revision,
+    has_lease: &dyn Fn(LeaseId) -> bool,
+) -> Result<(), RequestError> {
+    let mut nested = path.nested.iter();
+    for operation in path.branch(request) {
+        match &operation.request {
+            // Below 0 means the newest only outside of transactions.
+            Some(Request::RequestRange(range)) if range.revision != 0 => {
+                index.check_readable(Revision(range.revision), newest)?;
+            }
+            Some(Request::RequestPut(put)) => check_put(index, put, newest, has_lease)?,
+            Some(Request::RequestTxn(txn)) => {
+                let path = nested.next().expect("a path holds one entry per nested transaction");
+                check_operations(index, txn, path, newest, has_lease)?;
+            }
+            Some(Request::RequestRange(_) | Request::RequestDeleteRange(_)) => {}
+            None => return Err(RequestError::KeyNotFound),
+        }
+    }
+    Ok(())
+}
+
+fn check_put(
+    index: &Index,
+    request: &PutRequest,
+    newest: Revision,
+    has_lease: &dyn Fn(LeaseId) -> bool,
+) -> Result<(), RequestError> {
+    let lease = LeaseId(request.lease);
+    if lease.is_some() && !has_lease(lease) {
+        return Err(RequestError::LeaseNotFound);
+    }
+    let needs_former = request.ignore_value || request.ignore_lease;
+    if needs_former && index.get(&request.key, newest).is_none() {
+        return Err(RequestError::KeyNotFound);
+    }
+    Ok(())
 }
 
 /// Stages one request that may write. Its revision is opened by its first
-/// write, so a transaction that writes nothing leaves none; after an error
-/// nothing of it is staged.
+/// write, so a transaction that writes nothing leaves none; a request that is
+/// refused stages nothing.
 pub struct Staging<'a> {
     index: &'a mut Index,
     identity: &'a Identity,
@@ -73,25 +113,32 @@ impl<'a> Staging<'a> {
 
     /// Stages a put alone.
     pub fn put(mut self, request: &PutRequest) -> Result<PutResponse, RequestError> {
-        let result = self.apply_put(request);
-        self.settle(result)
+        check_put(self.index, request, self.index.head(), self.has_lease)?;
+        let mut response = self.apply_put(request);
+        response.header = self.identity.header(self.index.head());
+        Ok(response)
     }
 
     /// Stages a deletion alone.
-    pub fn delete_range(
-        mut self,
-        request: &DeleteRangeRequest,
-    ) -> Result<DeleteRangeResponse, RequestError> {
-        let response = self.apply_delete(request);
-        self.settle(Ok(response))
+    pub fn delete_range(mut self, request: &DeleteRangeRequest) -> DeleteRangeResponse {
+        let mut response = self.apply_delete(request);
+        response.header = self.identity.header(self.index.head());
+        response
     }
 
     /// Stages a transaction. Every compare, those of nested transactions too,
     /// sees the store as it was before the transaction.
     pub fn txn(mut self, request: &TxnRequest) -> Result<TxnResponse, RequestError> {
-        let path = Path::of(self.index, request);
+        let before = self.index.head();
+        let path = Path::of(self.index, request, before);
+        check_operations(self.index, request, &path, before, self.has_lease)?;
         let result = self.apply_txn(request, &path);
-        self.settle(result)
+        if result.is_err() && self.opened {
+            self.index.unstage_revision();
+        }
+        let mut response = result?;
+        response.header = self.identity.header(self.index.head());
+        Ok(response)
     }
 
     /// Stages the end of every key in `keys`, in one revision.
@@ -102,13 +149,6 @@ impl<'a> Staging<'a> {
         }
     }
 
-    fn settle<T>(self, result: Result<T, RequestError>) -> Result<T, RequestError> {
-        if result.is_err() && self.opened {
-            self.index.unstage_revision();
-        }
-        result
-    }
-
     fn open(&mut self) {
         if !self.opened {
             self.index.stage_revision();
@@ -116,18 +156,23 @@ impl<'a> Staging<'a> {
         }
     }
 
+    /// The header of an operation within a transaction: a revision only.
+    fn inner_header(&self) -> Option<ResponseHeader> {
+        Identity::UNNAMED.header(self.index.head())
+    }
+
     fn apply_txn(
         &mut self,
         request: &TxnRequest,
         path: &Path,
     ) -> Result<TxnResponse, RequestError> {
-        let branch = if path.succeeded { &request.success } else { &request.failure };
+        let branch = path.branch(request);
         let mut nested = path.nested.iter();
         let mut responses = Vec::with_capacity(branch.len());
         for operation in branch {
             responses.push(ResponseOp { response: Some(self.apply(operation, &mut nested)?) });
         }
-        let header = self.identity.header(self.index.head());
+        let header = Some(ResponseHeader::default());
         Ok(TxnResponse { header, succeeded: path.succeeded, responses })
     }
 
@@ -138,10 +183,10 @@ impl<'a> Staging<'a> {
     ) -> Result<Response, RequestError> {
         Ok(match &operation.request {
             Some(Request::RequestRange(range)) => {
-                let newest = self.index.head();
-                Response::ResponseRange(answer_range(self.index, range, newest, self.identity)?)
+                let found = answer_range(self.index, range, self.index.head())?;
+                Response::ResponseRange(found.into_response(&Identity::UNNAMED))
             }
-            Some(Request::RequestPut(put)) => Response::ResponsePut(self.apply_put(put)?),
+            Some(Request::RequestPut(put)) => Response::ResponsePut(self.apply_put(put)),
             Some(Request::RequestDeleteRange(delete)) => {
                 Response::ResponseDeleteRange(self.apply_delete(delete))
             }
@@ -153,11 +198,8 @@ impl<'a> Staging<'a> {
         })
     }
 
-    fn apply_put(&mut self, request: &PutRequest) -> Result<PutResponse, RequestError> {
+    fn apply_put(&mut self, request: &PutRequest) -> PutResponse {
         let former = self.index.get(&request.key, self.index.head()).cloned();
-        if (request.ignore_value || request.ignore_lease) && former.is_none() {
-            return Err(RequestError::KeyNotFound);
-        }
         let mut lease = LeaseId(request.lease);
         let mut value = request.value.clone();
         if let Some(former) = &former {
@@ -168,13 +210,10 @@ impl<'a> Staging<'a> {
                 lease = former.lease;
             }
         }
-        if lease.is_some() && !(self.has_lease)(lease) {
-            return Err(RequestError::LeaseNotFound);
-        }
         self.open();
         self.index.stage_put(&request.key, &value, lease);
-        let prev_kv = former.filter(|_| request.prev_kv).map(|former| to_wire(&former, false));
-        Ok(PutResponse { header: self.identity.header(self.index.head()), prev_kv })
+        let prev_kv = former.filter(|_| request.prev_kv).map(|former| to_wire(&former));
+        PutResponse { header: self.inner_header(), prev_kv }
     }
 
     fn apply_delete(&mut self, request: &DeleteRangeRequest) -> DeleteRangeResponse {
@@ -185,12 +224,11 @@ impl<'a> Staging<'a> {
             self.index.stage_delete(&record.key);
         }
         let prev_kvs = if request.prev_kv {
-            doomed.iter().map(|record| to_wire(record, false)).collect()
+            doomed.iter().map(|record| to_wire(record)).collect()
         } else {
             Vec::new()
         };
-        let header = self.identity.header(self.index.head());
-        DeleteRangeResponse { header, deleted: doomed.len() as i64, prev_kvs }
+        DeleteRangeResponse { header: self.inner_header(), deleted: doomed.len() as i64, prev_kvs }
     }
 }
 
@@ -201,17 +239,21 @@ struct Path {
 }
 
 impl Path {
-    fn of(index: &Index, request: &TxnRequest) -> Path {
-        let succeeded = all_hold(index, &request.compare, index.head());
+    fn of(index: &Index, request: &TxnRequest, at: Revision) -> Path {
+        let succeeded = all_hold(index, &request.compare, at);
         let branch = if succeeded { &request.success } else { &request.failure };
         let nested = branch
             .iter()
             .filter_map(|operation| match &operation.request {
-                Some(Request::RequestTxn(txn)) => Some(Path::of(index, txn)),
+                Some(Request::RequestTxn(txn)) => Some(Path::of(index, txn, at)),
                 _ => None,
             })
             .collect();
         Path { succeeded, nested }
+    }
+
+    fn branch<'r>(&self, request: &'r TxnRequest) -> &'r [RequestOp] {
+        if self.succeeded { &request.success } else { &request.failure }
     }
 }
 
@@ -235,30 +277,35 @@ fn holds(index: &Index, compare: &Compare, at: Revision) -> bool {
 
 fn holds_for(record: Option<&Record>, compare: &Compare) -> bool {
     let number = |found: i64| found.cmp(&wanted_number(compare));
-    let ordering = match (compare.target(), record) {
-        (CompareTarget::Value, None) => return false,
-        (CompareTarget::Value, Some(record)) => record.value.as_ref().cmp(wanted_value(compare)),
-        (CompareTarget::Version, record) => number(record.map_or(0, |record| record.version)),
-        (CompareTarget::Create, record) => number(record.map_or(0, |record| record.created.0)),
-        (CompareTarget::Mod, record) => number(record.map_or(0, |record| record.modified.0)),
-        (CompareTarget::Lease, record) => number(record.map_or(0, |record| record.lease.0)),
+    let ordering = match (CompareTarget::try_from(compare.target), record) {
+        (Ok(CompareTarget::Value), None) => return false,
+        (Ok(CompareTarget::Value), Some(record)) => {
+            record.value.as_ref().cmp(wanted_value(compare))
+        }
+        (Ok(CompareTarget::Version), record) => number(record.map_or(0, |record| record.version)),
+        (Ok(CompareTarget::Create), record) => number(record.map_or(0, |record| record.created.0)),
+        (Ok(CompareTarget::Mod), record) => number(record.map_or(0, |record| record.modified.0)),
+        (Ok(CompareTarget::Lease), record) => number(record.map_or(0, |record| record.lease.0)),
+        // A target that etcd does not know is equal to anything.
+        (Err(_), _) => Ordering::Equal,
     };
-    match compare.result() {
-        CompareResult::Equal => ordering == Ordering::Equal,
-        CompareResult::Greater => ordering == Ordering::Greater,
-        CompareResult::Less => ordering == Ordering::Less,
-        CompareResult::NotEqual => ordering != Ordering::Equal,
+    match CompareResult::try_from(compare.result) {
+        Ok(CompareResult::Equal) => ordering == Ordering::Equal,
+        Ok(CompareResult::Greater) => ordering == Ordering::Greater,
+        Ok(CompareResult::Less) => ordering == Ordering::Less,
+        Ok(CompareResult::NotEqual) => ordering != Ordering::Equal,
+        // And a result that it does not know always holds.
+        Err(_) => true,
     }
 }
 
+/// The number to compare with: 0 if the one given is for another target.
 fn wanted_number(compare: &Compare) -> i64 {
-    match compare.target_union {
-        Some(
-            TargetUnion::Version(number)
-            | TargetUnion::CreateRevision(number)
-            | TargetUnion::ModRevision(number)
-            | TargetUnion::Lease(number),
-        ) => number,
+    match (&compare.target_union, CompareTarget::try_from(compare.target)) {
+        (Some(TargetUnion::Version(number)), Ok(CompareTarget::Version))
+        | (Some(TargetUnion::CreateRevision(number)), Ok(CompareTarget::Create))
+        | (Some(TargetUnion::ModRevision(number)), Ok(CompareTarget::Mod))
+        | (Some(TargetUnion::Lease(number)), Ok(CompareTarget::Lease)) => *number,
         _ => 0,
     }
 }

@@ -306,7 +306,7 @@ proptest! {
         runtime.block_on(async {
             let store = MemoryStore::default();
             let running = Some(start(&store).await);
-            let model = Model { revision: 1, ..Model::default() };
+            let model = Model { revision: 1, compacted: -1, ..Model::default() };
             let mut world = World { model, store, running, step: 0 };
             for action in &actions {
                 world.act(action).await;

@@ -53,7 +53,8 @@ async fn serve(
         tokio::select! {
             request = requests.next() => match request {
                 Some(Ok(request)) => serve_request(&mut stream, request).await?,
-                Some(Err(_)) | None => return Ok(()),
+                Some(Err(status)) => return stream.fail(status).await,
+                None => return Ok(()),
             },
             () = wake.notified() => stream.send_due().await?,
             _ = progress.tick(), if stream.wants_progress() => stream.send_progress().await?,

@@ -4,7 +4,7 @@
 //! progress notification with revision R leaves only after every event up to
 //! R has left.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use prost::Message;
@@ -33,6 +33,8 @@ pub struct Gone;
 
 struct Watcher {
     range: KeyRange,
+    /// Where the client asked to begin; 0 means with what comes.
+    start: Revision,
     prev_kv: bool,
     fragment: bool,
     progress_notify: bool,
@@ -47,6 +49,9 @@ pub struct WatchStream {
     engine: Engine,
     id: StreamId,
     watchers: BTreeMap<WatchId, Watcher>,
+    /// Ids of watchers that a compaction ended: as with etcd they stay taken
+    /// until the client cancels them.
+    ended: BTreeSet<WatchId>,
     next_id: WatchId,
     answers: mpsc::Sender<Result<WatchResponse, Status>>,
 }
@@ -73,7 +78,8 @@ impl WatchStream {
         answers: mpsc::Sender<Result<WatchResponse, Status>>,
     ) -> WatchStream {
         let id = engine.shared().hub().open_stream(wake);
-        WatchStream { engine, id, watchers: BTreeMap::new(), next_id: 0, answers }
+        let (watchers, ended) = (BTreeMap::new(), BTreeSet::new());
+        WatchStream { engine, id, watchers, ended, next_id: 0, answers }
     }
 
     /// Whether some watcher asked to hear of progress.
@@ -109,6 +115,9 @@ impl WatchStream {
     }
 
     fn accept(&mut self, request: &WatchCreateRequest) -> Result<(WatchId, Watcher), &'static str> {
+        if request.start_revision < 0 {
+            return Err("etcdserver: mvcc: required revision has been compacted");
+        }
         // An empty key means the smallest one.
         let key = if request.key.is_empty() { "\0".into() } else { request.key.clone() };
         let range = KeyRange::from_wire(key, request.range_end.clone());
@@ -116,12 +125,13 @@ impl WatchStream {
             return Err("mvcc: watcher range is empty");
         }
         let id = if request.watch_id == 0 { self.free_id() } else { request.watch_id };
-        if self.watchers.contains_key(&id) {
+        if self.is_taken(id) {
             return Err("mvcc: duplicate watch ID provided on the WatchStream");
         }
         let unwanted = |filter| request.filters().any(|found| found == filter);
         let watcher = Watcher {
             range,
+            start: Revision(request.start_revision),
             prev_kv: request.prev_kv,
             fragment: request.fragment,
             progress_notify: request.progress_notify,
@@ -133,16 +143,20 @@ impl WatchStream {
     }
 
     fn free_id(&mut self) -> WatchId {
-        while self.watchers.contains_key(&self.next_id) {
+        while self.is_taken(self.next_id) {
             self.next_id += 1;
         }
         self.next_id += 1;
         self.next_id - 1
     }
 
+    fn is_taken(&self, id: WatchId) -> bool {
+        self.watchers.contains_key(&id) || self.ended.contains(&id)
+    }
+
     /// Removes a watcher and says so; an unknown one is not worth a word.
     pub async fn cancel(&mut self, id: WatchId) -> Result<(), Gone> {
-        if self.watchers.remove(&id).is_none() {
+        if self.watchers.remove(&id).is_none() && !self.ended.remove(&id) {
             return Ok(());
         }
         let published = {
@@ -166,7 +180,8 @@ impl WatchStream {
         let published = self.catch_up().await?;
         let mut silent = Vec::new();
         for (id, watcher) in &mut self.watchers {
-            if watcher.progress_notify && !std::mem::replace(&mut watcher.told, false) {
+            let is_due = watcher.progress_notify && watcher.start <= published;
+            if is_due && !std::mem::replace(&mut watcher.told, false) {
                 silent.push(*id);
             }
         }
@@ -176,9 +191,15 @@ impl WatchStream {
         Ok(())
     }
 
-    /// Answers a request for progress, for all watchers at once.
+    /// Answers a request for progress, for all watchers at once. As with etcd
+    /// there is no answer without a watcher, and none while one of them
+    /// begins in the future: it would go back behind its beginning.
     pub async fn answer_progress(&mut self) -> Result<(), Gone> {
         let published = self.catch_up().await?;
+        let mut watchers = self.watchers.values();
+        if self.watchers.is_empty() || watchers.any(|watcher| watcher.start > published) {
+            return Ok(());
+        }
         self.send(self.answer(NO_WATCHER, published)).await
     }
 
@@ -207,7 +228,7 @@ impl WatchStream {
             let Some(watcher) = self.watchers.get_mut(&id) else { return Ok(()) };
             let page = page(&self.engine.shared().read().index, watcher, next, upto);
             if let Some(compacted) = page.compacted {
-                return self.cancel_compacted(id, compacted, upto).await;
+                return self.cancel_compacted(id, compacted).await;
             }
             next = page.next;
             if page.events.is_empty() {
@@ -223,18 +244,15 @@ impl WatchStream {
         Ok(())
     }
 
-    async fn cancel_compacted(
-        &mut self,
-        id: WatchId,
-        compacted: Revision,
-        published: Revision,
-    ) -> Result<(), Gone> {
+    /// Says which revision is the oldest that can be had. The answer has no
+    /// revision of its own and no reason, as with etcd.
+    async fn cancel_compacted(&mut self, id: WatchId, compacted: Revision) -> Result<(), Gone> {
         self.watchers.remove(&id);
+        self.ended.insert(id);
         self.engine.shared().hub().remove(self.id, id);
-        let mut answer = self.answer(id, published);
+        let mut answer = self.answer(id, Revision(0));
         answer.canceled = true;
         answer.compact_revision = compacted.0;
-        answer.cancel_reason = "etcdserver: mvcc: required revision has been compacted".to_owned();
         self.send(answer).await
     }
 
@@ -301,10 +319,10 @@ fn event_for(index: &Index, watcher: &Watcher, record: &Record) -> Option<Event>
     }
     let created = !deleted && record.created == record.modified;
     let prev_kv = if watcher.prev_kv && !created {
-        index.get(&record.key, record.modified.previous()).map(|former| to_wire(former, false))
+        index.get(&record.key, record.modified.previous()).map(|former| to_wire(former))
     } else {
         None
     };
     let r#type = if deleted { EventType::Delete } else { EventType::Put } as i32;
-    Some(Event { r#type, kv: Some(to_wire(record, false)), prev_kv })
+    Some(Event { r#type, kv: Some(to_wire(record)), prev_kv })
 }

@@ -1,0 +1,104 @@
+//! Random requests to our datastore and to a real etcd: every answer equal,
+//! field by field, revisions included.
+//!
+//! The short form runs in every test run. `SKIFF_TEST_DIFFERENTIAL=full` runs
+//! the long one, `SKIFF_TEST_SEED=N` runs the cases of one seed again, and
+//! `SKIFF_TEST_CASES=N` says how many.
+#![allow(clippy::unwrap_used)] // a test that panics says where
+
+mod action;
+mod compare;
+mod lies;
+mod ours;
+mod peer;
+mod side;
+mod watching;
+mod world;
+
+use std::hash::{BuildHasher, RandomState};
+
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
+
+use action::Action;
+use lies::Lie;
+use world::World;
+
+/// Cases of the short form.
+const CASES_SHORT: u32 = 96;
+/// Cases of the long form.
+const CASES_FULL: u32 = 10_000;
+
+/// What boiling a failed case down may take.
+const SHRINK_MS_MAX: u32 = 60_000;
+
+fn number_from(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable} is a number, not {text:?}")))
+}
+
+/// Runs cases until one fails; the shortest that fails, with its reason.
+fn run(seed: u64, cases: u32, lie: Option<Lie>) -> Result<(), TestError<Vec<Action>>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let config =
+        Config { cases, failure_persistence: None, max_shrink_iters: 400, ..Config::default() };
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    let mut runner = TestRunner::new_with_rng(config, rng);
+    let world = std::cell::RefCell::new(None);
+    let result = runner.run(&action::history(), |actions| {
+        runtime.block_on(async {
+            // After a difference the two go separate ways: the next case
+            // begins with new ones.
+            let mut at_hand = match world.take() {
+                Some(world) => world,
+                None => World::start(lie).await,
+            };
+            if let Err(reason) = at_hand.run(&actions).await {
+                println!("differs with {} requests: {reason:.60}", actions.len());
+                return Err(TestCaseError::fail(reason));
+            }
+            world.replace(Some(at_hand));
+            Ok(())
+        })
+    });
+    if let Some(world) = world.take() {
+        runtime.block_on(world.stop());
+    }
+    result
+}
+
+#[test]
+fn random_requests_are_answered_as_etcd_answers_them() {
+    if peer::program("etcd").is_none() {
+        println!("skipped: etcd is not built: cargo xtask components --test");
+        return;
+    }
+    let is_full = std::env::var("SKIFF_TEST_DIFFERENTIAL").is_ok_and(|form| form == "full");
+    let usual = if is_full { CASES_FULL } else { CASES_SHORT };
+    let cases = number_from("SKIFF_TEST_CASES").map_or(usual, |cases| cases as u32);
+    let seed = number_from("SKIFF_TEST_SEED")
+        .unwrap_or_else(|| RandomState::new().hash_one(std::process::id()) >> 1);
+    println!("SKIFF_TEST_SEED={seed}, {cases} cases");
+    if let Err(error) = run(seed, cases, None) {
+        panic!("SKIFF_TEST_SEED={seed}: {error}");
+    }
+}
+
+/// The test is worth what it finds: each of these lies is small, and told
+/// seldom, and must be found and boiled down to a few requests.
+#[test]
+fn a_datastore_that_lies_is_found_out() {
+    if peer::program("etcd").is_none() {
+        println!("skipped: etcd is not built: cargo xtask components --test");
+        return;
+    }
+    for lie in Lie::ALL {
+        let found = run(7, 2000, Some(lie));
+        let Err(TestError::Fail(reason, actions)) = found else {
+            panic!("{lie:?} was not found out: {found:?}");
+        };
+        println!("{lie:?} was found out by {} requests: {reason}", actions.len());
+        assert!(actions.len() <= lie.requests_max(), "{lie:?}: {actions:#?}");
+    }
+}
