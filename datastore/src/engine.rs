@@ -27,6 +27,8 @@ use crate::writer::{QUEUE_MAX, Writer, WriterError};
 
 /// Expired leases that are revoked in one go.
 const EXPIRED_MAX: usize = 256;
+/// Records sorted without leaving the thread: about a millisecond.
+const SORT_RECORDS_MAX: usize = 4096;
 /// Begins anew when a compaction overtakes a search.
 const SEARCH_RESTARTS_MAX: u32 = 3;
 /// When a revoke of an expired lease is tried again.
@@ -141,7 +143,11 @@ impl Engine {
         while search.step(&self.shared.read().index)? {
             tokio::task::yield_now().await;
         }
-        Ok(search.finish())
+        if search.to_sort() <= SORT_RECORDS_MAX {
+            return Ok(search.finish());
+        }
+        let sorted = tokio::task::spawn_blocking(|| search.finish()).await;
+        Ok(sorted.expect("sorting does not panic"))
     }
 
     /// Writes one key.

@@ -47,8 +47,8 @@ pub enum Fields {
 
 /// A range request that is being answered.
 #[derive(Debug)]
-pub struct Search<'a> {
-    request: &'a RangeRequest,
+pub struct Search {
+    request: RangeRequest,
     /// What is still to be walked; nothing at the end.
     rest: Option<KeyRange>,
     at: Revision,
@@ -59,13 +59,13 @@ pub struct Search<'a> {
     records: Vec<Arc<Record>>,
 }
 
-impl<'a> Search<'a> {
+impl Search {
     /// Begins to answer `request` for someone who sees up to `newest`.
     pub fn new(
         index: &Index,
-        request: &'a RangeRequest,
+        request: &RangeRequest,
         newest: Revision,
-    ) -> Result<Search<'a>, RequestError> {
+    ) -> Result<Search, RequestError> {
         let at = if request.revision <= 0 { newest } else { Revision(request.revision) };
         index.check_readable(at, newest)?;
         let range = KeyRange::from_wire(request.key.clone(), request.range_end.clone());
@@ -79,6 +79,7 @@ impl<'a> Search<'a> {
             limit.saturating_add(1)
         };
         let rest = (!request.count_only).then_some(range);
+        let request = request.clone();
         Ok(Search { request, rest, at, newest, count, wanted, records: Vec::new() })
     }
 
@@ -86,7 +87,7 @@ impl<'a> Search<'a> {
     pub fn step(&mut self, index: &Index) -> Result<bool, RequestError> {
         let Some(range) = self.rest.take() else { return Ok(false) };
         index.check_readable(self.at, self.newest)?;
-        let (request, records, wanted) = (self.request, &mut self.records, self.wanted);
+        let (request, records, wanted) = (&self.request, &mut self.records, self.wanted);
         let next = index.walk(&range, self.at, STEP_KEYS_MAX, |record| {
             if passes_filter(record, request) {
                 records.push(record.clone());
@@ -101,13 +102,13 @@ impl<'a> Search<'a> {
 
     /// How many records have to be sorted when the search is over.
     pub fn to_sort(&self) -> usize {
-        if order_of(self.request).is_some() { self.records.len() } else { 0 }
+        if order_of(&self.request).is_some() { self.records.len() } else { 0 }
     }
 
     /// Sorts and cuts what was found.
     pub fn finish(self) -> Found {
         let Search { request, mut records, count, newest, .. } = self;
-        if let Some((order, target)) = order_of(request) {
+        if let Some((order, target)) = order_of(&request) {
             // Records that are equal stay in the order of their keys.
             records.sort_by(|left, right| {
                 let ordering = compare_by(target, left, right);

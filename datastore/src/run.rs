@@ -19,6 +19,7 @@ use crate::proto::lease_server::LeaseServer;
 use crate::proto::maintenance_server::MaintenanceServer;
 use crate::proto::watch_server::WatchServer;
 use crate::server::Server;
+use crate::server::front::Front;
 use crate::shared::Limits;
 use crate::store::StoreError;
 use crate::store::sql::{OpenError, SqlStore};
@@ -187,13 +188,19 @@ async fn serve(
 
 /// Every service of `server`, to be served on a listener.
 pub fn router(server: Server, request_bytes_max: usize) -> Router {
-    let message_bytes_max = request_bytes_max.saturating_add(MESSAGE_OVERHEAD_BYTES);
+    let bytes_max = request_bytes_max.saturating_add(MESSAGE_OVERHEAD_BYTES);
+    macro_rules! service {
+        ($service:ident) => {{
+            let inner = $service::new(server.clone()).max_decoding_message_size(bytes_max);
+            Front::new(inner, server.clone(), bytes_max)
+        }};
+    }
     Transport::builder()
-        .add_service(KvServer::new(server.clone()).max_decoding_message_size(message_bytes_max))
-        .add_service(WatchServer::new(server.clone()))
-        .add_service(LeaseServer::new(server.clone()))
-        .add_service(ClusterServer::new(server.clone()))
-        .add_service(MaintenanceServer::new(server))
+        .add_service(service!(KvServer))
+        .add_service(service!(WatchServer))
+        .add_service(service!(LeaseServer))
+        .add_service(service!(ClusterServer))
+        .add_service(service!(MaintenanceServer))
 }
 
 fn remove_sockets(listen: &[Listen]) {

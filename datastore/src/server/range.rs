@@ -3,10 +3,11 @@
 use tonic::Status;
 
 use super::Server;
-use crate::proto::{RangeRequest, RangeResponse};
+use crate::proto::RangeRequest;
+use crate::range::Found;
 
 /// Answers from the index; with one member every answer is linearizable, for
 /// the index holds whatever was acknowledged.
-pub fn range(server: &Server, request: &RangeRequest) -> Result<RangeResponse, Status> {
-    Ok(server.engine.range(request)?)
+pub async fn range(server: &Server, request: &RangeRequest) -> Result<Found, Status> {
+    Ok(server.engine.search(request).await?)
 }

@@ -20,7 +20,9 @@ pub type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 #[tonic::async_trait]
 impl Kv for Server {
     async fn range(&self, request: Request<RangeRequest>) -> Answer<RangeResponse> {
-        super::range::range(self, &request.into_inner()).map(Response::new)
+        // Answered in pieces by `front`, which comes first.
+        let found = super::range::range(self, &request.into_inner()).await?;
+        Ok(Response::new(found.into_response(&self.engine.identity())))
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Answer<PutResponse> {

@@ -9,6 +9,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use super::Server;
+use super::front::as_etcd_says;
 use super::services::Answers;
 use super::watch_stream::{Gone, WatchStream};
 use crate::proto::WatchRequest;
@@ -53,7 +54,7 @@ async fn serve(
         tokio::select! {
             request = requests.next() => match request {
                 Some(Ok(request)) => serve_request(&mut stream, request).await?,
-                Some(Err(status)) => return stream.fail(status).await,
+                Some(Err(status)) => return stream.fail(as_etcd_says(status)).await,
                 None => return Ok(()),
             },
             () = wake.notified() => stream.send_due().await?,

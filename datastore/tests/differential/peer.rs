@@ -60,6 +60,8 @@ impl Peer {
             .current_dir(dir.path())
             .args(["--name=peer", "--data-dir=data", "--unsafe-no-fsync"])
             .args(["--watch-progress-notify-interval=1s", "--log-level=error"])
+            // Alone it need not wait long to lead.
+            .args(["--heartbeat-interval=20", "--election-timeout=200"])
             .arg(format!("--max-request-bytes={request_bytes_max}"))
             .arg(format!("--listen-client-urls=http://{client}"))
             .arg(format!("--advertise-client-urls=http://{client}"))
