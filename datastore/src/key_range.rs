@@ -55,6 +55,11 @@ impl KeyRange {
         KeyRange { start: Bytes::new(), end: End::Open }
     }
 
+    /// Every key there is, as the protocol's pair of fields.
+    pub fn all_on_wire() -> (Bytes, Bytes) {
+        (Bytes::from_static(b"\0"), Bytes::from_static(b"\0"))
+    }
+
     /// Whether `key` is in the range.
     pub fn contains(&self, key: &[u8]) -> bool {
         match &self.end {

@@ -34,6 +34,7 @@ pub mod record;
 pub mod run;
 pub mod server;
 pub mod shared;
+pub mod snapshot;
 pub mod state;
 pub mod store;
 pub mod suite;

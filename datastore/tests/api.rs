@@ -415,6 +415,4 @@ async fn status_says_what_kubernetes_asks_for() {
     assert!(status.leader != 0 && status.errors.is_empty());
     let hash = client.hash_kv(HashKvRequest { revision: 0 }).await.unwrap().into_inner();
     assert_eq!(hash.hash_revision, 1);
-    let snapshot = client.snapshot(SnapshotRequest {}).await.unwrap_err();
-    assert_eq!(snapshot.code(), Code::Unimplemented);
 }

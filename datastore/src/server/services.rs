@@ -128,6 +128,6 @@ impl Maintenance for Server {
     }
 
     async fn snapshot(&self, _request: Request<SnapshotRequest>) -> Answer<Self::SnapshotStream> {
-        super::snapshot::snapshot()
+        super::snapshot::snapshot(self).await.map(Response::new)
     }
 }

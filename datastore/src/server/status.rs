@@ -7,7 +7,7 @@ use crate::proto::StatusResponse;
 /// for it to know whether progress of a watch can be requested.
 pub const ETCD_VERSION: &str = "3.6.8";
 /// The version of etcd's stored form that goes with it.
-const ETCD_STORAGE_VERSION: &str = "3.6.0";
+pub const ETCD_STORAGE_VERSION: &str = "3.6.0";
 
 /// Size, leader and alarms of this member.
 pub fn status(server: &Server) -> StatusResponse {

@@ -47,8 +47,13 @@ fn run(seed: u64, cases: u32, lie: Option<Lie>) -> Result<(), TestError<Vec<Acti
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
-    let config =
-        Config { cases, failure_persistence: None, max_shrink_iters: 400, ..Config::default() };
+    let config = Config {
+        cases,
+        failure_persistence: None,
+        max_shrink_iters: 400,
+        max_shrink_time: SHRINK_MS_MAX,
+        ..Config::default()
+    };
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
     let mut runner = TestRunner::new_with_rng(config, rng);
     let world = std::cell::RefCell::new(None);

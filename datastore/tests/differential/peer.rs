@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use skiff_datastore::Listen;
 use tempfile::TempDir;
-use tonic::transport::Channel;
 
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -22,7 +21,7 @@ pub fn program(name: &str) -> Option<PathBuf> {
 /// etcd, running until this is dropped.
 pub struct Peer {
     child: Child,
-    pub address: String,
+    address: String,
     dir: TempDir,
 }
 
@@ -75,17 +74,13 @@ impl Peer {
         Peer { child, address: client, dir }
     }
 
-    fn listen(&self) -> Listen {
+    /// Where it listens.
+    pub fn listen(&self) -> Listen {
         self.address.parse().unwrap()
     }
 
     fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
-    }
-
-    /// A connection of its own.
-    pub async fn channel(&self) -> Channel {
-        skiff_datastore::probe::connect(&self.listen()).await.unwrap()
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use prost::Message;
+use skiff_datastore::probe::connect;
 use skiff_datastore::proto::*;
 
 use crate::action::{Action, resolve};
@@ -56,7 +57,7 @@ impl World {
         let ours = Ours::start(REQUEST_BYTES_MAX).await;
         let peer = Peer::start(REQUEST_BYTES_MAX).await;
         let (ours_side, peer_side) =
-            (Side::new(ours.channel().await), Side::new(peer.channel().await));
+            (Side::new(ours.channel().await), Side::new(connect(&peer.listen()).await.unwrap()));
         World { ours, ours_side, _peer: peer, peer_side, streams: [None, None], newest: 1, lie }
     }
 
