@@ -13,6 +13,7 @@
 //! the server's own. Memory is bounded by the quota (keys and history), the
 //! writer's queue, and a few answers a watch stream.
 
+pub mod accept;
 pub mod batch;
 pub mod census;
 pub mod check;

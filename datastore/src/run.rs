@@ -1,15 +1,17 @@
 //! The daemon: opens the store, serves, and ends orderly.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch as signals;
+use tokio::sync::{Semaphore, watch as signals};
 use tokio::task::JoinHandle;
 use tonic::transport::Server as Transport;
 use tonic::transport::server::Router;
 use tracing::{info, warn};
 
+use crate::accept::{connections_max, incoming};
 use crate::engine::Engine;
 use crate::listen::{Bound, Listen, ListenError};
 use crate::options::Options;
@@ -158,7 +160,8 @@ async fn serve_all(
     server: Server,
     options: &Options,
 ) -> Result<(), tonic::transport::Error> {
-    let each = bound.into_iter().map(|one| serve(one, server.clone(), options));
+    let places = Arc::new(Semaphore::new(connections_max()));
+    let each = bound.into_iter().map(|one| serve(one, server.clone(), options, places.clone()));
     futures::future::try_join_all(each).await.map(drop)
 }
 
@@ -166,6 +169,7 @@ async fn serve(
     bound: Bound,
     server: Server,
     options: &Options,
+    places: Arc<Semaphore>,
 ) -> Result<(), tonic::transport::Error> {
     let mut stopping = server.stopping.clone();
     let stop = async move {
@@ -173,17 +177,7 @@ async fn serve(
         let _ = stopping.wait_for(|stopping| *stopping).await;
     };
     let router = router(server, options.max_request_bytes);
-    match bound {
-        Bound::Unix(listener) => {
-            let incoming = tokio_stream::wrappers::UnixListenerStream::new(listener);
-            router.serve_with_incoming_shutdown(incoming, stop).await
-        }
-        Bound::Tcp(listener) => {
-            let incoming =
-                tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
-            router.serve_with_incoming_shutdown(incoming, stop).await
-        }
-    }
+    router.serve_with_incoming_shutdown(incoming(bound, places), stop).await
 }
 
 /// Every service of `server`, to be served on a listener.

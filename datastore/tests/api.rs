@@ -1,143 +1,19 @@
 //! The API as a client sees it over gRPC, on the store in memory.
 #![allow(clippy::unwrap_used)] // a test that panics says where
 
-use std::time::{Duration, Instant};
+mod home;
 
-use futures::channel::mpsc;
-use skiff_datastore::proto::kv_client::KvClient;
+use std::time::Duration;
+
+use home::{Home, watch_all};
 use skiff_datastore::proto::lease_client::LeaseClient;
 use skiff_datastore::proto::maintenance_client::MaintenanceClient;
 use skiff_datastore::proto::range_request::{SortOrder, SortTarget};
-use skiff_datastore::proto::watch_client::WatchClient;
 use skiff_datastore::proto::watch_create_request::FilterType;
 use skiff_datastore::proto::watch_request::RequestUnion;
 use skiff_datastore::proto::*;
-use skiff_datastore::run::router;
-use skiff_datastore::server::Server;
 use skiff_datastore::shared::Limits;
-use skiff_datastore::store::memory::MemoryStore;
-use skiff_datastore::{Engine, Listen};
-use tempfile::TempDir;
-use tokio::sync::watch as signal;
-use tonic::transport::Channel;
-use tonic::{Code, Status, Streaming};
-
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A server in this process and a connection to it.
-struct Home {
-    _dir: TempDir,
-    _stopping: signal::Sender<bool>,
-    channel: Channel,
-}
-
-impl Home {
-    async fn start(limits: Limits, progress_interval: Duration) -> Home {
-        let dir = TempDir::new().unwrap();
-        let path = dir.path().join("socket");
-        let listener = tokio::net::UnixListener::bind(&path).unwrap();
-        let running = Engine::start(MemoryStore::default(), limits, Instant::now).await.unwrap();
-        let (stopping, stopped) = signal::channel(false);
-        let server = Server { engine: running.engine, progress_interval, stopping: stopped };
-        let incoming = tokio_stream::wrappers::UnixListenerStream::new(listener);
-        let served = router(server, limits.request_bytes_max).serve_with_incoming(incoming);
-        tokio::spawn(served);
-        let channel = skiff_datastore::probe::connect(&Listen::Unix(path)).await.unwrap();
-        Home { _dir: dir, _stopping: stopping, channel }
-    }
-
-    async fn new() -> Home {
-        Home::start(Limits::default(), Duration::from_secs(3600)).await
-    }
-
-    fn kv(&self) -> KvClient<Channel> {
-        KvClient::new(self.channel.clone()).max_decoding_message_size(usize::MAX)
-    }
-
-    async fn put(&self, key: &str, value: &str) -> i64 {
-        let request = PutRequest {
-            key: key.to_owned().into(),
-            value: value.to_owned().into(),
-            ..Default::default()
-        };
-        self.kv().put(request).await.unwrap().into_inner().header.unwrap().revision
-    }
-
-    async fn delete(&self, key: &str) -> i64 {
-        let request = DeleteRangeRequest { key: key.to_owned().into(), ..Default::default() };
-        self.kv().delete_range(request).await.unwrap().into_inner().deleted
-    }
-
-    async fn compact(&self, revision: i64) -> Result<(), Status> {
-        let request = CompactionRequest { revision, physical: true };
-        self.kv().compact(request).await.map(drop)
-    }
-
-    async fn watch(&self) -> Watching {
-        let (requests, receiver) = mpsc::unbounded();
-        let mut client =
-            WatchClient::new(self.channel.clone()).max_decoding_message_size(usize::MAX);
-        let answers = client.watch(receiver).await.unwrap().into_inner();
-        Watching { requests, answers }
-    }
-}
-
-/// A stream of watchers.
-struct Watching {
-    requests: mpsc::UnboundedSender<WatchRequest>,
-    answers: Streaming<WatchResponse>,
-}
-
-impl Watching {
-    fn send(&self, request: RequestUnion) {
-        let request = WatchRequest { request_union: Some(request) };
-        self.requests.unbounded_send(request).unwrap();
-    }
-
-    async fn next(&mut self) -> WatchResponse {
-        tokio::time::timeout(PATIENCE, self.answers.message())
-            .await
-            .expect("an answer comes in time")
-            .unwrap()
-            .expect("the stream goes on")
-    }
-
-    async fn create(&mut self, request: WatchCreateRequest) -> WatchResponse {
-        self.send(RequestUnion::CreateRequest(request));
-        let created = self.next().await;
-        assert!(created.created);
-        created
-    }
-
-    /// The next `count` events as words, with the revision each answer bore.
-    async fn events(&mut self, count: usize) -> Vec<String> {
-        let mut words = Vec::new();
-        while words.len() < count {
-            let answer = self.next().await;
-            assert!(!answer.canceled, "{answer:?}");
-            words.extend(answer.events.iter().map(word));
-        }
-        words
-    }
-}
-
-fn word(event: &Event) -> String {
-    let kv = event.kv.as_ref().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let former = event.prev_kv.as_ref().map(|kv| format!(" was {}", text(&kv.value)));
-    let what = if event.r#type() == EventType::Put { "put" } else { "delete" };
-    format!(
-        "{} {what} {}={}{}",
-        kv.mod_revision,
-        text(&kv.key),
-        text(&kv.value),
-        former.unwrap_or_default()
-    )
-}
-
-fn watch_all() -> WatchCreateRequest {
-    WatchCreateRequest { key: "\0".into(), range_end: "\0".into(), ..Default::default() }
-}
+use tonic::Code;
 
 #[tokio::test]
 async fn a_watch_sees_past_and_present_in_order() {
