@@ -43,7 +43,11 @@ fn command(home: &Path) -> Command {
 }
 
 async fn start(home: &Path) -> Daemon {
-    let child = command(home).stderr(Stdio::null()).spawn().unwrap();
+    start_as(home, command(home)).await
+}
+
+async fn start_as(home: &Path, mut command: Command) -> Daemon {
+    let child = command.stderr(Stdio::null()).spawn().unwrap();
     let daemon = Daemon { child, socket: home.join("socket") };
     let deadline = Instant::now() + START_TIMEOUT;
     while probe(&daemon.socket).await.is_err() {
@@ -178,6 +182,92 @@ async fn garbage_on_the_socket_harms_nobody() {
     }
     let listen = Listen::Unix(daemon.socket.clone());
     assert_eq!(probe_at(&listen).await.unwrap().revision, 1);
+}
+
+/// The most files that this process may have, now that it may have them.
+fn files_max() -> u64 {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+    hard
+}
+
+#[tokio::test]
+async fn ten_thousand_connections_hold_up_nobody() {
+    const CONNECTIONS: usize = 10_000;
+    if files_max() < CONNECTIONS as u64 + 1000 {
+        println!("skipped: this process may not open {CONNECTIONS} connections");
+        return;
+    }
+    let home = TempDir::new().unwrap();
+    let daemon = start(home.path()).await;
+    let before = resident_kib(&daemon);
+    let mut connections = Vec::new();
+    for number in 0..CONNECTIONS {
+        let mut stream = connect_patiently(&daemon.socket).await;
+        // Half of them are clients that never ask anything.
+        if number % 2 == 0 {
+            stream
+                .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+                .await
+                .unwrap();
+        }
+        connections.push(stream);
+    }
+    let began = Instant::now();
+    KvClient::new(daemon.channel().await).put(put("a".into())).await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    let each_kib = (resident_kib(&daemon) - before) as f64 / CONNECTIONS as f64;
+    println!("{each_kib:.1} KiB a connection");
+    assert!(each_kib < 32.0, "{each_kib} KiB a connection");
+    drop(connections);
+    KvClient::new(daemon.channel().await).put(put("b".into())).await.unwrap();
+}
+
+/// The queue of a socket is short, and a full one refuses at once.
+async fn connect_patiently(socket: &Path) -> tokio::net::UnixStream {
+    let deadline = Instant::now() + START_TIMEOUT;
+    loop {
+        match tokio::net::UnixStream::connect(socket).await {
+            Ok(stream) => return stream,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                assert!(Instant::now() < deadline, "connections are not taken in");
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+fn resident_kib(daemon: &Daemon) -> i64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.child.id())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_of_files_wait() {
+    let home = TempDir::new().unwrap();
+    // 300 files, of which 256 are kept back.
+    let own = command(home.path());
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "ulimit -n 300 && exec \"$0\" \"$@\""]).arg(own.get_program());
+    limited.args(own.get_args());
+    let daemon = start_as(home.path(), limited).await;
+    let channel = daemon.channel().await;
+    let mut connections = Vec::new();
+    for _ in 0..100 {
+        connections.push(tokio::net::UnixStream::connect(&daemon.socket).await.unwrap());
+    }
+    // Who has a place is served, also when dqlite needs files of its own.
+    for number in 0..300 {
+        let request = PutRequest { value: vec![b'x'; 100_000].into(), ..put(number.to_string()) };
+        KvClient::new(channel.clone()).put(request).await.unwrap();
+    }
+    let late = probe(&daemon.socket).await;
+    assert!(late.is_err(), "there was a place for everyone: {late:?}");
+    drop(connections);
+    probe(&daemon.socket).await.expect("a place is free again");
 }
 
 #[tokio::test]

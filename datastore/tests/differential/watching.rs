@@ -78,36 +78,39 @@ impl Stream {
 
     /// What must hold however events are cut into answers.
     fn check_rules(&self) -> Result<(), String> {
-        let mut reached: BTreeMap<i64, i64> = BTreeMap::new();
+        // By watcher: up to where it was told that nothing is missing.
+        let mut told: BTreeMap<i64, i64> = BTreeMap::new();
         let mut fragment_of = None;
         for answer in self.answers.lock().unwrap().iter() {
-            if answer.created || answer.canceled {
-                reached.remove(&answer.watch_id);
+            let id = answer.watch_id;
+            if answer.canceled {
+                told.remove(&id);
+                continue;
+            }
+            if answer.created {
+                told.insert(id, 0);
                 continue;
             }
             let revision = answer.header.as_ref().map_or(0, |header| header.revision);
-            if let Some(id) = fragment_of
-                && id != answer.watch_id
-            {
-                return Err(format!("watcher {id} was interrupted between fragments: {answer:?}"));
+            if fragment_of.is_some_and(|last| last != id) {
+                return Err(format!("something came between fragments: {answer:?}"));
             }
-            fragment_of = answer.fragment.then_some(answer.watch_id);
-            let told = *reached.get(&answer.watch_id).unwrap_or(&0);
-            let told_all = *reached.get(&-1).unwrap_or(&0);
-            if revision < told {
-                return Err(format!("went back from revision {told}: {answer:?}"));
+            fragment_of = answer.fragment.then_some(id);
+            let before = if id == -1 { told.values().max() } else { told.get(&id) };
+            let before = *before.unwrap_or(&0);
+            if revision < before {
+                return Err(format!("went back from revision {before}: {answer:?}"));
             }
-            for event in &answer.events {
-                let modified = event.kv.as_ref().map_or(0, |kv| kv.mod_revision);
-                if modified > revision {
-                    return Err(format!("an event is ahead of its answer: {answer:?}"));
-                }
-                if modified <= told_all {
-                    return Err(format!("progress {told_all} was told before: {answer:?}"));
-                }
+            let modified = |event: &Event| event.kv.as_ref().map_or(0, |kv| kv.mod_revision);
+            if answer.events.iter().any(|event| modified(event) > revision) {
+                return Err(format!("an event is ahead of its answer: {answer:?}"));
+            }
+            if answer.events.iter().any(|event| modified(event) <= before) {
+                return Err(format!("progress {before} was told before: {answer:?}"));
             }
             if answer.events.is_empty() {
-                reached.insert(answer.watch_id, revision);
+                let covered = told.iter_mut().filter(|(one, _)| id == -1 || **one == id);
+                covered.for_each(|(_, told)| *told = revision);
             }
         }
         Ok(())

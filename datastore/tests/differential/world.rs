@@ -69,6 +69,7 @@ impl World {
 
     /// One case, on empty datastores.
     pub async fn run(&mut self, actions: &[Action]) -> Result<(), String> {
+        self.streams = [None, None];
         self.clear().await.map_err(|error| format!("when clearing: {error}"))?;
         for (position, action) in actions.iter().enumerate() {
             let mut action = action.clone();

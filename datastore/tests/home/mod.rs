@@ -22,7 +22,7 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A server in this process and a connection to it.
 pub struct Home {
-    _dir: TempDir,
+    dir: TempDir,
     _stopping: signal::Sender<bool>,
     pub channel: Channel,
 }
@@ -39,7 +39,7 @@ impl Home {
         let served = router(server, limits.request_bytes_max).serve_with_incoming(incoming);
         tokio::spawn(served);
         let channel = skiff_datastore::probe::connect(&Listen::Unix(path)).await.unwrap();
-        Home { _dir: dir, _stopping: stopping, channel }
+        Home { dir, _stopping: stopping, channel }
     }
 
     pub async fn new() -> Home {
@@ -48,6 +48,13 @@ impl Home {
 
     pub fn kv(&self) -> KvClient<Channel> {
         KvClient::new(self.channel.clone()).max_decoding_message_size(usize::MAX)
+    }
+
+    /// A client on a connection of its own.
+    pub async fn other_connection(&self) -> KvClient<Channel> {
+        let listen = Listen::Unix(self.dir.path().join("socket"));
+        let channel = skiff_datastore::probe::connect(&listen).await.unwrap();
+        KvClient::new(channel).max_decoding_message_size(usize::MAX)
     }
 
     pub async fn put(&self, key: &str, value: &str) -> i64 {
