@@ -49,6 +49,29 @@ pub enum RequestError {
 }
 
 impl RequestError {
+    /// All of them, for the page that lists them.
+    pub const ALL: [RequestError; 19] = [
+        RequestError::EmptyKey,
+        RequestError::KeyNotFound,
+        RequestError::ValueProvided,
+        RequestError::LeaseProvided,
+        RequestError::TooManyOps,
+        RequestError::DuplicateKey,
+        RequestError::InvalidSortOption,
+        RequestError::Compacted,
+        RequestError::FutureRevision,
+        RequestError::NoSpace,
+        RequestError::LeaseNotFound,
+        RequestError::LeaseExists,
+        RequestError::LeaseTtlTooLarge,
+        RequestError::TooLarge,
+        RequestError::TooManyRequests,
+        RequestError::LeaderChanged,
+        RequestError::TimedOut,
+        RequestError::Stopped,
+        RequestError::NotSupported,
+    ];
+
     /// The gRPC code that goes with the text.
     pub fn code(self) -> Code {
         match self {

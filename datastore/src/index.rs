@@ -331,6 +331,11 @@ impl Index {
         self.compacted = self.compacted.max(revision);
     }
 
+    /// Whether everything is freed that nobody can read any more.
+    pub fn is_swept(&self) -> bool {
+        self.history_first >= self.compacted
+    }
+
     /// Frees what nobody can read any more, at most `revisions_max` revisions
     /// a call so that readers are never kept waiting. Gives the keys it
     /// touched and whether more is to be done.

@@ -6,13 +6,16 @@ mod home;
 use std::time::Duration;
 
 use home::{Home, watch_all};
+use skiff_datastore::batch::Entry;
 use skiff_datastore::proto::lease_client::LeaseClient;
 use skiff_datastore::proto::maintenance_client::MaintenanceClient;
 use skiff_datastore::proto::range_request::{SortOrder, SortTarget};
 use skiff_datastore::proto::watch_create_request::FilterType;
 use skiff_datastore::proto::watch_request::RequestUnion;
 use skiff_datastore::proto::*;
+use skiff_datastore::range::to_wire;
 use skiff_datastore::shared::Limits;
+use skiff_datastore::{KeyRange, snapshot};
 use tonic::Code;
 
 #[tokio::test]
@@ -291,4 +294,58 @@ async fn status_says_what_kubernetes_asks_for() {
     assert!(status.leader != 0 && status.errors.is_empty());
     let hash = client.hash_kv(HashKvRequest { revision: 0 }).await.unwrap().into_inner();
     assert_eq!(hash.hash_revision, 1);
+}
+
+#[tokio::test]
+async fn a_snapshot_is_of_one_revision_while_writes_go_on() {
+    let home = Home::new().await;
+    let mut leases = LeaseClient::new(home.channel.clone());
+    leases.lease_grant(LeaseGrantRequest { ttl: 60, id: 7 }).await.unwrap();
+    for number in 0..3000 {
+        home.put(&format!("key{number:04}"), &"x".repeat(200)).await;
+    }
+    let mut client = MaintenanceClient::new(home.channel.clone());
+    let mut pieces = client.snapshot(SnapshotRequest {}).await.unwrap().into_inner();
+    let mut bytes = Vec::new();
+    let mut number = 0;
+    while let Some(piece) = pieces.message().await.unwrap() {
+        bytes.extend_from_slice(&piece.blob);
+        // Each write moves a key from before to behind what was read.
+        for _ in 0..20 {
+            home.delete(&format!("key{number:04}")).await;
+            home.put(&format!("later{number:04}"), "y").await;
+            number += 1;
+        }
+    }
+    let mut kvs = Vec::new();
+    let summary = snapshot::read(&bytes[..], |entry| match entry {
+        Entry::Changes(records) => kvs.extend(records.iter().map(to_wire)),
+        Entry::Grant { lease, ttl_s } => assert_eq!((lease.0, ttl_s), (7, 60)),
+        other => panic!("{other:?} is in a snapshot"),
+    })
+    .unwrap();
+    assert_eq!((summary.keys, summary.leases), (3000, 1));
+    let (key, range_end) = KeyRange::all_on_wire();
+    let revision = summary.revision.0;
+    let request = RangeRequest { key, range_end, revision, ..Default::default() };
+    assert_eq!(home.kv().range(request).await.unwrap().into_inner().kvs, kvs);
+}
+
+#[tokio::test]
+async fn a_physical_compaction_is_done_when_it_is_answered() {
+    let home = Home::new().await;
+    let mut last = 0;
+    for _ in 0..3000 {
+        last = home.put("a", "1").await;
+    }
+    home.compact(last).await.unwrap();
+    assert!(home.engine.shared().read().index.is_swept());
+    let mut client = MaintenanceClient::new(home.channel.clone());
+    let hash = client.hash_kv(HashKvRequest { revision: 0 }).await.unwrap().into_inner();
+    assert_eq!((hash.hash_revision, hash.compact_revision), (last, last));
+    let again = client.hash_kv(HashKvRequest { revision: last }).await.unwrap().into_inner();
+    assert_eq!(again.hash, hash.hash);
+    home.put("a", "2").await;
+    let other = client.hash_kv(HashKvRequest { revision: 0 }).await.unwrap().into_inner();
+    assert_ne!(other.hash, hash.hash);
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use home::{Home, watch_all};
 use skiff_datastore::proto::lease_client::LeaseClient;
+use skiff_datastore::proto::maintenance_client::MaintenanceClient;
 use skiff_datastore::proto::request_op::Request;
 use skiff_datastore::proto::watch_request::RequestUnion;
 use skiff_datastore::proto::*;
@@ -232,4 +233,35 @@ async fn an_unknown_request_in_a_watch_is_passed_over() {
     let below = WatchCreateRequest { start_revision: -1, ..watch_all() };
     assert!(watching.create(below).await.canceled);
     assert!(!watching.create(watch_all()).await.canceled);
+}
+
+#[tokio::test]
+async fn a_full_datastore_refuses_writes_and_recovers() {
+    let limits = Limits { quota_bytes: 100_000, ..Limits::default() };
+    let home = Home::start(limits, Duration::from_secs(3600)).await;
+    let mut maintenance = MaintenanceClient::new(home.channel.clone());
+    let mut alarms = async || {
+        let list = maintenance.alarm(AlarmRequest::default()).await.unwrap().into_inner();
+        list.alarms.iter().map(|member| member.alarm()).collect::<Vec<_>>()
+    };
+    assert!(alarms().await.is_empty());
+    let mut last = 0;
+    let refused = loop {
+        match home.kv().put(put("a", vec![b'x'; 20_000])).await {
+            Ok(answer) => last = answer.into_inner().header.unwrap().revision,
+            Err(status) => break status,
+        }
+        assert!(last < 100, "the quota does not hold");
+    };
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert_eq!(refused.message(), "etcdserver: mvcc: database space exceeded");
+    assert_eq!(alarms().await, [AlarmType::Nospace]);
+    // Reading and making room go on.
+    let range = RangeRequest { key: "a".into(), ..Default::default() };
+    assert_eq!(home.kv().range(range).await.unwrap().into_inner().count, 1);
+    home.put_refused("b").await;
+    assert_eq!(home.delete("a").await, 1);
+    home.compact(last + 1).await.unwrap();
+    assert_eq!(home.put("b", "1").await, last + 2);
+    assert!(alarms().await.is_empty());
 }

@@ -31,6 +31,8 @@ pub enum Action {
     Progress(usize),
     /// Ours ends and starts again; etcd goes on.
     Restart,
+    /// Nothing is asked until this key is gone.
+    AwaitEnd(Bytes),
 }
 
 /// A stand-in for a revision: what it means when the newest is known.
@@ -294,4 +296,33 @@ fn resolve_txn(txn: &mut TxnRequest, newest: i64) {
             _ => {}
         }
     }
+}
+
+/// A lease with three keys, watched until it ends, and what is left.
+pub fn expiry() -> Vec<Action> {
+    let (key, range_end) = (Bytes::from_static(b"\0"), Bytes::from_static(b"\0"));
+    let watch = WatchCreateRequest {
+        key: key.clone(),
+        range_end: range_end.clone(),
+        prev_kv: true,
+        ..Default::default()
+    };
+    let put = |key: &'static str, lease| {
+        Action::Put(PutRequest { key: key.into(), lease, ..Default::default() })
+    };
+    vec![
+        Action::Watch(0, watch),
+        Action::Grant(LeaseGrantRequest { ttl: 2, id: 5 }),
+        put("c", 5),
+        put("a", 5),
+        put("b", 5),
+        put("d", 0),
+        // It hangs on the lease no more.
+        put("c", 0),
+        Action::AwaitEnd("b".into()),
+        Action::TimeToLive(LeaseTimeToLiveRequest { id: 5, keys: true }),
+        Action::KeepAlive(LeaseKeepAliveRequest { id: 5 }),
+        Action::Leases,
+        Action::Range(RangeRequest { key, range_end, ..Default::default() }),
+    ]
 }

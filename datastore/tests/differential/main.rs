@@ -113,3 +113,16 @@ fn a_datastore_that_lies_is_found_out() {
         assert!(actions.len() <= lie.requests_max(), "{lie:?}: {actions:#?}");
     }
 }
+
+/// Time goes by here, so this is no part of the random cases.
+#[tokio::test]
+async fn a_lease_that_ends_takes_its_keys_in_one_revision_as_in_etcd() {
+    if peer::program("etcd").is_none() {
+        println!("skipped: etcd is not built: cargo xtask components --test");
+        return;
+    }
+    let mut world = World::start(None).await;
+    let expiry = action::expiry();
+    world.run(&expiry).await.unwrap();
+    world.stop().await;
+}

@@ -175,6 +175,7 @@ impl World {
                 self.stream(stream).progress(newest).await
             }
             Action::Restart => self.restart().await,
+            Action::AwaitEnd(key) => self.await_end(key).await,
             other => unreachable!("{other:?} is served elsewhere"),
         }
     }
@@ -194,6 +195,16 @@ impl World {
         }
         let peer = outcomes.pop().unwrap();
         self.equal(outcomes.pop().unwrap(), peer).map(drop)
+    }
+
+    async fn await_end(&mut self, key: bytes::Bytes) -> Result<(), String> {
+        for side in [&self.ours_side, &self.peer_side] {
+            let request = RangeRequest { key: key.clone(), ..Default::default() };
+            while side.kv().range(request.clone()).await.unwrap().into_inner().count > 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        Ok(())
     }
 
     async fn restart(&mut self) -> Result<(), String> {

@@ -25,6 +25,7 @@ pub struct Home {
     dir: TempDir,
     _stopping: signal::Sender<bool>,
     pub channel: Channel,
+    pub engine: Engine,
 }
 
 impl Home {
@@ -34,12 +35,13 @@ impl Home {
         let listener = tokio::net::UnixListener::bind(&path).unwrap();
         let running = Engine::start(MemoryStore::default(), limits, Instant::now).await.unwrap();
         let (stopping, stopped) = signal::channel(false);
+        let engine = running.engine.clone();
         let server = Server { engine: running.engine, progress_interval, stopping: stopped };
         let incoming = tokio_stream::wrappers::UnixListenerStream::new(listener);
         let served = router(server, limits.request_bytes_max).serve_with_incoming(incoming);
         tokio::spawn(served);
         let channel = skiff_datastore::probe::connect(&Listen::Unix(path)).await.unwrap();
-        Home { dir, _stopping: stopping, channel }
+        Home { dir, _stopping: stopping, channel, engine }
     }
 
     pub async fn new() -> Home {
@@ -64,6 +66,11 @@ impl Home {
             ..Default::default()
         };
         self.kv().put(request).await.unwrap().into_inner().header.unwrap().revision
+    }
+
+    pub async fn put_refused(&self, key: &str) -> Status {
+        let request = PutRequest { key: key.to_owned().into(), ..Default::default() };
+        self.kv().put(request).await.unwrap_err()
     }
 
     pub async fn delete(&self, key: &str) -> i64 {

@@ -17,7 +17,7 @@ use crate::project::Project;
 const FIGURES: [&str; 6] = ["start", "memory", "cpu", "pods", "commands", "size"];
 
 /// The long forms of tests that `soak` runs.
-const FORMS: [&str; 3] = ["leaves", "machine", "memory"];
+const FORMS: [&str; 4] = ["datastore", "leaves", "machine", "memory"];
 
 #[derive(Args, Debug, Default)]
 pub struct BenchArguments {
@@ -78,6 +78,12 @@ pub fn soak(project: &Project, arguments: &SoakArguments) -> Result<()> {
     let SoakArguments { minutes, memory_mib, only, common } = arguments;
     let wanted = |form: &str| only.is_empty() || only.iter().any(|word| word == form);
     prepare(project, common)?;
+    if wanted("datastore") {
+        announce("ten thousand random histories beside etcd, and mad messages", 7200);
+        let full = ("SKIFF_TEST_DIFFERENTIAL", "full");
+        long_form(project, "differential", "", full)?;
+        long_form(project, "fuzz", "", ("SKIFF_TEST_FUZZ_CASES", "200000"))?;
+    }
     if wanted("leaves") {
         announce("ten-minute leaves through three renewals", 1300);
         let filter = "leaves_are_renewed";
