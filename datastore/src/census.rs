@@ -89,8 +89,12 @@ impl Census {
     pub fn key_removed(&mut self, key: &[u8]) {
         let (first_key, stretch) = self.stretch_of(key);
         stretch.keys -= 1;
-        if stretch.keys < STRETCH_KEYS_MIN {
-            let (first_key, stretch) = (first_key.clone(), *stretch);
+        let (first_key, stretch) = (first_key.clone(), *stretch);
+        if stretch.keys == 0 && !first_key.is_empty() {
+            // What lies here belongs to the one before, however long that is:
+            // there are never more stretches than keys.
+            self.stretches.remove(&first_key);
+        } else if stretch.keys < STRETCH_KEYS_MIN {
             self.join_next(&first_key, stretch);
         }
     }
@@ -192,5 +196,23 @@ mod tests {
         assert_eq!((estimate.summed, estimate.left), (counted(0), vec![range("g", "j")]));
         let estimate = census.estimate(&range("q", "c"));
         assert_eq!((estimate.summed, estimate.left), (counted(0), vec![range("q", "c")]));
+    }
+
+    #[test]
+    fn stretches_without_keys_do_not_stay() {
+        let mut census = Census::default();
+        census.stretches.insert(Bytes::new(), counted(200));
+        for number in 0..100 {
+            let first_key = format!("ns{number:02}");
+            census.stretches.insert(first_key.into(), counted(200));
+        }
+        for number in 0..100 {
+            let key = format!("ns{number:02}/pod");
+            for _ in 0..200 {
+                census.died(key.as_bytes());
+                census.key_removed(key.as_bytes());
+            }
+        }
+        assert_eq!(census.stretches, BTreeMap::from([(Bytes::new(), counted(200))]));
     }
 }
