@@ -1,11 +1,10 @@
 //! Refuses requests that make no sense, before anything is queued for them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
 use crate::error::RequestError;
-use crate::key_range::{End, KeyRange};
 use crate::proto::range_request::{SortOrder, SortTarget};
 use crate::proto::request_op::Request;
 use crate::proto::{DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest};
@@ -77,8 +76,10 @@ fn check_txn_shape(request: &TxnRequest, operations_max: usize) -> Result<(), Re
 /// What one branch of a transaction writes, its nested transactions included.
 #[derive(Default)]
 struct Writes {
-    puts: BTreeMap<Bytes, ()>,
-    deletes: Vec<KeyRange>,
+    puts: BTreeSet<Bytes>,
+    /// From each key to before the other; those that overlap are one, so that
+    /// a key is looked for in one place however many deletions there are.
+    deletes: BTreeMap<Bytes, Bytes>,
 }
 
 impl Writes {
@@ -89,7 +90,8 @@ impl Writes {
         let mut writes = Writes::default();
         for operation in operations {
             if let Some(Request::RequestDeleteRange(delete)) = &operation.request {
-                writes.deletes.push(checked_range(delete));
+                let (start, end) = checked_range(delete);
+                writes.add_delete(start, end);
             }
         }
         for operation in operations {
@@ -106,42 +108,53 @@ impl Writes {
     }
 
     fn add_put(&mut self, key: Bytes) -> Result<(), RequestError> {
-        if self.is_deleted(&key) || self.puts.insert(key, ()).is_some() {
+        if self.is_deleted(&key) || !self.puts.insert(key) {
             return Err(RequestError::DuplicateKey);
         }
         Ok(())
     }
 
     fn add_nested(&mut self, success: Writes, failure: Writes) -> Result<(), RequestError> {
-        for key in success.puts.keys() {
+        for key in success.puts.union(&failure.puts) {
             self.add_put(key.clone())?;
         }
-        for key in failure.puts.into_keys() {
-            if success.puts.contains_key(&key) {
-                continue;
-            }
-            self.add_put(key)?;
+        for (start, end) in success.deletes.into_iter().chain(failure.deletes) {
+            self.add_delete(start, end);
         }
-        self.deletes.extend(success.deletes);
-        self.deletes.extend(failure.deletes);
         Ok(())
     }
 
-    fn is_deleted(&self, key: &[u8]) -> bool {
-        self.deletes.iter().any(|range| range.contains(key))
+    fn add_delete(&mut self, mut start: Bytes, mut end: Bytes) {
+        if end <= start {
+            return;
+        }
+        let last_before = |deletes: &BTreeMap<Bytes, Bytes>, key: &Bytes| {
+            let found = deletes.range::<Bytes, _>(..=key).next_back();
+            found.map(|(start, end)| (start.clone(), end.clone()))
+        };
+        while let Some(other) = last_before(&self.deletes, &end).filter(|(_, end)| *end >= start) {
+            self.deletes.remove(&other.0);
+            start = start.min(other.0);
+            end = end.max(other.1);
+        }
+        self.deletes.insert(start, end);
+    }
+
+    fn is_deleted(&self, key: &Bytes) -> bool {
+        let found = self.deletes.range::<Bytes, _>(..=key).next_back();
+        found.is_some_and(|(_, end)| key < end)
     }
 }
 
 /// The keys that a deletion is taken to mean when looking for duplicates.
 /// Here etcd reads an end of `\0` as the key, and not as "to the end": a
 /// transaction may put a key and then delete everything from it on.
-fn checked_range(delete: &DeleteRangeRequest) -> KeyRange {
-    let start = delete.key.clone();
+fn checked_range(delete: &DeleteRangeRequest) -> (Bytes, Bytes) {
     let end = match &delete.range_end {
-        end if end.is_empty() => End::Single,
-        end => End::Before(end.clone()),
+        end if end.is_empty() => [&delete.key[..], &[0]].concat().into(),
+        end => end.clone(),
     };
-    KeyRange { start, end }
+    (delete.key.clone(), end)
 }
 
 #[cfg(test)]
@@ -181,6 +194,22 @@ mod tests {
         assert_eq!(check(vec![put("c"), delete("a", "c")]), Ok(()));
         assert_eq!(check(vec![put("b"), delete("a", "\0")]), Ok(()));
         assert_eq!(check(vec![delete("a", "c"), delete("b", "d")]), Ok(()));
+    }
+
+    #[test]
+    fn deletions_that_overlap_are_seen_as_one() {
+        let duplicate = Err(RequestError::DuplicateKey);
+        let deletes = [delete("p", "t"), delete("c", "f"), delete("e", "h"), delete("b", "")];
+        let with = |key| check(deletes.iter().cloned().chain([put(key)]).collect());
+        for key in ["b", "c", "e", "f", "gz", "p", "sz"] {
+            assert_eq!(with(key), duplicate, "{key}");
+        }
+        for key in ["a", "b\0", "bz", "h", "o", "t"] {
+            assert_eq!(with(key), Ok(()), "{key}");
+        }
+        let nested = nested(deletes.to_vec(), vec![delete("h", "k")]);
+        assert_eq!(check(vec![nested.clone(), put("j")]), duplicate);
+        assert_eq!(check(vec![nested, put("k")]), Ok(()));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use futures::StreamExt;
 use tonic::{Status, Streaming};
 
 use super::Server;
+use super::front::as_etcd_says;
 use super::services::Answers;
 use crate::proto::{LeaseKeepAliveRequest, LeaseKeepAliveResponse};
 use crate::record::LeaseId;
@@ -16,7 +17,7 @@ pub fn lease_keep_alive(
     let mut stopping = server.stopping.clone();
     let server = server.clone();
     let answers = requests.map(move |request| {
-        let request: LeaseKeepAliveRequest = request?;
+        let request: LeaseKeepAliveRequest = request.map_err(as_etcd_says)?;
         let ttl = server.engine.renew(LeaseId(request.id)).unwrap_or(0);
         let header = server.engine.identity().header(server.engine.revision());
         Ok::<_, Status>(LeaseKeepAliveResponse { header, id: request.id, ttl })
