@@ -2,6 +2,7 @@
 //! staged for the writer to commit. Pure: no clock, no store.
 
 use std::cmp::Ordering;
+use std::sync::Arc;
 
 use crate::error::RequestError;
 use crate::identity::Identity;
@@ -11,11 +12,15 @@ use crate::proto::compare::{CompareResult, CompareTarget, TargetUnion};
 use crate::proto::request_op::Request;
 use crate::proto::response_op::Response;
 use crate::proto::{
-    Compare, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, RequestOp,
-    ResponseHeader, ResponseOp, TxnRequest, TxnResponse,
+    Compare, DeleteRangeRequest, DeleteRangeResponse, KeyValue, PutRequest, PutResponse,
+    RangeRequest, RequestOp, ResponseHeader, ResponseOp, TxnRequest, TxnResponse,
 };
-use crate::range::{answer_range, to_wire};
+use crate::range::{Found, answer_range, to_wire};
 use crate::record::{LeaseId, Record, Revision};
+
+/// Bytes that the ranges of one transaction may answer together; more than
+/// this no client takes. A transaction has room for thousands of ranges.
+const ANSWER_BYTES_MAX: usize = i32::MAX as usize;
 
 /// Whether the transaction only reads, as etcd sees it: one that has others
 /// in it is treated as a write, and so is bounded in size.
@@ -34,15 +39,31 @@ pub fn answer_read_only(
     let path = Path::of(index, request, newest);
     check_operations(index, request, &path, newest, &|_| true)?;
     let mut responses = Vec::new();
+    let mut left = ANSWER_BYTES_MAX;
     for operation in path.branch(request) {
         if let Some(Request::RequestRange(range)) = &operation.request {
-            let found = answer_range(index, range, newest)?;
+            let found = answer_within(index, range, newest, &mut left)?;
             responses.push(Response::ResponseRange(found.into_response(&Identity::UNNAMED)));
         }
     }
     let responses =
         responses.into_iter().map(|response| ResponseOp { response: Some(response) }).collect();
     Ok(TxnResponse { header: identity.header(newest), succeeded: path.succeeded, responses })
+}
+
+/// Answers a range with what is left of the answer's bytes.
+fn answer_within(
+    index: &Index,
+    request: &RangeRequest,
+    newest: Revision,
+    left: &mut usize,
+) -> Result<Found, RequestError> {
+    let found = answer_range(index, request, newest)?;
+    let bytes =
+        |record: &Arc<Record>| size_of::<KeyValue>() + record.key.len() + record.value.len();
+    let bytes = found.records.iter().map(bytes).sum();
+    *left = left.checked_sub(bytes).ok_or(RequestError::TooLarge)?;
+    Ok(found)
 }
 
 /// Refuses what can't be done in the branches that are taken. All of it is
@@ -99,6 +120,7 @@ pub struct Staging<'a> {
     identity: &'a Identity,
     has_lease: &'a dyn Fn(LeaseId) -> bool,
     opened: bool,
+    answer_bytes_left: usize,
 }
 
 impl<'a> Staging<'a> {
@@ -108,7 +130,8 @@ impl<'a> Staging<'a> {
         identity: &'a Identity,
         has_lease: &'a dyn Fn(LeaseId) -> bool,
     ) -> Staging<'a> {
-        Staging { index, identity, has_lease, opened: false }
+        let answer_bytes_left = ANSWER_BYTES_MAX;
+        Staging { index, identity, has_lease, opened: false, answer_bytes_left }
     }
 
     /// Stages a put alone.
@@ -183,7 +206,8 @@ impl<'a> Staging<'a> {
     ) -> Result<Response, RequestError> {
         Ok(match &operation.request {
             Some(Request::RequestRange(range)) => {
-                let found = answer_range(self.index, range, self.index.head())?;
+                let (index, left) = (&*self.index, &mut self.answer_bytes_left);
+                let found = answer_within(index, range, index.head(), left)?;
                 Response::ResponseRange(found.into_response(&Identity::UNNAMED))
             }
             Some(Request::RequestPut(put)) => Response::ResponsePut(self.apply_put(put)),
