@@ -73,7 +73,7 @@ impl Search {
         let limit = usize::try_from(request.limit).unwrap_or(0);
         // One more than the limit tells whether there is more. What is to be
         // sorted or filtered is looked at as a whole.
-        let wanted = if limit == 0 || is_sorted(request) || has_filter(request) {
+        let wanted = if limit == 0 || is_sorted(request) || is_filtered(request) {
             usize::MAX
         } else {
             limit.saturating_add(1)
@@ -151,7 +151,7 @@ impl Found {
 
 impl Fields {
     /// A record as an answer carries it; the bytes are shared, not copied.
-    fn of(self, record: &Record) -> KeyValue {
+    pub fn of(self, record: &Record) -> KeyValue {
         let mut kv = to_wire(record);
         if self != Fields::All {
             kv.value = Bytes::new();
@@ -165,7 +165,7 @@ impl Fields {
 
 /// Whether the answer is sorted otherwise than the index, in etcd's eyes: a
 /// target without an order is sorted after the limit has cut.
-fn is_sorted(request: &RangeRequest) -> bool {
+pub fn is_sorted(request: &RangeRequest) -> bool {
     match (request.sort_order(), request.sort_target()) {
         (SortOrder::None, _) | (SortOrder::Ascend, SortTarget::Key) => false,
         (SortOrder::Ascend | SortOrder::Descend, _) => true,
@@ -191,7 +191,8 @@ fn compare_by(target: SortTarget, left: &Record, right: &Record) -> Ordering {
     }
 }
 
-fn has_filter(request: &RangeRequest) -> bool {
+/// Whether the answer leaves out keys by their revisions.
+pub fn is_filtered(request: &RangeRequest) -> bool {
     request.min_mod_revision != 0
         || request.max_mod_revision != 0
         || request.min_create_revision != 0

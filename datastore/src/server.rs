@@ -15,6 +15,7 @@ pub mod member_list;
 pub mod put;
 pub mod range;
 pub mod range_body;
+pub mod range_stream;
 pub mod services;
 pub mod snapshot;
 pub mod status;

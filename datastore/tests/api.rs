@@ -6,6 +6,7 @@ mod home;
 use std::time::Duration;
 
 use home::{Home, watch_all};
+use prost::Message;
 use skiff_datastore::batch::Entry;
 use skiff_datastore::proto::lease_client::LeaseClient;
 use skiff_datastore::proto::maintenance_client::MaintenanceClient;
@@ -97,6 +98,32 @@ async fn watchers_are_named_and_cancelled_one_by_one() {
     assert!(cancelled.canceled && cancelled.watch_id == 7);
     home.put("a", "1").await;
     assert_eq!(watching.next().await.watch_id, 0);
+}
+
+#[tokio::test]
+async fn a_range_is_streamed_in_messages_that_make_its_answer() {
+    let home = Home::new().await;
+    for number in 0..100 {
+        home.put(&format!("key{number:03}"), &"x".repeat(3000)).await;
+    }
+    let (key, range_end) = KeyRange::all_on_wire();
+    for (limit, keys_only) in [(0, false), (0, true), (70, false), (1, false)] {
+        let (key, range_end) = (key.clone(), range_end.clone());
+        let request = RangeRequest { key, range_end, limit, keys_only, ..Default::default() };
+        let expected = home.kv().range(request.clone()).await.unwrap().into_inner();
+        let mut stream = home.kv().range_stream(request).await.unwrap().into_inner();
+        let mut messages = Vec::new();
+        while let Some(message) = stream.message().await.unwrap() {
+            messages.push(message.range_response.unwrap());
+        }
+        let is_long = limit != 1 && !keys_only;
+        assert_eq!(messages.len() > 2, is_long, "{limit} {keys_only}");
+        assert!(messages.iter().all(|message| message.encoded_len() < 70_000));
+        let mut whole = messages.pop().unwrap();
+        assert!(messages.iter().all(|message| message.header.is_none() && message.count == 0));
+        whole.kvs = messages.into_iter().flat_map(|message| message.kvs).chain(whole.kvs).collect();
+        assert_eq!(whole, expected);
+    }
 }
 
 #[tokio::test]

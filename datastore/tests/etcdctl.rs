@@ -101,9 +101,13 @@ impl Endpoint {
             text
         };
         let stderr = text(&output.stderr);
-        // Errors come as a line of a log, with its time: its words are what counts.
-        let errors = stderr.lines().filter_map(|line| line.split("\"error\":").nth(1));
-        let error = errors.map(str::to_owned).collect::<Vec<_>>().join("\n");
+        // Most errors come as a line of a log, with its time: the words are what counts.
+        let words = |line: &'_ str| {
+            let logged = line.split_once("\"error\":").map(|(_, words)| words.to_owned());
+            logged.or_else(|| line.strip_prefix("Error: ").map(str::to_owned))
+        };
+        let errors = stderr.lines().filter_map(words);
+        let error = errors.collect::<Vec<_>>().join("\n");
         Printed { success: output.status.success(), stdout: text(&output.stdout), error }
     }
 }
@@ -193,6 +197,9 @@ async fn keys_are_written_and_read_as_in_etcd() {
         "get --prefix c/ --sort-by key --order descend --limit 1 -w fields",
         "get --from-key b --print-value-only",
         "get a c",
+        "get --prefix c/ --stream",
+        "get --prefix c/ --stream --keys-only --limit 2 -w json",
+        "get --prefix c/ --stream --count-only -w fields",
         "get b --rev 3",
         "get --prefix c/ --consistency s",
         "put a --ignore-lease 4",
@@ -209,7 +216,15 @@ async fn keys_are_written_and_read_as_in_etcd() {
         assert_eq!(ours, both.etcd.run_with(words, compares).await, "{words}");
     }
     both.all_same(&["get t -w json", "compaction 5", "get b"]).await;
-    for refused in ["get b --rev 2", "get b --rev 1000", "compaction 5", "put z --ignore-value"] {
+    for refused in [
+        "get b --rev 2",
+        "get b --rev 1000",
+        "get b --stream --rev 2",
+        "get --prefix c/ --stream --order descend",
+        "get --prefix c/ --stream --min-mod-rev 3",
+        "compaction 5",
+        "put z --ignore-value",
+    ] {
         let printed = both.same(refused).await;
         assert!(!printed.success && !printed.error.is_empty(), "{refused}: {printed:?}");
     }

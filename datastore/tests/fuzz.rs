@@ -16,8 +16,9 @@ use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Code, Request, Status};
 
 /// Every method, those with a stream from the client included.
-const METHODS: [&str; 17] = [
+const METHODS: [&str; 18] = [
     "KV/Range",
+    "KV/RangeStream",
     "KV/Put",
     "KV/DeleteRange",
     "KV/Txn",

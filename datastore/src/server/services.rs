@@ -25,6 +25,16 @@ impl Kv for Server {
         Ok(Response::new(found.into_response(&self.engine.identity())))
     }
 
+    type RangeStreamStream = Answers<RangeStreamResponse>;
+
+    async fn range_stream(
+        &self,
+        request: Request<RangeRequest>,
+    ) -> Answer<Self::RangeStreamStream> {
+        let pieces = super::range_stream::range_stream(self, &request.into_inner()).await?;
+        Ok(Response::new(Box::pin(pieces)))
+    }
+
     async fn put(&self, request: Request<PutRequest>) -> Answer<PutResponse> {
         super::put::put(self, request.into_inner()).await.map(Response::new)
     }

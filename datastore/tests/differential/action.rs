@@ -14,6 +14,8 @@ use skiff_datastore::proto::*;
 #[derive(Clone, Debug)]
 pub enum Action {
     Range(RangeRequest),
+    /// Put together, the messages are what is compared.
+    RangeStream(RangeRequest),
     Put(PutRequest),
     Delete(DeleteRangeRequest),
     Txn(TxnRequest),
@@ -71,6 +73,7 @@ fn action() -> impl Strategy<Value = Action> {
     let alarm = (0..3_i32, 0..3_i32);
     prop_oneof![
         12 => range().prop_map(Action::Range),
+        3 => range().prop_map(stream_of),
         16 => put().prop_map(Action::Put),
         5 => delete().prop_map(Action::Delete),
         16 => txn(3).prop_map(Action::Txn),
@@ -166,6 +169,14 @@ prop_compose! {
             min_mod_revision, max_mod_revision, min_create_revision, max_create_revision,
         }
     }
+}
+
+/// Without a target alone, by which etcd sorts within each message.
+fn stream_of(mut range: RangeRequest) -> Action {
+    if range.sort_order == 0 && range.sort_target < 5 {
+        range.sort_target = 0;
+    }
+    Action::RangeStream(range)
 }
 
 fn bound() -> impl Strategy<Value = i64> {
@@ -265,7 +276,7 @@ prop_compose! {
 /// Puts real revisions where the stand-ins are.
 pub fn resolve(action: &mut Action, newest: i64) {
     match action {
-        Action::Range(range) => resolve_range(range, newest),
+        Action::Range(range) | Action::RangeStream(range) => resolve_range(range, newest),
         Action::Txn(txn) => resolve_txn(txn, newest),
         Action::Compact(compact) => Moment::resolve(&mut compact.revision, newest),
         Action::Watch(_, watch) => Moment::resolve(&mut watch.start_revision, newest),

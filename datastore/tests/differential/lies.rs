@@ -29,15 +29,6 @@ impl Lie {
         Lie::DropsADeletion,
     ];
 
-    /// Requests that are enough to show it, and a few to spare.
-    pub fn requests_max(self) -> usize {
-        match self {
-            Lie::SkipsARevision => 2,
-            Lie::CountsThePage | Lie::ForgetsTheLease | Lie::SortsTheOtherWay => 5,
-            Lie::DropsADeletion => 6,
-        }
-    }
-
     pub fn of_range(self, request: &RangeRequest, answer: &mut RangeResponse) {
         match self {
             Lie::CountsThePage if answer.more => answer.count = answer.kvs.len() as i64,

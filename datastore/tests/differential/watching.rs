@@ -123,17 +123,21 @@ pub struct Pair {
     peer: Stream,
     /// Whether some watcher starts in the future: etcd tells no progress then.
     waits: bool,
+    /// Whether some watcher starts in the past: etcd may not have looked at
+    /// it yet, which does not show when there is nothing to tell it.
+    lags: bool,
 }
 
 impl Pair {
     pub fn open(ours: &Side, peer: &Side, lie: Option<Lie>) -> Pair {
         let (ours, peer) = (Stream::open(ours, lie), Stream::open(peer, None));
-        Pair { ours, peer, waits: false }
+        Pair { ours, peer, waits: false, lags: false }
     }
 
     /// Creates a watcher on both and waits until both have said so.
     pub async fn create(&mut self, request: WatchCreateRequest, newest: i64) -> Result<(), String> {
         self.waits |= request.start_revision > newest;
+        self.lags |= (1..=newest).contains(&request.start_revision);
         let created = |answer: &WatchResponse| answer.created;
         let wanted = self.peer.count(created) + 1;
         self.send(RequestUnion::CreateRequest(request));
@@ -176,6 +180,19 @@ impl Pair {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         self.wait("progress", |pair| pair.ours.count(told) >= wanted.0).await
+    }
+
+    /// Waits until both have looked at every watcher.
+    pub async fn catch_up(&mut self, newest: i64) -> Result<(), String> {
+        self.settle().await?;
+        match (std::mem::take(&mut self.lags), self.waits) {
+            (false, _) => Ok(()),
+            (true, false) => self.progress(newest).await,
+            (true, true) => {
+                tokio::time::sleep(2 * SETTLE).await;
+                self.settle().await
+            }
+        }
     }
 
     /// Waits until both have told the same.

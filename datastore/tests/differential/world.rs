@@ -6,6 +6,7 @@ use std::time::Duration;
 use prost::Message;
 use skiff_datastore::probe::connect;
 use skiff_datastore::proto::*;
+use tonic::{Response, Status};
 
 use crate::action::{Action, resolve};
 use crate::compare::{Outcome, outcome};
@@ -122,6 +123,11 @@ impl World {
                 let twist = |lie: Lie, request: &_, answer: &mut _| lie.of_range(request, answer);
                 ask!(self, kv.range(request), twist).map(drop)
             }
+            Action::RangeStream(request) => {
+                let ours = streamed(&self.ours_side, request.clone()).await;
+                let peer = streamed(&self.peer_side, request).await;
+                self.equal(outcome(ours), outcome(peer)).map(drop)
+            }
             Action::Put(request) if is_near_limit(&request) => Ok(()),
             Action::Put(request) => {
                 let answer = ask!(self, kv.put(request), |lie, _, answer| lie.of_put(answer))?;
@@ -141,7 +147,10 @@ impl World {
             }
             Action::Compact(request) => {
                 // A watcher that lags may meet a compaction or not.
-                self.settle_streams().await?;
+                let newest = self.newest;
+                for stream in self.streams.iter_mut().flatten() {
+                    stream.catch_up(newest).await?;
+                }
                 ask!(self, kv.compact(request)).map(drop)
             }
             action => self.act_beside_keys(action).await,
@@ -231,6 +240,20 @@ impl World {
             Err(format!("not the same\nours: {ours:#?}\netcd: {peer:#?}"))
         }
     }
+}
+
+/// The messages put together; only the last may say more than its keys.
+async fn streamed(side: &Side, request: RangeRequest) -> Result<Response<RangeResponse>, Status> {
+    let mut messages = side.kv().range_stream(request).await?.into_inner();
+    let mut whole = RangeResponse::default();
+    while let Some(message) = messages.message().await? {
+        let former = RangeResponse { kvs: Vec::new(), ..whole };
+        assert_eq!(former, RangeResponse::default(), "another message follows the last");
+        let last = message.range_response.unwrap();
+        let kvs = [whole.kvs, last.kvs].concat();
+        whole = RangeResponse { kvs, ..last };
+    }
+    Ok(Response::new(whole))
 }
 
 fn is_near_limit(request: &impl Message) -> bool {
