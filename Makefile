@@ -6,7 +6,7 @@ help:
 	@echo 'make up      build Skiff, start a node on this machine, wait until it is ready'
 	@echo 'make test    build everything and run every test'
 	@echo 'make down    end the node and remove everything but what was built'
-	@echo 'make bench   measure a node and its peer, about an hour; ARGS="--short" takes five minutes'
+	@echo 'make bench   measure a node and its peer, about two hours; ARGS="--short" takes five minutes'
 	@echo 'make soak    long forms of tests: beside etcd, renewals, a virtual machine, 512 MiB'
 	@echo 'make verify  check format, lints, tests and documentation without writing'
 	@echo 'make fix     write what verify would complain about'

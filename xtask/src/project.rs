@@ -38,6 +38,11 @@ impl Project {
         self.target.join("dist-test")
     }
 
+    /// What only measurements need.
+    pub fn dist_measure(&self) -> PathBuf {
+        self.target.join("dist-measure")
+    }
+
     pub fn program(&self) -> PathBuf {
         self.target.join("release/skiff")
     }

@@ -120,13 +120,14 @@ pub enum Language {
     C,
 }
 
-/// Shipped, or only there for tests and measurements.
+/// Shipped, or only there for tests, or for measurements alone.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Purpose {
     #[default]
     Node,
     Test,
+    Measure,
 }
 
 impl Table {

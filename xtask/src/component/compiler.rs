@@ -67,7 +67,7 @@ impl Toolchain {
                 self.arch.c_compiler_package(self.host)
             ));
         }
-        let cgo = component.cgo.as_ref()?;
+        let cgo = component.cgo.as_ref().filter(|cgo| !cgo.pkg_config.is_empty())?;
         if self.pkg_config(&["--exists"], &cgo.pkg_config).is_none() {
             return Some(format!(
                 "no {} for {} (Debian package {})",

@@ -1,4 +1,4 @@
-//! `bench` and `soak`: builds what they need, then hands over to the program that measures.
+//! `bench` and `soak`: builds what they need, then hands over to the programs that measure.
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -14,7 +14,10 @@ use crate::preflight::require_root;
 use crate::project::Project;
 
 /// What can be measured: refused here, before anything is built.
-const FIGURES: [&str; 6] = ["start", "memory", "cpu", "pods", "commands", "size"];
+const FIGURES: [&str; 7] = ["start", "memory", "cpu", "pods", "commands", "size", DATASTORE];
+
+/// Measured by a program of its own.
+const DATASTORE: &str = "datastore";
 
 /// The long forms of tests that `soak` runs.
 const FORMS: [&str; 4] = ["datastore", "leaves", "machine", "memory"];
@@ -67,9 +70,16 @@ pub fn bench(project: &Project, arguments: &BenchArguments) -> Result<()> {
     let mut words = vec!["figures".to_owned()];
     words.extend(option("rounds", rounds));
     words.extend(short.then(|| "--short".into()));
-    words.extend(only.iter().flat_map(|part| option("only", &Some(part))));
+    let of_node: Vec<_> = only.iter().filter(|part| *part != DATASTORE).collect();
+    words.extend(of_node.iter().flat_map(|part| option("only", &Some(part))));
     words.extend(skip_peer.then(|| "--skip-peer".into()));
     prepare(project, common)?;
+    if only.is_empty() || of_node.len() < only.len() {
+        compare_datastores(project, arguments)?;
+    }
+    if !only.is_empty() && of_node.is_empty() {
+        return Ok(());
+    }
     become_measure(project, words, common)
 }
 
@@ -102,6 +112,21 @@ pub fn soak(project: &Project, arguments: &SoakArguments) -> Result<()> {
     become_measure(project, words, common)
 }
 
+fn compare_datastores(project: &Project, arguments: &BenchArguments) -> Result<()> {
+    let BenchArguments { rounds, short, skip_peer, common, .. } = arguments;
+    let usual = if *short { 180 } else { 2700 };
+    announce("our datastore, etcd and kine, in turns", usual);
+    let mut command = Command::new(project.target.join("release/examples/compare"));
+    command.arg("figures").arg("--skiff").arg(project.program());
+    command.arg("--etcd").arg(project.dist_test().join("bin/etcd"));
+    command.arg("--kine").arg(project.dist_measure().join("bin/kine"));
+    command.args(option("rounds", rounds));
+    command.args(short.then_some("--short"));
+    command.args(skip_peer.then_some("--stores=skiff"));
+    command.args(common.output.is_some().then_some("--json"));
+    run_shown(&mut command)
+}
+
 fn long_form(project: &Project, target: &str, filter: &str, form: (&str, &str)) -> Result<()> {
     let mut command = cargo(project);
     command.args(["test", "--release", "--workspace", "--test", target, "--"]);
@@ -120,11 +145,12 @@ fn prepare(project: &Project, common: &Common) -> Result<()> {
     }
     setup::run(project, &setup::Arguments { test: true })?;
     packages::ensure(packages::MEASURE, "measure nodes", &project.logs())?;
-    components::run(project, &components::Arguments { test: true, ..Default::default() })?;
+    let wanted = components::Arguments { test: true, measure: true, ..Default::default() };
+    components::run(project, &wanted)?;
     build::run(project)?;
-    announce("building the program that measures", 60);
-    let program = ["build", "--release", "--workspace", "--example", "measure"];
-    run_shown(cargo(project).args(program))
+    announce("building the programs that measure", 120);
+    let programs = ["--example", "measure", "--example", "compare"];
+    run_shown(cargo(project).args(["build", "--release", "--workspace"]).args(programs))
 }
 
 /// In place of this process, so that Ctrl-C and the exit code are the program's own affair.

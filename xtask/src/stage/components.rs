@@ -1,5 +1,6 @@
 //! `components`: from pinned sources to a distribution.
 
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Result;
@@ -18,9 +19,12 @@ pub struct Arguments {
     /// Build only these components and put nothing together
     #[arg(long = "only", value_name = "NAME")]
     pub only: Vec<String>,
-    /// Build what only tests and measurements need as well
+    /// Build what only tests need as well
     #[arg(long)]
     pub test: bool,
+    /// Build what only measurements need as well
+    #[arg(long)]
+    pub measure: bool,
 }
 
 /// Builds and assembles. Another architecture may lack a C library here: what cannot be built
@@ -40,24 +44,31 @@ pub fn run(project: &Project, arguments: &Arguments) -> Result<()> {
         build_components(project, &toolchain, &wanted, on_obstacle)?;
         return Ok(());
     }
-    let purposes: &[Purpose] =
-        if arguments.test { &[Purpose::Node, Purpose::Test] } else { &[Purpose::Node] };
-    for purpose in purposes {
+    let mut purposes = vec![Purpose::Node];
+    purposes.extend(arguments.test.then_some(Purpose::Test));
+    purposes.extend(arguments.measure.then_some(Purpose::Measure));
+    for purpose in &purposes {
         let wanted: Vec<&Component> =
             table.components.iter().filter(|c| c.purpose == *purpose).collect();
         let images: Vec<&Image> = table.images.iter().filter(|i| i.purpose == *purpose).collect();
         let built = build_components(project, &toolchain, &wanted, on_obstacle)?;
-        let folder = match (purpose, arch == host) {
-            (Purpose::Node, true) => project.dist(),
-            (Purpose::Test, true) => project.dist_test(),
-            (Purpose::Node, false) => project.target.join(format!("dist-{}", arch.name())),
-            (Purpose::Test, false) => project.target.join(format!("dist-test-{}", arch.name())),
+        let folder = match purpose {
+            Purpose::Node => project.dist(),
+            Purpose::Test => project.dist_test(),
+            Purpose::Measure => project.dist_measure(),
         };
+        let folder = if arch == host { folder } else { foreign(&folder, arch) };
         assemble(project, &table, &built, &images, arch, &folder)?;
         eprintln!("    {} components are in {}", built.len(), folder.display());
     }
     eprintln!("    components: {}", duration(started.elapsed()));
     Ok(())
+}
+
+/// `target/dist-arm64` beside `target/dist`.
+fn foreign(folder: &Path, arch: Arch) -> PathBuf {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    folder.with_file_name(format!("{name}-{}", arch.name()))
 }
 
 fn named<'a>(table: &'a Table, names: &[String]) -> Result<Vec<&'a Component>> {
