@@ -9,10 +9,12 @@
 //! revoke   3, lease
 //! compact  4, revision
 //! at       5, revision        (chunks only: the next changes happened there)
+//! epoch    6, epoch           (rows only: who wrote it)
 //! ```
 //!
 //! Numbers are LEB128, byte strings carry their length. The revision of
 //! changes is not written: revisions are dense, so the row's first says all.
+//! The epoch makes rows of different writers differ, whatever they say.
 
 use std::borrow::Borrow;
 
@@ -21,7 +23,7 @@ use bytes::Bytes;
 use crate::record::{LeaseId, Record, Revision};
 
 /// The version of the form; a store written in a later one is refused.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 /// zstd's fastest regular level: Kubernetes' objects shrink three- to fivefold.
 const COMPRESSION_LEVEL: i32 = 1;
 /// A row decompresses to no more than this, whatever it claims.
@@ -32,6 +34,7 @@ const GRANT: u64 = 2;
 const REVOKE: u64 = 3;
 const COMPACT: u64 = 4;
 const AT: u64 = 5;
+const EPOCH: u64 = 6;
 
 /// One thing that a batch says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,6 +102,12 @@ impl Encoder {
     pub fn compact(&mut self, revision: Revision) {
         self.number(COMPACT);
         self.number(revision.0 as u64);
+    }
+
+    /// Says who writes; first in each row.
+    pub fn epoch(&mut self, epoch: u64) {
+        self.number(EPOCH);
+        self.number(epoch);
     }
 
     /// Adds the entries of another row as they are.
@@ -199,6 +208,7 @@ pub fn decode(data: &[u8], first: Revision) -> Result<Vec<Entry>, DecodeError> {
             REVOKE => entries.push(Entry::Revoke { lease: LeaseId(reader.number()? as i64) }),
             COMPACT => entries.push(Entry::Compact { revision: Revision(reader.number()? as i64) }),
             AT => revision = Revision(reader.number()? as i64),
+            EPOCH => drop(reader.number()?),
             _ => return Err(DecodeError::Damaged("an entry of unknown kind")),
         }
     }

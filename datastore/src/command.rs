@@ -9,7 +9,7 @@ use crate::proto::{
 use crate::record::{LeaseId, Revision};
 
 /// A wish to change something.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Change {
     Put(PutRequest),
     DeleteRange(DeleteRangeRequest),
@@ -26,6 +26,8 @@ pub enum Change {
     Expire {
         lease: LeaseId,
     },
+    /// Changes nothing; answered by a commit that began after it was asked for.
+    Barrier,
 }
 
 impl Change {

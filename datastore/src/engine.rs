@@ -4,25 +4,26 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use prost::Message;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::info;
 
 use crate::check::{check_delete_range, check_put, check_range, check_txn};
-use crate::command::{Change, Command, Outcome};
+use crate::command::{Change, Outcome};
 use crate::error::RequestError;
 use crate::identity::Identity;
-use crate::lease::LEASE_TTL_MIN_S;
+use crate::lease::{LEASE_TTL_MIN_S, LeaseView};
 use crate::proto::{
     DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
     TxnRequest, TxnResponse,
 };
 use crate::range::{Found, Search, answer_range};
 use crate::record::{LeaseId, Revision};
+use crate::route::{Heading, LEADER_TIMEOUT, Route};
 use crate::shared::{Limits, Shared};
 use crate::state::load;
 use crate::store::{Store, StoreError};
-use crate::txn::{answer_read_only, is_read_only};
+use crate::txn::{answer_read_only, is_read_only, is_serializable};
 use crate::writer::{QUEUE_MAX, Writer, WriterError};
 
 /// Expired leases that are revoked in one go.
@@ -38,7 +39,7 @@ const EXPIRE_RETRY: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Engine {
     shared: Arc<Shared>,
-    commands: mpsc::Sender<Command>,
+    route: Route,
 }
 
 /// The tasks behind an [`Engine`].
@@ -86,12 +87,17 @@ impl Engine {
         let shared = Arc::new(Shared::new(state, identity, limits, clock));
         let (sender, receiver) = mpsc::channel(QUEUE_MAX);
         let writer = Writer::new(store, shared.clone(), receiver, layout);
-        let engine = Engine { shared, commands: sender };
+        let engine = Engine { shared, route: Route::alone(sender) };
         Ok(Running {
             engine: engine.clone(),
             writer: tokio::spawn(writer.run()),
             expiry: tokio::spawn(expire_leases(engine)),
         })
+    }
+
+    /// A handle on what a replica keeps, which says on `route` who leads.
+    pub fn among(shared: Arc<Shared>, route: Route) -> Engine {
+        Engine { shared, route }
     }
 
     /// What the writer and this handle share.
@@ -109,7 +115,21 @@ impl Engine {
         self.shared.read().index.committed()
     }
 
-    /// Reads keys.
+    /// Returns when what is read next holds everything that was answered
+    /// before this was called. A serializable read does without.
+    pub async fn settle(&self, serializable: bool) -> Result<(), RequestError> {
+        if serializable || self.route.is_alone() {
+            return Ok(());
+        }
+        if self.shared.is_sole_voter() && matches!(self.route.heading(), Heading::Here) {
+            return Ok(());
+        }
+        let revision = self.route.barrier().await?;
+        let applied = tokio::time::timeout(LEADER_TIMEOUT, self.shared.wait_applied(revision));
+        applied.await.map_err(|_| RequestError::TimedOut)
+    }
+
+    /// Reads keys, as far as this member knows: see [`Engine::settle`].
     pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, RequestError> {
         check_range(request)?;
         let state = self.shared.read();
@@ -177,6 +197,7 @@ impl Engine {
     pub async fn txn(&self, request: TxnRequest) -> Result<TxnResponse, RequestError> {
         check_txn(&request)?;
         if is_read_only(&request) {
+            self.settle(is_serializable(&request)).await?;
             let state = self.shared.read();
             let newest = state.index.committed();
             return answer_read_only(&state.index, &request, newest, &self.identity());
@@ -205,10 +226,54 @@ impl Engine {
         self.done(Change::Revoke { lease }).await
     }
 
-    /// Gives a lease its full time again.
-    pub fn renew(&self, lease: LeaseId) -> Option<i64> {
+    /// Gives a lease its full time again; its time to live, when it exists.
+    pub async fn renew(&self, lease: LeaseId) -> Result<Option<i64>, RequestError> {
+        if self.route.is_alone() {
+            return Ok(self.renew_here(lease));
+        }
+        let ask = |heading| async move {
+            match heading {
+                Heading::There(leader) => leader.renew(lease).await,
+                _ => Ok(self.renew_here(lease)),
+            }
+        };
+        self.route.ask(ask).await
+    }
+
+    /// The same by this member's own books.
+    pub fn renew_here(&self, lease: LeaseId) -> Option<i64> {
         let now = (self.shared.clock)();
         self.shared.write().leases.renew(lease, now)
+    }
+
+    /// The times of a lease, which the leader keeps.
+    pub async fn lease(&self, lease: LeaseId) -> Result<Option<LeaseView>, RequestError> {
+        if self.route.is_alone() {
+            return Ok(self.lease_here(lease));
+        }
+        let ask = |heading| async move {
+            match heading {
+                Heading::There(leader) => leader.view(lease).await,
+                _ => Ok(self.lease_here(lease)),
+            }
+        };
+        self.route.ask(ask).await
+    }
+
+    /// The same by this member's own books.
+    pub fn lease_here(&self, lease: LeaseId) -> Option<LeaseView> {
+        let now = (self.shared.clock)();
+        self.shared.read().leases.view(lease, now)
+    }
+
+    /// Whether this member leads.
+    pub fn leads(&self) -> bool {
+        matches!(self.route.heading(), Heading::Here)
+    }
+
+    /// Makes a change if this member leads.
+    pub async fn change_here(&self, change: Change) -> Result<Outcome, RequestError> {
+        self.route.change_here(change).await
     }
 
     async fn done(&self, change: Change) -> Result<Revision, RequestError> {
@@ -219,12 +284,19 @@ impl Engine {
     }
 
     async fn change(&self, change: Change) -> Result<Outcome, RequestError> {
-        let (reply, answer) = oneshot::channel();
-        self.commands.try_send(Command { change, reply }).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => RequestError::TooManyRequests,
-            mpsc::error::TrySendError::Closed(_) => RequestError::Stopped,
-        })?;
-        answer.await.unwrap_or(Err(RequestError::Stopped))
+        if self.route.is_alone() {
+            return self.route.change_here(change).await;
+        }
+        let ask = |heading| {
+            let change = change.clone();
+            async move {
+                match heading {
+                    Heading::There(leader) => leader.change(change).await,
+                    _ => self.route.change_here(change).await,
+                }
+            }
+        };
+        self.route.ask(ask).await
     }
 
     fn check_size(&self, request: &impl Message) -> Result<(), RequestError> {
@@ -237,12 +309,13 @@ impl Engine {
 
 /// Revokes leases whose time is over. Sleeps until the next one ends; a new
 /// lease that ends earlier wakes it.
-async fn expire_leases(engine: Engine) {
+pub async fn expire_leases(engine: Engine) {
     loop {
         let now = (engine.shared.clock)();
         let expired = engine.shared.write().leases.expired(now, EXPIRED_MAX, EXPIRE_RETRY);
         if !expired.is_empty() {
-            let revokes = expired.into_iter().map(|lease| engine.done(Change::Expire { lease }));
+            let expire = |lease| engine.change_here(Change::Expire { lease });
+            let revokes = expired.into_iter().map(expire);
             // A failed revoke comes up again.
             futures::future::join_all(revokes).await;
             continue;

@@ -67,6 +67,7 @@ impl Group {
                 }
                 self.revoke(state, identity, *lease)
             }
+            Change::Barrier => Ok(Outcome::Done(state.index.head())),
             Change::Put(_) | Change::DeleteRange(_) | Change::Txn(_) => {
                 self.write(state, identity, change)
             }

@@ -17,6 +17,9 @@ pub const LEASE_TTL_MAX_S: i64 = 9_000_000_000;
 /// The shortest time to live: what etcd with default timeouts raises to.
 pub const LEASE_TTL_MIN_S: i64 = 2;
 
+/// Ends of leases that are gone may pile up to this and as many as there are leases.
+const ENDS_SPARE: usize = 1024;
+
 #[derive(Debug)]
 struct Lease {
     ttl_s: i64,
@@ -50,6 +53,9 @@ impl LeaseTable {
         let keys = self.leases.remove(&lease).map(|former| former.keys).unwrap_or_default();
         self.leases.insert(lease, Lease { ttl_s, expires, keys });
         self.ends.push(Reverse((expires, lease)));
+        if self.ends.len() > 2 * self.leases.len() + ENDS_SPARE {
+            self.tidy_ends();
+        }
     }
 
     /// Ends a lease.
@@ -68,6 +74,22 @@ impl LeaseTable {
         }
         lease.expires = now + ttl(lease.ttl_s);
         Some(lease.ttl_s)
+    }
+
+    /// Gives every lease its full time again: a new leader does not know of
+    /// the renewals that the one before it has answered.
+    pub fn renew_all(&mut self, now: Instant) {
+        for lease in self.leases.values_mut() {
+            lease.expires = now + ttl(lease.ttl_s);
+        }
+        self.tidy_ends();
+    }
+
+    /// Forgets the ends of leases that are gone: a follower never asks who
+    /// has expired, which would do so.
+    fn tidy_ends(&mut self) {
+        let ends = self.leases.iter().map(|(id, lease)| Reverse((lease.expires, *id)));
+        self.ends = ends.collect();
     }
 
     /// Notes on which lease the key of a new version hangs.

@@ -11,3 +11,10 @@ pub mod etcdserverpb {
 
 pub use etcdserverpb::*;
 pub use mvccpb::{Event, KeyValue, event::EventType};
+
+/// What members say to each other.
+pub mod skiffpb {
+    tonic::include_proto!("skiffpb");
+}
+
+pub use skiffpb as peer;

@@ -4,10 +4,12 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::compactor::LayoutLimits;
+use crate::feed::Feed;
 use crate::identity::Identity;
+use crate::record::Revision;
 use crate::state::State;
 use crate::store::Size;
 use crate::watch_hub::WatchHub;
@@ -49,12 +51,19 @@ pub struct Shared {
     size_total: AtomicU64,
     size_used: AtomicU64,
     sequence: AtomicI64,
+    /// What followers are told; closed with one member.
+    pub feed: Feed,
+    /// Whether nobody else's vote is needed, so that the index is always the truth.
+    sole_voter: AtomicBool,
+    /// Wakes who waits for a revision that this member has yet to hear of.
+    applied: watch::Sender<Revision>,
 }
 
 impl Shared {
     /// Shares `state`, which was just loaded.
     pub fn new(state: State, identity: Identity, limits: Limits, clock: fn() -> Instant) -> Shared {
         let hub = WatchHub::new(state.index.committed());
+        let (applied, _) = watch::channel(state.index.committed());
         Shared {
             limits,
             clock,
@@ -66,6 +75,9 @@ impl Shared {
             size_total: AtomicU64::new(0),
             size_used: AtomicU64::new(0),
             sequence: AtomicI64::new(0),
+            feed: Feed::default(),
+            sole_voter: AtomicBool::new(false),
+            applied,
         }
     }
 
@@ -87,6 +99,11 @@ impl Shared {
     /// Who answers.
     pub fn identity(&self) -> Identity {
         *self.identity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes who answers from now on.
+    pub fn set_identity(&self, identity: Identity) {
+        *self.identity.lock().unwrap_or_else(PoisonError::into_inner) = identity;
     }
 
     /// Notes a new claim of the store.
@@ -116,6 +133,30 @@ impl Shared {
     pub fn set_size(&self, size: Size) {
         self.size_total.store(size.total_bytes, Ordering::Relaxed);
         self.size_used.store(size.used_bytes, Ordering::Relaxed);
+    }
+
+    /// Whether this member's own vote is the majority.
+    pub fn is_sole_voter(&self) -> bool {
+        self.sole_voter.load(Ordering::SeqCst)
+    }
+
+    /// Notes that; before a second voter comes and after it has gone.
+    pub fn set_sole_voter(&self, sole: bool) {
+        self.sole_voter.store(sole, Ordering::SeqCst);
+    }
+
+    /// Tells that a follower's index has come to `revision`.
+    pub fn note_applied(&self, revision: Revision) {
+        self.applied.send_replace(revision);
+    }
+
+    /// Waits until the index has come to `revision`.
+    pub async fn wait_applied(&self, revision: Revision) {
+        if self.read().index.committed() >= revision {
+            return;
+        }
+        // The sender lives as long as this.
+        let _ = self.applied.subscribe().wait_for(|applied| *applied >= revision).await;
     }
 
     /// The place of the newest row of the log.

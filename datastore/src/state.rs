@@ -121,6 +121,12 @@ async fn load_log<S: Store>(
     }
 }
 
+/// What a row says, checked.
+fn row_entries(row: &LogRow) -> Result<Vec<Entry>, StoreError> {
+    decode(&row.data, row.first)
+        .map_err(|error| StoreError::Damaged(format!("row {} of the log {error}", row.sequence.0)))
+}
+
 impl State {
     /// Puts a chunk's keys back up to `end`; whether those were all it has.
     fn restore(&mut self, chunk: &Chunk, end: Option<&Bytes>) -> Result<bool, StoreError> {
@@ -150,9 +156,7 @@ impl State {
                 self.index.committed()
             )));
         }
-        let entries = decode(&row.data, row.first)
-            .map_err(|error| StoreError::Damaged(format!("row {place} of the log {error}")))?;
-        self.apply_all(entries, now);
+        self.apply_all(row_entries(row)?, now);
         if self.index.committed() != row.last {
             return Err(StoreError::Damaged(format!(
                 "row {place} of the log should end at revision {}, but ends at {}",

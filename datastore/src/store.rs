@@ -24,6 +24,7 @@ use std::future::Future;
 use bytes::Bytes;
 
 use crate::record::Revision;
+use crate::state::{ChunkInfo, RowInfo};
 
 /// The place of a row in the log: dense, from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -103,6 +104,9 @@ pub enum StoreError {
     /// Another writer took over; this one must write no more.
     #[error("another writer took over from epoch {epoch}")]
     Deposed { epoch: u64 },
+    /// Another member leads; nothing was written.
+    #[error("this member does not lead")]
+    NotLeader(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Whether it was written can only be told by reading the log again.
     #[error("the outcome of a write is unknown")]
     Unknown(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -137,6 +141,16 @@ pub trait Store: Send + 'static {
     /// Makes a row durable if the log ends just before it and the epoch is
     /// still ours.
     fn append(&mut self, row: &LogRow) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Commits something that changes no answer, if the epoch is still ours:
+    /// a proof that nobody else has written since this was called.
+    fn barrier(&mut self) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Where the stored rows and chunks are, without their data.
+    fn read_layout(
+        &mut self,
+        base: &Base,
+    ) -> impl Future<Output = Result<(Vec<RowInfo>, Vec<ChunkInfo>), StoreError>> + Send;
 
     /// Rearranges; whether there is more of the same to do ([`Fold::Trim`]).
     fn fold(&mut self, fold: &Fold) -> impl Future<Output = Result<bool, StoreError>> + Send;

@@ -219,7 +219,7 @@ pub async fn leases_survive_a_restart_with_their_keys(place: impl Place) {
     assert_eq!(engine.put(unknown).await, Err(RequestError::LeaseNotFound));
     let running = restart(running, &place).await;
     let engine = &running.engine;
-    assert_eq!(engine.renew(LeaseId(7)), Some(1000));
+    assert_eq!(engine.renew(LeaseId(7)).await, Ok(Some(1000)));
     let before = engine.revision();
     assert_eq!(engine.revoke(LeaseId(7)).await, Ok(before.next()));
     let left = everything(engine, 0).expect("the newest revision is readable").kvs;

@@ -29,6 +29,15 @@ pub fn is_read_only(request: &TxnRequest) -> bool {
     operations.all(|operation| matches!(operation.request, Some(Request::RequestRange(_))))
 }
 
+/// Whether a transaction that only reads may be answered from a state
+/// that is not the newest: etcd's rule, that every read in it says so.
+pub fn is_serializable(request: &TxnRequest) -> bool {
+    request.success.iter().chain(&request.failure).all(|operation| match &operation.request {
+        Some(Request::RequestRange(range)) => range.serializable,
+        _ => false,
+    })
+}
+
 /// Answers a transaction that only reads, at `newest`.
 pub fn answer_read_only(
     index: &Index,

@@ -124,6 +124,20 @@ impl WatchHub {
         }
     }
 
+    /// Notes that the index was replaced by one that ends at `head`: every
+    /// watcher has to look through what it has not seen.
+    pub fn resume(&mut self, head: Revision) {
+        debug_assert!(head >= self.published);
+        let unseen = self.published.next();
+        self.published = head;
+        for stream in self.streams.values_mut() {
+            for watcher in stream.watchers.values_mut().filter(|one| one.pending.is_none()) {
+                watcher.pending = Some(watcher.start.max(unseen)).filter(|from| *from <= head);
+            }
+            stream.wake.notify_one();
+        }
+    }
+
     /// What `stream` has to send; it counts as sent from here on.
     pub fn take(&mut self, stream: StreamId) -> Due {
         let mut watchers = Vec::new();

@@ -14,14 +14,15 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 use crate::batch::{Encoder, decompress};
-use crate::command::{Change, Command, Outcome};
+use crate::command::{Change, Command};
 use crate::compactor::{Compactor, Step};
 use crate::error::RequestError;
 use crate::group::{Group, PendingEntry};
+use crate::pending::{Ended, Pending, Reply};
 use crate::record::Revision;
 use crate::shared::Shared;
 use crate::state::{Layout, RowInfo};
@@ -59,9 +60,11 @@ pub struct Writer<S> {
     /// Whether freeing or rearranging may have something to do.
     sweeping: bool,
     commits: u32,
+    /// Whether someone in the group asked for a commit that proves leadership.
+    wants_barrier: bool,
+    /// What the end of leadership left undecided.
+    pending: Option<Pending>,
 }
-
-type Reply = (oneshot::Sender<Result<Outcome, RequestError>>, Result<Outcome, RequestError>);
 
 impl<S: Store> Writer<S> {
     /// A writer for a store that was just loaded into `shared`.
@@ -74,15 +77,35 @@ impl<S: Store> Writer<S> {
         let sequence = layout.rows.last().map_or(layout.base.sequence, |row| row.sequence);
         shared.set_sequence(sequence.0);
         let compactor = Compactor::new(layout, shared.limits.layout);
-        Writer { store, shared, commands, compactor, sequence, sweeping: true, commits: 0 }
+        Writer {
+            store,
+            shared,
+            commands,
+            compactor,
+            sequence,
+            sweeping: true,
+            commits: 0,
+            pending: None,
+            wants_barrier: false,
+        }
     }
 
     /// Writes until every sender of wishes is gone; then closes the store.
-    pub async fn run(mut self) -> Result<(), WriterError> {
+    pub async fn run(self) -> Result<(), WriterError> {
+        self.lead().await.result
+    }
+
+    /// The same, and hands over what the next leader's follower needs.
+    pub async fn lead(mut self) -> Ended {
         self.note_size().await;
         let result = self.serve().await;
         self.store.close().await;
-        result
+        self.commands.close();
+        while let Ok(command) = self.commands.try_recv() {
+            let _ = command.reply.send(Err(RequestError::LeaderChanged));
+        }
+        let Writer { compactor, sequence, pending, .. } = self;
+        Ended { result, pending, compactor, sequence }
     }
 
     async fn serve(&mut self) -> Result<(), WriterError> {
@@ -114,8 +137,7 @@ impl<S: Store> Writer<S> {
     async fn write_group(&mut self, first: Command) -> Result<(), WriterError> {
         let (group, replies) = self.evaluate(first);
         let Some(row) = self.encode(&group) else {
-            answer(replies);
-            return Ok(());
+            return self.answer_unwritten(replies).await;
         };
         let written = self.store.append(&row).await;
         self.commits = self.commits.wrapping_add(1);
@@ -133,6 +155,33 @@ impl<S: Store> Writer<S> {
         }
     }
 
+    /// Answers a group that staged nothing. Who asked for a barrier gets one;
+    /// with anything to write, the commit of that is the barrier.
+    async fn answer_unwritten(&mut self, replies: Vec<Reply>) -> Result<(), WriterError> {
+        if !self.wants_barrier {
+            answer(replies);
+            return Ok(());
+        }
+        match self.store.barrier().await {
+            Ok(()) => {
+                answer(replies);
+                Ok(())
+            }
+            Err(error) => {
+                refuse(replies, RequestError::LeaderChanged);
+                match error {
+                    StoreError::NotLeader(_) | StoreError::Deposed { .. } => {
+                        Err(WriterError::Deposed(error))
+                    }
+                    error => {
+                        warn!(error = &error as &dyn std::error::Error, "no barrier");
+                        Ok(())
+                    }
+                }
+            }
+        }
+    }
+
     /// Evaluates what is queued, in order, until the group is full.
     fn evaluate(&mut self, first: Command) -> (Group, Vec<Reply>) {
         let identity = self.shared.identity();
@@ -142,7 +191,9 @@ impl<S: Store> Writer<S> {
         let mut group = Group::default();
         let mut replies = Vec::new();
         let mut next = Some(first);
+        self.wants_barrier = false;
         while let Some(command) = next {
+            self.wants_barrier |= matches!(command.change, Change::Barrier);
             let result = if refuse && command.change.takes_space() {
                 Err(RequestError::NoSpace)
             } else {
@@ -166,6 +217,7 @@ impl<S: Store> Writer<S> {
         }
         let state = self.shared.read();
         let mut encoder = Encoder::default();
+        encoder.epoch(self.shared.identity().epoch);
         for entry in group.entries() {
             match entry {
                 PendingEntry::Changes(position) => {
@@ -214,6 +266,7 @@ impl<S: Store> Writer<S> {
         assert_eq!(state.index.committed(), row.last, "the row says where its changes end");
         self.sequence = row.sequence;
         self.shared.set_sequence(row.sequence.0);
+        self.shared.feed.push_row(row);
         self.compactor.appended(RowInfo::from(row));
         self.sweeping |= self.compactor.wants_merge();
         if !changes.is_empty() {
@@ -231,12 +284,20 @@ impl<S: Store> Writer<S> {
         match error {
             StoreError::Unknown(source) => {
                 warn!(sequence = row.sequence.0, error = %source, "outcome of a commit is unknown");
-                if self.was_written(row).await? {
-                    self.commit(&group, row);
-                    answer(replies);
-                } else {
-                    self.shared.write().index.roll_back();
-                    refuse(replies, RequestError::LeaderChanged);
+                match self.was_written(row).await {
+                    Ok(true) => {
+                        self.commit(&group, row);
+                        answer(replies);
+                    }
+                    Ok(false) => {
+                        self.shared.write().index.roll_back();
+                        refuse(replies, RequestError::LeaderChanged);
+                    }
+                    Err(error) => {
+                        self.shared.write().index.roll_back();
+                        self.pending = Some(Pending { row: row.clone(), replies });
+                        return Err(error);
+                    }
                 }
                 Ok(())
             }
@@ -248,7 +309,7 @@ impl<S: Store> Writer<S> {
                 refuse(replies, RequestError::NoSpace);
                 Ok(())
             }
-            StoreError::Deposed { .. } => {
+            StoreError::Deposed { .. } | StoreError::NotLeader(_) => {
                 self.shared.write().index.roll_back();
                 refuse(replies, RequestError::LeaderChanged);
                 Err(WriterError::Deposed(error))
@@ -277,7 +338,7 @@ impl<S: Store> Writer<S> {
 
     /// One small step of freeing or rearranging; whether there may be more.
     async fn tidy(&mut self) -> Result<bool, WriterError> {
-        if !self.sweeping {
+        if !self.sweeping || self.shared.feed.is_being_read() {
             return Ok(false);
         }
         let (touched, more) = self.shared.write().index.sweep(SWEEP_REVISIONS_MAX);
@@ -295,7 +356,9 @@ impl<S: Store> Writer<S> {
                 self.compactor.done(&step, more, merged);
                 Ok(true)
             }
-            Err(error @ StoreError::Deposed { .. }) => Err(WriterError::Deposed(error)),
+            Err(error @ (StoreError::Deposed { .. } | StoreError::NotLeader(_))) => {
+                Err(WriterError::Deposed(error))
+            }
             Err(error) => {
                 warn!(error = &error as &dyn std::error::Error, "compaction waits");
                 self.sweeping = false;
@@ -319,7 +382,9 @@ impl<S: Store> Writer<S> {
             }
             Step::Trim { rows_max } => (Fold::Trim { rows_max: *rows_max }, None),
         };
-        Ok((self.store.fold(&fold).await?, merged))
+        let more = self.store.fold(&fold).await?;
+        self.shared.feed.push_fold(&fold);
+        Ok((more, merged))
     }
 
     async fn merged_row(&mut self, from: Sequence, to: Sequence) -> Result<LogRow, StoreError> {
@@ -355,7 +420,7 @@ impl<S: Store> Writer<S> {
     }
 }
 
-fn answer(replies: Vec<Reply>) {
+pub(crate) fn answer(replies: Vec<Reply>) {
     for (reply, result) in replies {
         // Whoever asked may have gone; the change stands all the same.
         let _ = reply.send(result);
@@ -363,7 +428,7 @@ fn answer(replies: Vec<Reply>) {
 }
 
 /// Refuses everyone: what a group's wishes saw of each other is void.
-fn refuse(replies: Vec<Reply>, error: RequestError) {
+pub(crate) fn refuse(replies: Vec<Reply>, error: RequestError) {
     for (reply, _) in replies {
         let _ = reply.send(Err(error));
     }

@@ -16,15 +16,20 @@ pub fn lease_keep_alive(
 ) -> Answers<LeaseKeepAliveResponse> {
     let mut stopping = server.stopping.clone();
     let server = server.clone();
-    let answers = requests.map(move |request| {
-        let request: LeaseKeepAliveRequest = request.map_err(as_etcd_says)?;
-        let ttl = server.engine.renew(LeaseId(request.id)).unwrap_or(0);
-        let header = server.engine.identity().header(server.engine.revision());
-        Ok::<_, Status>(LeaseKeepAliveResponse { header, id: request.id, ttl })
-    });
+    let answers = requests.then(move |request| renew(server.clone(), request));
     let stop = async move {
         // The sender lives as long as the server.
         let _ = stopping.wait_for(|stopping| *stopping).await;
     };
     Box::pin(answers.take_until(Box::pin(stop)))
+}
+
+async fn renew(
+    server: Server,
+    request: Result<LeaseKeepAliveRequest, Status>,
+) -> Result<LeaseKeepAliveResponse, Status> {
+    let request = request.map_err(as_etcd_says)?;
+    let ttl = server.engine.renew(LeaseId(request.id)).await?.unwrap_or(0);
+    let header = server.engine.identity().header(server.engine.revision());
+    Ok(LeaseKeepAliveResponse { header, id: request.id, ttl })
 }

@@ -27,6 +27,7 @@ pub async fn range_stream(
     if is_filtered(request) {
         return Err(Status::unimplemented("RangeStream does not support revision filters"));
     }
+    server.engine.settle(request.serializable).await?;
     let found = server.engine.search(request).await?;
     let identity = server.engine.identity();
     let pieces = futures::stream::unfold((Some(found), 0), move |(found, sent)| async move {

@@ -92,7 +92,7 @@ impl Lease for Server {
         request: Request<LeaseTimeToLiveRequest>,
     ) -> Answer<LeaseTimeToLiveResponse> {
         let request = request.into_inner();
-        Ok(Response::new(super::lease_time_to_live::lease_time_to_live(self, &request)))
+        super::lease_time_to_live::lease_time_to_live(self, &request).await.map(Response::new)
     }
 
     async fn lease_leases(

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::{Base, Chunk, Fold, LogRow, Opened, Sequence, Size, Store, StoreError};
 use crate::record::Revision;
+use crate::state::{ChunkInfo, RowInfo};
 
 #[derive(Clone, Debug)]
 struct Tables {
@@ -129,6 +130,23 @@ impl Store for MemoryStore {
             return Err(StoreError::Unknown("planned".into()));
         }
         Ok(())
+    }
+
+    async fn barrier(&mut self) -> Result<(), StoreError> {
+        self.check_epoch()
+    }
+
+    async fn read_layout(
+        &mut self,
+        base: &Base,
+    ) -> Result<(Vec<RowInfo>, Vec<ChunkInfo>), StoreError> {
+        let tables = self.tables();
+        let rows = tables.log.range(base.sequence.next()..).map(|(_, row)| RowInfo::from(row));
+        let chunks = tables.chunks.iter();
+        let chunks = chunks
+            .map(|(key, data)| ChunkInfo { first_key: key.clone(), bytes: data.len() })
+            .collect();
+        Ok((rows.collect(), chunks))
     }
 
     async fn fold(&mut self, fold: &Fold) -> Result<bool, StoreError> {

@@ -15,10 +15,14 @@ pub const FORMAT: i64 = 1;
 pub const META: &str = "SELECT format, cluster_id, member_id, epoch, base_sequence, \
      base_revision, base_data FROM meta WHERE id = 1";
 
+/// Changes a page that no answer depends on, if the epoch is still ours.
+pub const BARRIER: &str = "UPDATE barrier SET count = count + 1 WHERE id = 1 \
+     AND EXISTS (SELECT 1 FROM meta WHERE id = 1 AND epoch = ?)";
+
 /// Makes the tables if they are missing; safe to repeat.
 pub async fn ensure(connection: &mut Connection) -> Result<(), dqlite::Error> {
     let found = connection
-        .query("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'meta'", &[])
+        .query("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'barrier'", &[])
         .await?;
     let is_there = found.rows.first().and_then(|row| row.integer(0).ok()).unwrap_or(0) > 0;
     if is_there {
@@ -26,15 +30,17 @@ pub async fn ensure(connection: &mut Connection) -> Result<(), dqlite::Error> {
     }
     let random = |salt: u64| (RandomState::new().hash_one(salt) >> 1) as i64;
     let sql = "BEGIN IMMEDIATE; \
-        CREATE TABLE meta (id INTEGER PRIMARY KEY, format INTEGER NOT NULL, \
+        CREATE TABLE IF NOT EXISTS meta (id INTEGER PRIMARY KEY, format INTEGER NOT NULL, \
             cluster_id INTEGER NOT NULL, member_id INTEGER NOT NULL, epoch INTEGER NOT NULL, \
             base_sequence INTEGER NOT NULL, base_revision INTEGER NOT NULL, \
             base_data BLOB NOT NULL); \
-        CREATE TABLE log (sequence INTEGER PRIMARY KEY, first INTEGER NOT NULL, \
+        CREATE TABLE IF NOT EXISTS log (sequence INTEGER PRIMARY KEY, first INTEGER NOT NULL, \
             last INTEGER NOT NULL, data BLOB NOT NULL); \
-        CREATE TABLE chunk (id INTEGER PRIMARY KEY, first_key BLOB NOT NULL UNIQUE, \
+        CREATE TABLE IF NOT EXISTS chunk (id INTEGER PRIMARY KEY, first_key BLOB NOT NULL UNIQUE, \
             data BLOB NOT NULL); \
-        INSERT INTO meta VALUES (1, ?, ?, ?, 0, 0, ?, x''); \
+        CREATE TABLE IF NOT EXISTS barrier (id INTEGER PRIMARY KEY, count INTEGER NOT NULL); \
+        INSERT OR IGNORE INTO barrier VALUES (1, 0); \
+        INSERT OR IGNORE INTO meta VALUES (1, ?, ?, ?, 0, 0, ?, x''); \
         COMMIT";
     let values: [Value; 4] =
         [FORMAT.into(), random(1).into(), random(2).into(), Revision::EMPTY_STORE.0.into()];

@@ -13,6 +13,7 @@
 
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,6 +26,7 @@ use super::disk;
 use super::schema::{self, META};
 use super::{Base, Chunk, Fold, LogRow, Opened, Sequence, Size, Store, StoreError};
 use crate::record::Revision;
+use crate::state::{ChunkInfo, RowInfo};
 
 /// The name this member has among its peers; nobody else needs it yet.
 const MEMBER_ADDRESS: &str = "skiff-1";
@@ -34,6 +36,8 @@ const DATABASE: &str = "kube";
 const LEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Attempts to reach the database again after the connection was lost.
 const RECONNECTS_MAX: u32 = 5;
+/// Attempts to claim while others do; each loser sees a leader change soon.
+const CLAIMS_MAX: u32 = 16;
 /// Commits after which freed memory is given back.
 const APPENDS_PER_TRIM: u32 = 1024;
 /// Rows read at once at start.
@@ -71,7 +75,9 @@ pub enum OpenError {
 /// A member of dqlite in this process, and the connection of its writer.
 pub struct SqlStore {
     dir: PathBuf,
-    node: Option<Node>,
+    node: Option<Arc<Node>>,
+    /// How long to wait for leadership: with other members, not at all.
+    leader_timeout: Duration,
     link: Option<Link>,
     epoch: u64,
     /// A start on a full disk can't claim; the first write does so then.
@@ -110,7 +116,32 @@ impl SqlStore {
                 NodeError::Locked { .. } => OpenError::InUse { dir: dir.clone() },
                 source => OpenError::Start { dir: dir.clone(), source },
             })?;
-        Ok(SqlStore { dir, node: Some(node), link: None, epoch: 0, claimed: false, appends: 0 })
+        Ok(SqlStore { leader_timeout: LEADER_TIMEOUT, ..SqlStore::on(Arc::new(node)) })
+    }
+
+    /// The store on a node that has other members beside it: whoever does
+    /// not lead is told so at once.
+    pub fn on(node: Arc<Node>) -> SqlStore {
+        SqlStore {
+            dir: node.data_dir().to_owned(),
+            node: Some(node),
+            leader_timeout: Duration::ZERO,
+            link: None,
+            epoch: 0,
+            claimed: false,
+            appends: 0,
+        }
+    }
+
+    /// What was stored, to be read only: nothing is claimed.
+    pub async fn peek(&mut self) -> Result<Opened, StoreError> {
+        let rows = self.query(META, &[]).await?;
+        let row = rows.rows.first().ok_or_else(|| damaged("meta has no row"))?;
+        opened(row)
+    }
+
+    fn is_alone(&self) -> bool {
+        !self.leader_timeout.is_zero()
     }
 
     async fn link(&mut self) -> Result<&mut Link, dqlite::Error> {
@@ -118,7 +149,7 @@ impl SqlStore {
             self.link = None;
             let node = self.node.as_ref().expect("a store is not used after it was closed");
             let name = DatabaseName::new(DATABASE).expect("the name is a plain word");
-            let mut connection = node.open_when_leader(&name, LEADER_TIMEOUT).await?;
+            let mut connection = node.open_when_leader(&name, self.leader_timeout).await?;
             schema::ensure(&mut connection).await?;
             let append = connection.prepare(APPEND).await?;
             self.link = Some(Link { connection, append });
@@ -141,8 +172,19 @@ impl SqlStore {
                     attempt += 1;
                     self.link = None;
                 }
-                Err(error) => return Err(StoreError::Failed(Box::new(error))),
+                Err(error) => return Err(self.refused(error)),
             }
+        }
+    }
+
+    /// Nothing was written; with other members, perhaps because one of them leads.
+    fn refused(&self, error: dqlite::Error) -> StoreError {
+        let lost =
+            matches!(error, dqlite::Error::NotLeader { .. } | dqlite::Error::DatabaseClosed { .. });
+        if lost && !self.is_alone() {
+            StoreError::NotLeader(Box::new(error))
+        } else {
+            StoreError::Failed(Box::new(error))
         }
     }
 
@@ -156,32 +198,40 @@ impl SqlStore {
         {
             return full;
         }
-        if not_executed {
-            StoreError::Failed(Box::new(error))
-        } else {
-            StoreError::Unknown(Box::new(error))
-        }
+        if not_executed { self.refused(error) } else { StoreError::Unknown(Box::new(error)) }
     }
 
     /// Claims what a start on a full disk could not.
     async fn claim_late(&mut self) -> Result<(), StoreError> {
         if !self.claimed {
             self.claim().await?;
-            self.epoch += 1;
         }
         Ok(())
     }
 
+    /// Takes the next epoch for this writer alone: compare and set, so that
+    /// two who claim at the same time never share one. After an unknown
+    /// outcome the epoch that was tried is nobody's.
     async fn claim(&mut self) -> Result<(), StoreError> {
-        let link = self.link().await.map_err(|error| StoreError::Failed(Box::new(error)))?;
-        let claim = "UPDATE meta SET epoch = epoch + 1 WHERE id = 1";
-        match link.connection.exec(claim, &[]).await {
-            Ok(_) => {
-                self.claimed = true;
-                Ok(())
+        for _ in 0..CLAIMS_MAX {
+            let seen = self.peek().await?.epoch;
+            let link = match self.link().await {
+                Ok(link) => link,
+                Err(error) => return Err(self.refused(error)),
+            };
+            let claim = "UPDATE meta SET epoch = ? WHERE id = 1 AND epoch = ?";
+            let values = params![seen as i64 + 1, seen as i64];
+            match link.connection.exec(claim, &values).await {
+                Ok(result) if result.rows_affected == 1 => {
+                    self.epoch = seen + 1;
+                    self.claimed = true;
+                    return Ok(());
+                }
+                Ok(_) => {}
+                Err(error) => return Err(self.write_failed(error)),
             }
-            Err(error) => Err(self.write_failed(error)),
         }
+        Err(StoreError::Failed("others claim the store all the time".into()))
     }
 }
 
@@ -198,23 +248,10 @@ impl Store for SqlStore {
             // Reads can be served all the same.
             Err(full) => tracing::error!(error = %full, "starting without space"),
         }
-        let rows = self.query(META, &[]).await?;
-        let row = rows.rows.first().ok_or_else(|| damaged("meta has no row"))?;
-        let number = |column| row.integer(column).map_err(|error| damaged(&error.to_string()));
-        let format = number(0)?;
-        if format > schema::FORMAT {
-            return Err(damaged(&format!(
-                "its tables are in form {format}, this version knows {}: a newer Skiff wrote them",
-                schema::FORMAT
-            )));
+        let opened = self.peek().await?;
+        if self.claimed && opened.epoch != self.epoch {
+            return Err(StoreError::Deposed { epoch: self.epoch });
         }
-        let data = row.blob(6).map_err(|error| damaged(&error.to_string()))?.to_vec();
-        let opened = Opened {
-            cluster_id: number(1)? as u64,
-            member_id: number(2)? as u64,
-            epoch: number(3)? as u64,
-            base: Base { sequence: Sequence(number(4)?), revision: Revision(number(5)?), data },
-        };
         self.epoch = opened.epoch;
         Ok(opened)
     }
@@ -267,7 +304,10 @@ impl Store for SqlStore {
         let place = row.sequence.0;
         let data = Bytes::copy_from_slice(&row.data);
         let values = params![place, row.first.0, row.last.0, data, epoch as i64, place];
-        let link = self.link().await.map_err(|error| StoreError::Failed(Box::new(error)))?;
+        let link = match self.link().await {
+            Ok(link) => link,
+            Err(error) => return Err(self.refused(error)),
+        };
         match link.connection.exec_prepared(&link.append, &values).await {
             Ok(result) if result.rows_affected == 1 => {
                 self.appends = self.appends.wrapping_add(1);
@@ -281,11 +321,43 @@ impl Store for SqlStore {
         }
     }
 
+    async fn barrier(&mut self) -> Result<(), StoreError> {
+        self.claim_late().await?;
+        let epoch = self.epoch;
+        let link = match self.link().await {
+            Ok(link) => link,
+            Err(error) => return Err(self.refused(error)),
+        };
+        match link.connection.exec(schema::BARRIER, &params![epoch as i64]).await {
+            Ok(result) if result.rows_affected == 1 => Ok(()),
+            Ok(_) => Err(StoreError::Deposed { epoch }),
+            Err(error) => Err(self.write_failed(error)),
+        }
+    }
+
+    async fn read_layout(
+        &mut self,
+        base: &Base,
+    ) -> Result<(Vec<RowInfo>, Vec<ChunkInfo>), StoreError> {
+        let sql = "SELECT sequence, first, last, length(data) FROM log WHERE sequence > ? \
+                   ORDER BY sequence";
+        let rows = self.query(sql, &params![base.sequence.0]).await?;
+        let rows = rows.rows.iter().map(row_info).collect::<Result<_, _>>();
+        let sql = "SELECT first_key, length(data) FROM chunk ORDER BY first_key";
+        let chunks = self.query(sql, &[]).await?;
+        let chunks = chunks.rows.iter().map(chunk_info).collect::<Result<_, _>>();
+        let unreadable = |error: dqlite::Error| damaged(&error.to_string());
+        Ok((rows.map_err(unreadable)?, chunks.map_err(unreadable)?))
+    }
+
     async fn fold(&mut self, fold: &Fold) -> Result<bool, StoreError> {
         disk::check(&self.dir)?;
         self.claim_late().await?;
         let (sql, values) = schema::fold(fold, self.epoch);
-        let link = self.link().await.map_err(|error| StoreError::Failed(Box::new(error)))?;
+        let link = match self.link().await {
+            Ok(link) => link,
+            Err(error) => return Err(self.refused(error)),
+        };
         match link.connection.exec(&sql, &values).await {
             Ok(result) => {
                 let Fold::Trim { rows_max } = fold else { return Ok(false) };
@@ -309,7 +381,8 @@ impl Store for SqlStore {
 
     async fn close(&mut self) {
         self.link = None;
-        let Some(node) = self.node.take() else { return };
+        // With other members the node goes on as a follower.
+        let Some(node) = self.node.take().and_then(Arc::into_inner) else { return };
         let stop = move || {
             if let Err(error) = node.stop() {
                 tracing::warn!(%error, "dqlite did not stop orderly");
@@ -317,6 +390,38 @@ impl Store for SqlStore {
         };
         tokio::task::spawn_blocking(stop).await.expect("stopping a node does not panic");
     }
+}
+
+fn opened(row: &dqlite::Row) -> Result<Opened, StoreError> {
+    let number = |column| row.integer(column).map_err(|error| damaged(&error.to_string()));
+    let format = number(0)?;
+    if format > schema::FORMAT {
+        return Err(damaged(&format!(
+            "its tables are in form {format}, this version knows {}: a newer Skiff wrote them",
+            schema::FORMAT
+        )));
+    }
+    let data = row.blob(6).map_err(|error| damaged(&error.to_string()))?.to_vec();
+    Ok(Opened {
+        cluster_id: number(1)? as u64,
+        member_id: number(2)? as u64,
+        epoch: number(3)? as u64,
+        base: Base { sequence: Sequence(number(4)?), revision: Revision(number(5)?), data },
+    })
+}
+
+fn row_info(row: &dqlite::Row) -> Result<RowInfo, dqlite::Error> {
+    Ok(RowInfo {
+        sequence: Sequence(row.integer(0)?),
+        first: Revision(row.integer(1)?),
+        last: Revision(row.integer(2)?),
+        bytes: usize::try_from(row.integer(3)?).unwrap_or(0),
+    })
+}
+
+fn chunk_info(row: &dqlite::Row) -> Result<ChunkInfo, dqlite::Error> {
+    let first_key = Bytes::copy_from_slice(row.blob(0)?);
+    Ok(ChunkInfo { first_key, bytes: usize::try_from(row.integer(1)?).unwrap_or(0) })
 }
 
 /// Gives memory back that dqlite's log and snapshots, and our batches, have

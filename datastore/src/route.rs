@@ -1,0 +1,179 @@
+//! Where requests go that only the leader can serve.
+//!
+//! With one member that is always the own writer. With several it is the own
+//! writer, the leader's member, or nobody for the moment: then requests wait.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use crate::command::{Change, Command, Outcome};
+use crate::error::RequestError;
+use crate::lease::LeaseView;
+use crate::record::{LeaseId, Revision};
+
+/// How long a request waits for a leader; etcd's bound with default timeouts.
+pub const LEADER_TIMEOUT: Duration = Duration::from_secs(7);
+/// How soon a request is tried again when the leader said that it is none.
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
+/// Reads that wait for a barrier; beyond this clients are told to come back.
+const READS_MAX: usize = 16 << 10;
+
+/// What a follower asks its leader. [`RequestError::LeaderChanged`] means
+/// that nothing was done; a lost answer is [`RequestError::TimedOut`].
+#[tonic::async_trait]
+pub trait Leader: Send + Sync + 'static {
+    /// Makes a change.
+    async fn change(&self, change: Change) -> Result<Outcome, RequestError>;
+    /// A revision that holds whatever was answered before this was called.
+    async fn barrier(&self) -> Result<Revision, RequestError>;
+    /// Gives a lease its full time again; its time to live, when it exists.
+    async fn renew(&self, lease: LeaseId) -> Result<Option<i64>, RequestError>;
+    /// The times of a lease.
+    async fn view(&self, lease: LeaseId) -> Result<Option<LeaseView>, RequestError>;
+}
+
+/// Who leads.
+#[derive(Clone)]
+pub enum Course {
+    /// This member: the queue of its writer.
+    Leads(mpsc::Sender<Command>),
+    /// Another member.
+    Follows(Arc<dyn Leader>),
+    /// Nobody that is known.
+    Seeks,
+}
+
+/// Who leads, as a request finds it.
+pub enum Heading {
+    Here,
+    There(Arc<dyn Leader>),
+    Nowhere,
+}
+
+type Read = oneshot::Sender<Result<Revision, RequestError>>;
+
+/// Finds the leader. See the module's words.
+#[derive(Clone)]
+pub struct Route {
+    course: watch::Receiver<Course>,
+    /// Missing with one member, which needs no barriers.
+    reads: Option<mpsc::Sender<Read>>,
+}
+
+impl Route {
+    /// The route of a single member.
+    pub fn alone(queue: mpsc::Sender<Command>) -> Route {
+        Route { course: watch::channel(Course::Leads(queue)).1, reads: None }
+    }
+
+    /// The route of a member among others, whose replica says who leads.
+    pub fn among(course: watch::Receiver<Course>) -> Route {
+        let (reads, waiting) = mpsc::channel(READS_MAX);
+        let route = Route { course: course.clone(), reads: None };
+        tokio::spawn(share_barriers(route, waiting));
+        Route { course, reads: Some(reads) }
+    }
+
+    /// Whether there are no other members.
+    pub fn is_alone(&self) -> bool {
+        self.reads.is_none()
+    }
+
+    /// Who leads now.
+    pub fn heading(&self) -> Heading {
+        match &*self.course.borrow() {
+            Course::Leads(_) => Heading::Here,
+            Course::Follows(leader) => Heading::There(leader.clone()),
+            Course::Seeks => Heading::Nowhere,
+        }
+    }
+
+    /// Queues a change for the own writer.
+    pub fn queue(
+        &self,
+        change: Change,
+    ) -> Result<oneshot::Receiver<Result<Outcome, RequestError>>, RequestError> {
+        let course = self.course.borrow();
+        let Course::Leads(queue) = &*course else { return Err(RequestError::LeaderChanged) };
+        let (reply, answer) = oneshot::channel();
+        queue.try_send(Command { change, reply }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => RequestError::TooManyRequests,
+            mpsc::error::TrySendError::Closed(_) if self.is_alone() => RequestError::Stopped,
+            mpsc::error::TrySendError::Closed(_) => RequestError::LeaderChanged,
+        })?;
+        Ok(answer)
+    }
+
+    /// Makes a change if this member leads.
+    pub async fn change_here(&self, change: Change) -> Result<Outcome, RequestError> {
+        // A writer refuses what it did not begin; without a word from it
+        // nobody knows.
+        let lost = if self.is_alone() { RequestError::Stopped } else { RequestError::TimedOut };
+        self.queue(change)?.await.unwrap_or(Err(lost))
+    }
+
+    /// Asks the leader, and the next one when that was none. Only what was
+    /// certainly not done is asked again.
+    pub async fn ask<T, F>(&self, ask: impl Fn(Heading) -> F) -> Result<T, RequestError>
+    where
+        F: Future<Output = Result<T, RequestError>>,
+    {
+        let deadline = Instant::now() + LEADER_TIMEOUT;
+        let mut course = self.course.clone();
+        loop {
+            course.borrow_and_update();
+            let result = match self.heading() {
+                Heading::Nowhere => Err(RequestError::LeaderChanged),
+                heading => ask(heading).await,
+            };
+            match result {
+                Err(RequestError::LeaderChanged) if Instant::now() < deadline => {}
+                result => return result,
+            }
+            // Either somebody else leads now, or the leader needs a moment.
+            let seeks = matches!(self.heading(), Heading::Nowhere);
+            let wait = if seeks { deadline } else { Instant::now() + RETRY_PAUSE };
+            let _ = tokio::time::timeout_at(wait.min(deadline), course.changed()).await;
+        }
+    }
+
+    /// A revision that holds whatever was answered before this was called.
+    /// Everybody who waits shares the next barrier.
+    pub async fn barrier(&self) -> Result<Revision, RequestError> {
+        let Some(reads) = &self.reads else { return Ok(Revision(0)) };
+        let (reply, answer) = oneshot::channel();
+        reads.try_send(reply).map_err(|_| RequestError::TooManyRequests)?;
+        answer.await.unwrap_or(Err(RequestError::Stopped))
+    }
+}
+
+/// One barrier at a time: reads that arrive meanwhile share the next one,
+/// because a barrier that has begun proves nothing about them.
+async fn share_barriers(route: Route, mut waiting: mpsc::Receiver<Read>) {
+    while let Some(first) = waiting.recv().await {
+        let mut reads = vec![first];
+        while let Ok(read) = waiting.try_recv() {
+            reads.push(read);
+        }
+        let ask = |heading| {
+            let route = &route;
+            async move {
+                match heading {
+                    Heading::There(leader) => leader.barrier().await,
+                    _ => match route.change_here(Change::Barrier).await? {
+                        Outcome::Done(revision) => Ok(revision),
+                        _ => unreachable!("a barrier is answered by a revision"),
+                    },
+                }
+            }
+        };
+        let result = route.ask(ask).await;
+        for read in reads {
+            let _ = read.send(result);
+        }
+    }
+}
