@@ -123,6 +123,16 @@ impl Compactor {
         compactor
     }
 
+    /// The chunks, and the first keys of those to be written anew: what is
+    /// kept of this when somebody else goes on.
+    pub fn into_dirty(self) -> (Vec<Bytes>, Vec<Bytes>) {
+        let mut dirty: Vec<Bytes> = self.dirty.into_iter().collect();
+        if let Phase::Folding { left, .. } = self.phase {
+            dirty.extend(left);
+        }
+        (self.chunks.into_keys().collect(), dirty)
+    }
+
     /// Notes a row that was appended.
     pub fn appended(&mut self, row: RowInfo) {
         self.small_rows += usize::from(self.is_small(&row));

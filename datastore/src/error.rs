@@ -49,7 +49,8 @@ pub enum RequestError {
 }
 
 impl RequestError {
-    /// All of them, for the page that lists them.
+    /// Every error there is: for the page that lists them, and for members,
+    /// which tell each other by their texts.
     pub const ALL: [RequestError; 19] = [
         RequestError::EmptyKey,
         RequestError::KeyNotFound,
@@ -71,6 +72,11 @@ impl RequestError {
         RequestError::Stopped,
         RequestError::NotSupported,
     ];
+
+    /// The error with this text.
+    pub fn from_text(text: &str) -> Option<RequestError> {
+        Self::ALL.iter().copied().find(|error| error.to_string() == text)
+    }
 
     /// The gRPC code that goes with the text.
     pub fn code(self) -> Code {
@@ -108,6 +114,41 @@ impl From<RevisionError> for RequestError {
         match error {
             RevisionError::Compacted { .. } => RequestError::Compacted,
             RevisionError::Future { .. } => RequestError::FutureRevision,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_is_known_by_its_text() {
+        // A new error does not compile here until it stands in the list above.
+        let listed = |error: &RequestError| match error {
+            RequestError::EmptyKey
+            | RequestError::KeyNotFound
+            | RequestError::ValueProvided
+            | RequestError::LeaseProvided
+            | RequestError::TooManyOps
+            | RequestError::DuplicateKey
+            | RequestError::InvalidSortOption
+            | RequestError::Compacted
+            | RequestError::FutureRevision
+            | RequestError::NoSpace
+            | RequestError::LeaseNotFound
+            | RequestError::LeaseExists
+            | RequestError::LeaseTtlTooLarge
+            | RequestError::TooLarge
+            | RequestError::TooManyRequests
+            | RequestError::LeaderChanged
+            | RequestError::TimedOut
+            | RequestError::Stopped
+            | RequestError::NotSupported => true,
+        };
+        assert!(RequestError::ALL.iter().all(listed));
+        for error in RequestError::ALL {
+            assert_eq!(RequestError::from_text(&error.to_string()), Some(error));
         }
     }
 }

@@ -28,6 +28,7 @@ pub mod index;
 pub mod key_range;
 pub mod lease;
 pub mod listen;
+pub mod member;
 pub mod options;
 pub mod pending;
 pub mod probe;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::listen::Listen;
+use crate::member::options::MemberOptions;
 
 /// Serve etcd's v3 API from an embedded dqlite database
 ///
@@ -42,6 +43,9 @@ pub struct Options {
     /// Refuse writes when keys and history take more memory than this
     #[arg(long, value_name = "BYTES", default_value_t = 2 << 30)]
     pub quota_backend_bytes: u64,
+
+    #[command(flatten)]
+    pub member: MemberOptions,
 }
 
 fn parse_mode(text: &str) -> Result<u32, String> {

@@ -14,11 +14,13 @@ use tracing::{info, warn};
 use crate::accept::{connections_max, incoming};
 use crate::engine::Engine;
 use crate::listen::{Bound, Listen, ListenError};
+use crate::member::run::{Member, MemberError};
 use crate::options::Options;
 use crate::proto::cluster_server::ClusterServer;
 use crate::proto::kv_server::KvServer;
 use crate::proto::lease_server::LeaseServer;
 use crate::proto::maintenance_server::MaintenanceServer;
+use crate::proto::peer::members_server::MembersServer;
 use crate::proto::watch_server::WatchServer;
 use crate::server::Server;
 use crate::server::front::Front;
@@ -56,6 +58,8 @@ pub enum RunError {
         #[source]
         source: StoreError,
     },
+    #[error(transparent)]
+    Member(#[from] MemberError),
     #[error("the datastore stopped writing")]
     Writer(#[from] WriterError),
     #[error("the server failed")]
@@ -78,15 +82,14 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         }
     };
     tokio::pin!(stop);
+    if options.member.peer_listen.is_some() {
+        return run_member(&options, stop).await;
+    }
     let running = tokio::select! {
         running = open(&options) => running?,
         () = &mut stop => return Ok(()),
     };
-    let mut bound = Vec::new();
-    for listen in &options.listen {
-        let mode = options.socket_mode;
-        bound.push(listen.bind(options.socket_group.as_deref(), mode).await?);
-    }
+    let bound = bind_all(&options).await?;
     let (stopping, stopped) = signals::channel(false);
     let server = Server {
         engine: running.engine.clone(),
@@ -118,6 +121,64 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         }
         Ended::Stop => finish(writer).await,
     }
+}
+
+/// The same as one of several members.
+async fn run_member(
+    options: &Options,
+    mut stop: std::pin::Pin<&mut impl Future<Output = ()>>,
+) -> Result<(), RunError> {
+    let began = Instant::now();
+    ensure_dir(&options.dir)?;
+    let member = tokio::select! {
+        member = Member::start(options) => member?,
+        () = &mut stop => return Ok(()),
+    };
+    let (stopping, stopped) = signals::channel(false);
+    let mut ready = member.ready.clone();
+    let serve = async {
+        // The sender lives as long as the member.
+        let _ = ready.wait_for(|ready| *ready).await;
+        let server = Server {
+            engine: member.engine.clone(),
+            progress_interval: options.watch_progress_notify_interval,
+            stopping: stopped,
+        };
+        let bound = bind_all(options).await?;
+        info!(after_ms = began.elapsed().as_millis() as u64, "datastore serves");
+        Ok(serve_all(bound, server, options).await?)
+    };
+    let mut serving = Box::pin(serve);
+    let result = tokio::select! {
+        result = &mut serving => result,
+        () = member.removed() => Err(MemberError::Removed { dir: options.dir.clone() }.into()),
+        () = &mut stop => {
+            member.hand_over().await;
+            stopping.send_replace(true);
+            // A client that does not let go is cut off.
+            let _ = tokio::time::timeout(DRAIN_TIMEOUT, &mut serving).await;
+            Ok(())
+        }
+    };
+    remove_sockets(&options.listen);
+    drop(serving);
+    member.stop().await;
+    result
+}
+
+fn ensure_dir(dir: &Path) -> Result<(), RunError> {
+    use std::os::unix::fs::DirBuilderExt;
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.map_err(|source| OpenError::Directory { dir: dir.to_owned(), source }.into())
+}
+
+async fn bind_all(options: &Options) -> Result<Vec<Bound>, ListenError> {
+    let mut bound = Vec::new();
+    for listen in &options.listen {
+        let mode = options.socket_mode;
+        bound.push(listen.bind(options.socket_group.as_deref(), mode).await?);
+    }
+    Ok(bound)
 }
 
 /// What made the daemon end.
@@ -176,7 +237,11 @@ async fn serve(
         // An error means that the sender is gone, which is a stop as well.
         let _ = stopping.wait_for(|stopping| *stopping).await;
     };
-    let router = router(server, options.max_request_bytes);
+    let operator = server.engine.shared().operator().cloned();
+    let mut router = router(server, options.max_request_bytes);
+    if let Some(operator) = operator {
+        router = router.add_service(MembersServer::new(operator));
+    }
     router.serve_with_incoming_shutdown(incoming(bound, places), stop).await
 }
 

@@ -1,7 +1,9 @@
 //! What the writer and the servers of requests share.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{
+    Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+};
 use std::time::Instant;
 
 use tokio::sync::{Notify, watch};
@@ -9,6 +11,7 @@ use tokio::sync::{Notify, watch};
 use crate::compactor::LayoutLimits;
 use crate::feed::Feed;
 use crate::identity::Identity;
+use crate::member::operator::Operator;
 use crate::record::Revision;
 use crate::state::State;
 use crate::store::Size;
@@ -55,6 +58,8 @@ pub struct Shared {
     pub feed: Feed,
     /// Whether nobody else's vote is needed, so that the index is always the truth.
     sole_voter: AtomicBool,
+    /// Who knows of the other members, if there can be any.
+    operator: OnceLock<Operator>,
     /// Wakes who waits for a revision that this member has yet to hear of.
     applied: watch::Sender<Revision>,
 }
@@ -77,6 +82,7 @@ impl Shared {
             sequence: AtomicI64::new(0),
             feed: Feed::default(),
             sole_voter: AtomicBool::new(false),
+            operator: OnceLock::new(),
             applied,
         }
     }
@@ -133,6 +139,16 @@ impl Shared {
     pub fn set_size(&self, size: Size) {
         self.size_total.store(size.total_bytes, Ordering::Relaxed);
         self.size_used.store(size.used_bytes, Ordering::Relaxed);
+    }
+
+    /// Who knows of the other members, if there can be any.
+    pub fn operator(&self) -> Option<&Operator> {
+        self.operator.get()
+    }
+
+    /// Says who knows of the other members; the first word holds.
+    pub fn set_operator(&self, operator: Operator) {
+        let _ = self.operator.set(operator);
     }
 
     /// Whether this member's own vote is the majority.

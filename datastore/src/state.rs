@@ -122,7 +122,7 @@ async fn load_log<S: Store>(
 }
 
 /// What a row says, checked.
-fn row_entries(row: &LogRow) -> Result<Vec<Entry>, StoreError> {
+pub fn row_entries(row: &LogRow) -> Result<Vec<Entry>, StoreError> {
     decode(&row.data, row.first)
         .map_err(|error| StoreError::Damaged(format!("row {} of the log {error}", row.sequence.0)))
 }
@@ -148,6 +148,16 @@ impl State {
 
     /// Takes in one row of the log behind what is known.
     pub fn replay(&mut self, row: &LogRow, now: Instant) -> Result<(), StoreError> {
+        self.replay_entries(row, row_entries(row)?, now)
+    }
+
+    /// The same with a row that was read before, without a lock.
+    pub fn replay_entries(
+        &mut self,
+        row: &LogRow,
+        entries: Vec<Entry>,
+        now: Instant,
+    ) -> Result<(), StoreError> {
         let place = row.sequence.0;
         if row.first != self.index.committed().next() {
             return Err(StoreError::Damaged(format!(
@@ -156,7 +166,7 @@ impl State {
                 self.index.committed()
             )));
         }
-        self.apply_all(row_entries(row)?, now);
+        self.apply_all(entries, now);
         if self.index.committed() != row.last {
             return Err(StoreError::Damaged(format!(
                 "row {place} of the log should end at revision {}, but ends at {}",

@@ -14,7 +14,7 @@
 //! Every write is guarded by the epoch that [`Store::open`] claims: a writer
 //! that another one has replaced can change nothing any more.
 
-mod disk;
+pub(crate) mod disk;
 pub mod memory;
 mod schema;
 pub mod sql;

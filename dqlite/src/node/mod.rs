@@ -135,7 +135,8 @@ impl Node {
         self.end()
     }
 
-    fn end(&self) -> Result<(), NodeError> {
+    /// The same while others still hold the node: what they ask of it fails from then on.
+    pub fn end(&self) -> Result<(), NodeError> {
         let raw = self.raw.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(mut raw) = raw else {
             return Ok(());

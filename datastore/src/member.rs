@@ -1,0 +1,47 @@
+//! One of several members: who the others are, how they are reached, and how
+//! this one leads or follows.
+//!
+//! ```text
+//!  transport ── bytes of raft ──> dqlite      roster    who is where
+//!      └─────── gRPC ──> service              gossip    says so to each other
+//!  replica   leads (writer) or follows        keeper    applies what roles choose
+//! ```
+//!
+//! Comes in: options, a directory, certificates. Goes out: an [`crate::Engine`]
+//! that serves as with one member. The design is in
+//! `docs/design/2026-11-23-datastore-members.md`.
+
+pub mod books;
+pub mod channel;
+pub mod convert;
+pub mod dial;
+pub mod follow;
+pub mod gossip;
+pub mod join;
+pub mod keeper;
+pub mod listener;
+pub mod operator;
+pub mod options;
+pub mod peers;
+pub mod pki;
+pub mod remote;
+pub mod replica;
+pub mod roles;
+pub mod roster;
+pub mod run;
+pub mod service;
+pub mod source;
+pub mod tls;
+pub mod transport;
+pub mod watcher;
+
+/// What this version of the protocol between members is called. A member
+/// talks to those of its own version and the one before.
+pub const VERSION: u32 = 1;
+/// The oldest version that is understood.
+pub const VERSION_MIN: u32 = 1;
+
+/// Whether a member that says `version` is understood.
+pub fn is_understood(version: u32) -> bool {
+    (VERSION_MIN..=VERSION + 1).contains(&version)
+}

@@ -1,0 +1,130 @@
+//! Channels of our own protocol to other members.
+
+use std::collections::HashMap;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use dqlite::MemberId;
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+use tonic::codegen::Service;
+use tonic::transport::{Channel, Endpoint};
+
+use super::dial::{CONNECT_TIMEOUT, connect};
+use super::roster::Roster;
+use super::tls::Identity;
+use crate::proto::peer::members_client::MembersClient;
+use crate::proto::peer::peer_client::PeerClient;
+
+/// A silent connection is asked for life this often,
+const PING_INTERVAL: Duration = Duration::from_secs(1);
+/// and given up after so long without an answer.
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
+/// The largest message: a row or a chunk, whatever it takes.
+pub const MESSAGE_BYTES_MAX: usize = 256 << 20;
+
+/// Where a channel leads.
+#[derive(Clone)]
+enum Target {
+    /// A member, wherever it is at the moment of connecting.
+    Member(Arc<Roster>, MemberId),
+    /// An address of which only that is known.
+    Address(String),
+}
+
+/// Dials for tonic.
+#[derive(Clone)]
+struct Dialer {
+    config: Arc<ClientConfig>,
+    target: Target,
+}
+
+type Dialled = Pin<Box<dyn Future<Output = io::Result<TokioIo<TlsStream<TcpStream>>>> + Send>>;
+
+impl Service<Uri> for Dialer {
+    type Response = TokioIo<TlsStream<TcpStream>>;
+    type Error = io::Error;
+    type Future = Dialled;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let Dialer { config, target } = self.clone();
+        Box::pin(async move {
+            let address = match target {
+                Target::Address(address) => address,
+                Target::Member(roster, id) => roster
+                    .peer(id)
+                    .filter(|peer| !peer.removed)
+                    .map(|peer| peer.address)
+                    .ok_or_else(|| io::Error::other(format!("no member {id}")))?,
+            };
+            let stream = tokio::time::timeout(CONNECT_TIMEOUT, connect(&address, config)).await??;
+            Ok(TokioIo::new(stream))
+        })
+    }
+}
+
+/// A client of another member; cheap to clone.
+pub type Client = PeerClient<Channel>;
+
+fn open(dialer: Dialer) -> Channel {
+    Endpoint::from_static("http://member")
+        .http2_keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(4 << 20)
+        .connect_with_connector_lazy(dialer)
+}
+
+fn client(channel: Channel) -> Client {
+    PeerClient::new(channel)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+/// Channels to members, made when first needed and kept.
+pub struct Channels {
+    roster: Arc<Roster>,
+    config: Arc<ClientConfig>,
+    open: Mutex<HashMap<MemberId, Channel>>,
+}
+
+impl Channels {
+    /// None yet.
+    pub fn new(roster: Arc<Roster>, identity: &Identity) -> Channels {
+        Channels { roster, config: identity.peer.clone(), open: Mutex::default() }
+    }
+
+    /// A client of the member `id`; connects when it is used.
+    pub fn to(&self, id: MemberId) -> Client {
+        client(self.channel(id))
+    }
+
+    /// A client of the member `id` for what operators ask.
+    pub fn operator(&self, id: MemberId) -> MembersClient<Channel> {
+        MembersClient::new(self.channel(id))
+    }
+
+    fn channel(&self, id: MemberId) -> Channel {
+        let mut all = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let target = || Target::Member(self.roster.clone(), id);
+        let dialer = || Dialer { config: self.config.clone(), target: target() };
+        all.entry(id).or_insert_with(|| open(dialer())).clone()
+    }
+
+    /// A client of whoever listens at `address`.
+    pub fn to_address(&self, address: &str) -> Client {
+        let target = Target::Address(address.to_owned());
+        client(open(Dialer { config: self.config.clone(), target }))
+    }
+}

@@ -1,0 +1,150 @@
+//! Members tell each other how they are, and which peers they know.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use dqlite::MemberId;
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use super::VERSION;
+use super::channel::Channels;
+use super::roster::Roster;
+use crate::engine::Engine;
+use crate::proto::peer::GossipMessage;
+
+/// How often each member is told.
+pub const PERIOD: Duration = Duration::from_millis(500);
+/// A member that did not answer for so long is not reachable.
+pub const REACHABLE_FOR: Duration = Duration::from_millis(2000);
+/// How much a new round trip counts against those before.
+const SMOOTHING: u32 = 8;
+
+/// What is known of another member.
+#[derive(Clone, Copy, Debug)]
+pub struct Health {
+    pub heard: Instant,
+    /// Since when it has answered without a break.
+    pub since: Instant,
+    pub round_trip: Duration,
+    pub revision: i64,
+    pub sequence: i64,
+    pub size_bytes: u64,
+}
+
+impl Health {
+    /// Whether it answered lately.
+    pub fn is_reachable(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.heard) < REACHABLE_FOR
+    }
+}
+
+/// What is known of the other members.
+#[derive(Default)]
+pub struct HealthTable(Mutex<HashMap<MemberId, Health>>);
+
+impl HealthTable {
+    /// What is known of one member.
+    pub fn get(&self, id: MemberId) -> Option<Health> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&id).copied()
+    }
+
+    /// The largest smoothed round trip to a member that is reachable.
+    pub fn round_trip_max(&self, now: Instant) -> Option<Duration> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.values().filter(|one| one.is_reachable(now)).map(|one| one.round_trip).max()
+    }
+
+    fn note(&self, id: MemberId, message: &GossipMessage, took: Duration, now: Instant) -> bool {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let former = all.get(&id).copied().filter(|former| former.is_reachable(now));
+        let round_trip =
+            former.map_or(took, |former| (former.round_trip * (SMOOTHING - 1) + took) / SMOOTHING);
+        let health = Health {
+            heard: now,
+            since: former.map_or(now, |former| former.since),
+            round_trip,
+            revision: message.revision,
+            sequence: message.sequence,
+            size_bytes: message.size_bytes,
+        };
+        all.insert(id, health);
+        former.is_none()
+    }
+}
+
+/// What this member says of itself.
+pub fn message(engine: &Engine, roster: &Roster, leader: Option<MemberId>) -> GossipMessage {
+    let shared = engine.shared();
+    GossipMessage {
+        version: VERSION,
+        cluster_id: roster.cluster_id().unwrap_or(0),
+        from: roster.own().0,
+        peers: roster.entries(),
+        revision: engine.revision().0,
+        sequence: shared.sequence(),
+        size_bytes: shared.size().total_bytes,
+        leader: leader.map_or(0, |id| id.0),
+    }
+}
+
+/// What the gossip of one member needs.
+#[derive(Clone)]
+pub struct Gossip {
+    pub engine: Engine,
+    pub roster: Arc<Roster>,
+    pub channels: Arc<Channels>,
+    pub health: Arc<HealthTable>,
+    pub leader: watch::Receiver<Option<MemberId>>,
+}
+
+impl Gossip {
+    /// Tells everybody, for ever. Each member has a task of its own, so that
+    /// one which does not answer keeps no other waiting.
+    pub async fn run(self) {
+        let mut talking: HashMap<MemberId, tokio::task::JoinHandle<()>> = HashMap::new();
+        let mut changed = self.roster.subscribe();
+        loop {
+            changed.borrow_and_update();
+            talking.retain(|_, task| !task.is_finished());
+            for (id, _) in self.roster.others() {
+                let gossip = self.clone();
+                talking.entry(id).or_insert_with(|| tokio::spawn(gossip.talk_to(id)));
+            }
+            // The table is as long-lived as this.
+            let _ = changed.changed().await;
+        }
+    }
+
+    async fn talk_to(self, id: MemberId) {
+        let mut was_reachable = true;
+        while self.roster.peer(id).is_some_and(|peer| !peer.removed) {
+            let reachable = self.tell(id).await;
+            if !reachable && was_reachable {
+                warn!(member = id.0, "a member is not reachable");
+            }
+            was_reachable = reachable;
+            tokio::time::sleep(PERIOD).await;
+        }
+    }
+
+    async fn tell(&self, id: MemberId) -> bool {
+        let leader = *self.leader.borrow();
+        let own = message(&self.engine, &self.roster, leader);
+        let mut client = self.channels.to(id);
+        let began = Instant::now();
+        let told = tokio::time::timeout(REACHABLE_FOR, client.gossip(own)).await;
+        let Ok(Ok(answer)) = told else {
+            return self.health.get(id).is_some_and(|one| one.is_reachable(Instant::now()));
+        };
+        let answer = answer.into_inner();
+        if self.health.note(id, &answer, began.elapsed(), Instant::now()) {
+            info!(member = id.0, "a member is reachable");
+        }
+        if let Err(error) = self.roster.merge(answer.peers) {
+            warn!(error = &error as &dyn std::error::Error, "the table of peers is not kept");
+        }
+        true
+    }
+}

@@ -1,0 +1,207 @@
+//! Keeps raft's configuration as the roles want it, while this member leads.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dqlite::{MemberId, MemberInfo, Node, Role};
+use tokio::sync::watch;
+use tracing::{debug, info, warn};
+
+use super::gossip::HealthTable;
+use super::peers::raft_address;
+use super::roles::{Observed, RoleChange, choose_change, keeps_majority};
+use super::roster::{Roster, RosterError};
+use crate::engine::Engine;
+use crate::proto::peer::PeerEntry;
+
+/// How often the members are looked at.
+const PERIOD: Duration = Duration::from_millis(250);
+/// A member that has answered for so long is counted on.
+const STEADY_AFTER: Duration = Duration::from_millis(500);
+/// A member that has not answered for so long is counted out.
+pub const DEAD_AFTER: Duration = Duration::from_secs(10);
+/// How long a change of roles may take: a new voter receives the log first.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Why a member was not let in.
+#[derive(Debug, thiserror::Error)]
+pub enum AdmitError {
+    #[error("this member was removed: empty its directory and join as a new one")]
+    Removed,
+    #[error("the cluster's configuration can't be changed: {0}")]
+    Refused(#[from] dqlite::Error),
+    #[error("the table of peers is not kept: {0}")]
+    Roster(#[from] RosterError),
+}
+
+/// Lets a member in, as a spare. Safe to repeat.
+pub async fn admit(node: &Node, roster: &Roster, entry: PeerEntry) -> Result<(), AdmitError> {
+    let id = MemberId(entry.id);
+    if roster.is_removed(id) {
+        return Err(AdmitError::Removed);
+    }
+    roster.merge(vec![entry])?;
+    let mut connection = node.connect().await?;
+    let members = connection.members().await?;
+    if !members.iter().any(|member| member.id == id) {
+        connection.add(id, &raft_address(id)).await?;
+        info!(member = id.0, "a member joined");
+    }
+    Ok(())
+}
+
+/// Why a member was not removed.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoveError {
+    #[error("there is no member {0}")]
+    Unknown(MemberId),
+    #[error("without member {0} there would be no majority of living voters")]
+    Majority(MemberId),
+    #[error("the leader can't remove itself before another one leads")]
+    Leader,
+    #[error("the cluster's configuration can't be changed: {0}")]
+    Refused(#[from] dqlite::Error),
+    #[error("the table of peers is not kept: {0}")]
+    Roster(#[from] RosterError),
+}
+
+/// What the keeper of one member needs.
+#[derive(Clone)]
+pub struct Keeper {
+    pub engine: Engine,
+    pub node: Arc<Node>,
+    pub roster: Arc<Roster>,
+    pub health: Arc<HealthTable>,
+    pub leader: watch::Receiver<Option<MemberId>>,
+}
+
+impl Keeper {
+    /// Looks after the roles, for ever.
+    pub async fn run(self) {
+        let mut leads_since = None;
+        loop {
+            tokio::time::sleep(PERIOD).await;
+            if !self.engine.leads() {
+                leads_since = None;
+                continue;
+            }
+            let since = *leads_since.get_or_insert_with(Instant::now);
+            if let Err(error) = self.look(since).await {
+                debug!(%error, "the members' roles wait");
+            }
+        }
+    }
+
+    async fn look(&self, leads_since: Instant) -> Result<(), dqlite::Error> {
+        let members = self.members().await?;
+        let observed = self.observe(&members, leads_since);
+        let own = self.roster.own();
+        let voters = members.iter().filter(|member| member.role == Role::Voter);
+        let is_sole = voters.map(|voter| voter.id).collect::<Vec<_>>() == [own];
+        match choose_change(&observed) {
+            Some(change) => {
+                self.engine.shared().set_sole_voter(false);
+                self.apply(change).await
+            }
+            None => {
+                self.engine.shared().set_sole_voter(is_sole);
+                Ok(())
+            }
+        }
+    }
+
+    /// The configuration as this member knows it.
+    pub async fn members(&self) -> Result<Vec<MemberInfo>, dqlite::Error> {
+        self.node.connect().await?.members().await
+    }
+
+    /// The members as the roles see them. A new leader has heard of nobody
+    /// yet and counts nobody out for a while.
+    pub fn observe(&self, members: &[MemberInfo], leads_since: Instant) -> Vec<Observed> {
+        let now = Instant::now();
+        let own = self.roster.own();
+        let newest = self.engine.shared().sequence();
+        let observe = |member: &MemberInfo| {
+            let peer = self.roster.peer(member.id).unwrap_or_default();
+            let health = self.health.get(member.id);
+            let is_own = member.id == own;
+            let steady = health.is_some_and(|health| {
+                health.is_reachable(now) && now - health.since >= STEADY_AFTER
+            });
+            let silent_since = health.map_or(leads_since, |one| one.heard.max(leads_since));
+            let lag = health.map_or(newest, |health| newest - health.sequence).max(0) as u64;
+            Observed {
+                id: member.id,
+                role: member.role,
+                is_steady: is_own || steady,
+                is_dead: !is_own && now - silent_since >= DEAD_AFTER,
+                is_leader: is_own,
+                failure_domain: peer.failure_domain,
+                lag: if is_own { 0 } else { lag },
+            }
+        };
+        members.iter().map(observe).collect()
+    }
+
+    async fn apply(&self, change: RoleChange) -> Result<(), dqlite::Error> {
+        let RoleChange { member, role } = change;
+        let mut connection = self.node.connect().await?;
+        let assigned = tokio::time::timeout(CHANGE_TIMEOUT, connection.assign(member, role));
+        match assigned.await {
+            Ok(Ok(())) => {
+                info!(member = member.0, ?role, "a member has a new role");
+                Ok(())
+            }
+            Ok(Err(error)) => Err(error),
+            Err(_) => {
+                warn!(member = member.0, ?role, "a change of roles takes long");
+                Ok(())
+            }
+        }
+    }
+
+    /// Removes a member for good; this member leads. Its number is refused
+    /// from then on.
+    pub async fn remove(&self, id: MemberId) -> Result<(), RemoveError> {
+        let members = self.members().await?;
+        if id == self.roster.own() {
+            self.hand_over(&members).await?;
+            return Err(RemoveError::Leader);
+        }
+        if !members.iter().any(|member| member.id == id) {
+            // Perhaps somebody else finished it; the table must say so too.
+            let known = self.roster.peer(id).ok_or(RemoveError::Unknown(id))?;
+            return if known.removed { Ok(()) } else { Ok(self.roster.remove(id)?) };
+        }
+        let observed = self.observe(&members, Instant::now());
+        let is_voter = members.iter().any(|one| one.id == id && one.role == Role::Voter);
+        if is_voter && !keeps_majority(&observed, RoleChange { member: id, role: Role::Spare }) {
+            return Err(RemoveError::Majority(id));
+        }
+        self.node.connect().await?.remove(id).await?;
+        info!(member = id.0, "a member was removed");
+        Ok(self.roster.remove(id)?)
+    }
+
+    /// Gives leadership to the voter that lags least. Returns when another
+    /// member leads, or when nobody can.
+    pub async fn hand_over(&self, members: &[MemberInfo]) -> Result<(), dqlite::Error> {
+        let own = self.roster.own();
+        let mut voters = self.observe(members, Instant::now());
+        voters.retain(|one| one.role == Role::Voter && one.is_steady && one.id != own);
+        voters.sort_by_key(|voter| voter.lag);
+        for voter in voters {
+            match self.node.connect().await?.transfer(Some(voter.id)).await {
+                Ok(()) => {
+                    info!(to = voter.id.0, "leadership is handed over");
+                    let mut leader = self.leader.clone();
+                    let other = leader.wait_for(|leader| leader.is_some_and(|id| id != own));
+                    let _ = tokio::time::timeout(Duration::from_secs(2), other).await;
+                    return Ok(());
+                }
+                Err(error) => debug!(%error, to = voter.id.0, "not handed over"),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,127 @@
+//! What operators may ask any member, on the port of clients.
+
+use std::time::Duration;
+
+use dqlite::{MemberId, Role};
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status};
+
+use super::channel::Channels;
+use super::keeper::{Keeper, RemoveError};
+use crate::proto::peer::members_client::MembersClient;
+use crate::proto::peer::members_server::Members;
+use crate::proto::peer::{
+    ListRequest, ListResponse, MemberView, RemoveRequest, RemoveResponse, Role as WireRole,
+};
+
+/// A removal is tried again while leadership moves.
+const REMOVE_ATTEMPTS_MAX: u32 = 20;
+/// Pause between two attempts.
+const REMOVE_PAUSE: Duration = Duration::from_millis(100);
+
+/// See the module's words. The same service answers operators at any member,
+/// and other members at the leader.
+#[derive(Clone)]
+pub struct Operator {
+    pub keeper: Keeper,
+    pub channels: std::sync::Arc<Channels>,
+}
+
+/// The client of an operator.
+pub type Client = MembersClient<Channel>;
+
+impl Operator {
+    /// The members as this one sees them.
+    pub async fn list(&self) -> Result<ListResponse, dqlite::Error> {
+        let keeper = &self.keeper;
+        let now = std::time::Instant::now();
+        let own = keeper.roster.own();
+        let leader = *keeper.leader.borrow();
+        let shared = keeper.engine.shared();
+        let view = |member: &dqlite::MemberInfo| {
+            let peer = keeper.roster.peer(member.id).unwrap_or_default();
+            let health = keeper.health.get(member.id);
+            let is_own = member.id == own;
+            let (revision, sequence, size_bytes) = match (is_own, health) {
+                (true, _) => {
+                    let size = shared.size().total_bytes;
+                    (keeper.engine.revision().0, shared.sequence(), size)
+                }
+                (false, Some(one)) => (one.revision, one.sequence, one.size_bytes),
+                (false, None) => (0, 0, 0),
+            };
+            MemberView {
+                id: member.id.0,
+                address: peer.address,
+                failure_domain: peer.failure_domain,
+                role: wire_role(member.role).into(),
+                is_leader: leader == Some(member.id),
+                reachable: is_own || health.is_some_and(|health| health.is_reachable(now)),
+                revision,
+                sequence,
+                size_bytes,
+                round_trip_us: health.map_or(0, |health| health.round_trip.as_micros() as u64),
+                client_urls: peer.client_urls,
+            }
+        };
+        let members = keeper.members().await?.iter().map(view).collect();
+        Ok(ListResponse {
+            cluster_id: keeper.roster.cluster_id().unwrap_or(0),
+            answered_by: own.0,
+            leader: leader.map_or(0, |id| id.0),
+            members,
+        })
+    }
+
+    async fn remove_here(&self, id: MemberId) -> Result<(), Status> {
+        self.keeper.remove(id).await.map_err(|error| match error {
+            RemoveError::Unknown(_) => Status::not_found(error.to_string()),
+            RemoveError::Majority(_) => Status::failed_precondition(error.to_string()),
+            error => Status::unavailable(error.to_string()),
+        })
+    }
+}
+
+fn wire_role(role: Role) -> WireRole {
+    match role {
+        Role::Voter => WireRole::Voter,
+        Role::Standby => WireRole::Standby,
+        Role::Spare => WireRole::Spare,
+    }
+}
+
+#[tonic::async_trait]
+impl Members for Operator {
+    async fn list(&self, _: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
+        let listed = Operator::list(self).await;
+        listed.map(Response::new).map_err(|error| Status::unavailable(error.to_string()))
+    }
+
+    async fn remove(
+        &self,
+        request: Request<RemoveRequest>,
+    ) -> Result<Response<RemoveResponse>, Status> {
+        let id = request.into_inner().id;
+        let mut last = Status::unavailable("no member leads at the moment");
+        for _ in 0..REMOVE_ATTEMPTS_MAX {
+            let leader = *self.keeper.leader.borrow();
+            let result = match leader {
+                Some(leader) if leader == self.keeper.roster.own() => {
+                    self.remove_here(MemberId(id)).await
+                }
+                Some(leader) => {
+                    let mut client = self.channels.operator(leader);
+                    client.remove(RemoveRequest { id }).await.map(drop)
+                }
+                None => Err(last.clone()),
+            };
+            match result {
+                Ok(()) => return Ok(Response::new(RemoveResponse {})),
+                Err(status) if status.code() == tonic::Code::Unavailable => last = status,
+                Err(status) => return Err(status),
+            }
+            tokio::time::sleep(REMOVE_PAUSE).await;
+        }
+        Err(last)
+    }
+}

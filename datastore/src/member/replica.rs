@@ -1,0 +1,386 @@
+//! Leads or follows, whichever it is this member's turn to do.
+//!
+//! ```text
+//!             ┌── another leads ──> follow: rows into the index
+//!   seeks ────┤                                │ stream or leader gone
+//!     ^       └── this one ──> take over: claim, read the tail, lead
+//!     └────────────────────────────────────────┘
+//! ```
+//!
+//! One task owns all this, so there is never a writer beside a stream. What
+//! it keeps from one turn to the next is a copy: the state that readers see,
+//! the place of its newest row, and books for the compactor.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dqlite::{MemberId, Node};
+use tokio::sync::{mpsc, watch};
+use tracing::{debug, info, warn};
+
+use super::VERSION;
+use super::books::Books;
+use super::channel::Channels;
+use super::follow::{Incoming, load_from};
+use super::remote::Remote;
+use super::roster::Roster;
+use crate::engine::{Engine, expire_leases};
+use crate::identity::Identity;
+use crate::pending::{Ended, Pending};
+use crate::proto::peer::follow_response::Part;
+use crate::proto::peer::{Begin, FollowRequest};
+use crate::record::Revision;
+use crate::route::Course;
+use crate::shared::Shared;
+use crate::state::{Layout, State, load, row_entries};
+use crate::store::sql::SqlStore;
+use crate::store::{LogRow, Opened, Sequence, Store, StoreError};
+use crate::writer::{QUEUE_MAX, Writer};
+
+/// Pause before a leader is asked again, or leadership is taken again.
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
+/// Who waits for an undecided row is told so after this long.
+const PENDING_TIMEOUT: Duration = Duration::from_secs(10);
+/// Revisions freed between two rows.
+const SWEEP_REVISIONS_MAX: usize = 512;
+
+/// See the module's words.
+pub struct Replica {
+    pub engine: Engine,
+    pub node: Arc<Node>,
+    pub roster: Arc<Roster>,
+    pub channels: Arc<Channels>,
+    /// Who leads, as raft says.
+    pub leader: watch::Receiver<Option<MemberId>>,
+    pub course: watch::Sender<Course>,
+    /// Becomes true when leadership is to be given away for good.
+    pub yielding: watch::Receiver<bool>,
+    /// Becomes true when there is something to read.
+    pub ready: watch::Sender<bool>,
+    pub copy: Copy,
+}
+
+/// What is kept from one turn to the next.
+#[derive(Default)]
+pub struct Copy {
+    /// Missing until the first load, and when rows of the leader did not fit.
+    sequence: Option<Sequence>,
+    books: Books,
+    /// Whether revisions wait to be freed.
+    sweeping: bool,
+    pending: Option<(Pending, Instant)>,
+}
+
+impl Replica {
+    /// Leads and follows until told to stop.
+    pub async fn run(mut self) {
+        while !*self.yielding.borrow() {
+            let leader = *self.leader.borrow_and_update();
+            let turn = match leader {
+                Some(id) if id == self.roster.own() => self.lead().await,
+                Some(id) => self.follow(id).await,
+                None => self.seek().await,
+            };
+            self.course.send_replace(Course::Seeks);
+            self.expire_pending();
+            if let Err(error) = turn {
+                debug!(error = &error as &dyn std::error::Error, "a turn ended");
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
+        }
+        self.engine.shared().feed.close();
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        self.engine.shared()
+    }
+
+    async fn seek(&mut self) -> Result<(), StoreError> {
+        tokio::select! {
+            _ = self.leader.changed() => {}
+            _ = self.yielding.changed() => {}
+            () = tokio::time::sleep(PENDING_TIMEOUT), if self.copy.pending.is_some() => {}
+        }
+        Ok(())
+    }
+
+    async fn lead(&mut self) -> Result<(), StoreError> {
+        let began = Instant::now();
+        let own = self.roster.own();
+        let mut store = SqlStore::on(self.node.clone());
+        let opened = store.open().await?;
+        self.set_identity(opened.cluster_id, opened.epoch);
+        if self.catch_up(&mut store).await.is_err() {
+            self.load(&mut store, &opened).await?;
+        }
+        // What the log does not hold now it never will: it was claimed.
+        if let Some((pending, _)) = self.copy.pending.take() {
+            pending.refuse();
+        }
+        let (rows, chunks) = store.read_layout(&opened.base).await?;
+        let touched = self.copy.books.touched(&chunks);
+        let layout = Layout { base: opened.base, rows, chunks, touched };
+        let shared = self.shared().clone();
+        shared.write().leases.renew_all((shared.clock)());
+        let (queue, commands) = mpsc::channel(QUEUE_MAX);
+        let writer = Writer::new(store, shared.clone(), commands, layout);
+        shared.feed.open(Sequence(shared.sequence()));
+        let mut writing = tokio::spawn(writer.lead());
+        self.course.send_replace(Course::Leads(queue));
+        self.ready.send_replace(true);
+        let expiry = tokio::spawn(expire_leases(self.engine.clone()));
+        let revision = self.engine.revision().0;
+        let after_ms = began.elapsed().as_millis() as u64;
+        info!(epoch = opened.epoch, revision, after_ms, "this member leads");
+        let ended = loop {
+            tokio::select! {
+                ended = &mut writing => break ended,
+                _ = self.leader.wait_for(|leader| *leader != Some(own)) => {}
+                _ = self.yielding.wait_for(|yielding| *yielding) => {}
+            }
+            // Without its queue the writer ends when it has done what is in it.
+            self.course.send_replace(Course::Seeks);
+            break (&mut writing).await;
+        };
+        expiry.abort();
+        let ended = ended.expect("the writer does not panic and is not aborted");
+        self.take_back(ended);
+        Ok(())
+    }
+
+    /// Keeps what the writer leaves behind.
+    fn take_back(&mut self, ended: Ended) {
+        self.shared().feed.close();
+        self.shared().set_sole_voter(false);
+        let Ended { result, pending, compactor, sequence } = ended;
+        self.copy.sequence = Some(sequence);
+        let (chunks, dirty) = compactor.into_dirty();
+        self.copy.books = Books::new(chunks, &dirty);
+        self.copy.sweeping = true;
+        self.copy.pending = pending.map(|pending| (pending, Instant::now()));
+        match result {
+            Ok(()) => info!("this member leads no more"),
+            Err(error) => info!(error = &error as &dyn std::error::Error, "leadership is lost"),
+        }
+    }
+
+    /// Reads what was written since the newest row that is known.
+    async fn catch_up(&mut self, store: &mut SqlStore) -> Result<(), StoreError> {
+        let missing = || StoreError::Failed("nothing was loaded yet".into());
+        let mut after = self.copy.sequence.ok_or_else(missing)?;
+        loop {
+            let rows = store.read_log(after).await?;
+            let Some(last) = rows.last() else { return Ok(()) };
+            after = last.sequence;
+            for row in rows {
+                self.apply(row)?;
+            }
+        }
+    }
+
+    /// Reads everything.
+    async fn load(&mut self, store: &mut SqlStore, opened: &Opened) -> Result<(), StoreError> {
+        let (state, layout) = load(store, opened, (self.shared().clock)()).await?;
+        self.replace(state, &layout)
+    }
+
+    /// Puts a state that was read anew in the place of the one that readers
+    /// see. Watchers look through what is new to them.
+    fn replace(&mut self, state: State, layout: &Layout) -> Result<(), StoreError> {
+        let revision = state.index.committed();
+        let former = self.engine.revision();
+        if revision < former {
+            return Err(StoreError::Damaged(format!(
+                "the leader's store ends at revision {revision}, this member has seen {former}"
+            )));
+        }
+        let last = layout.rows.last().map_or(layout.base.sequence, |row| row.sequence);
+        let shared = self.shared().clone();
+        {
+            let mut current = shared.write();
+            *current = state;
+            shared.hub().resume(revision);
+        }
+        shared.note_applied(revision);
+        shared.set_sequence(last.0);
+        let chunks = layout.chunks.iter().map(|chunk| chunk.first_key.clone());
+        self.copy.books = Books::new(chunks, &layout.touched);
+        self.copy.sequence = Some(last);
+        self.copy.sweeping = true;
+        if let Some((pending, _)) = self.copy.pending.take() {
+            // Its row may be among those that were merged or folded.
+            if pending.row.sequence <= last { pending.give_up() } else { pending.refuse() }
+        }
+        Ok(())
+    }
+
+    async fn follow(&mut self, leader: MemberId) -> Result<(), StoreError> {
+        let mut client = self.channels.to(leader);
+        let request = FollowRequest {
+            version: VERSION,
+            cluster_id: self.roster.cluster_id().unwrap_or(0),
+            from: self.roster.own().0,
+            after: self.copy.sequence.map(|sequence| sequence.0),
+        };
+        let mut incoming = tokio::select! {
+            opened = client.follow(request) => match opened {
+                Ok(opened) => opened.into_inner(),
+                Err(status) => return Err(StoreError::Failed(Box::new(status))),
+            },
+            () = self.is_over(leader) => return Ok(()),
+        };
+        let begin = tokio::select! {
+            part = next_part(&mut incoming) => match part? {
+                Part::Begin(begin) => begin,
+                _ => return Err(StoreError::Failed("the leader does not begin".into())),
+            },
+            () = self.is_over(leader) => return Ok(()),
+        };
+        if begin.epoch < self.engine.identity().epoch {
+            // It leads again and has not noticed that it did not in between.
+            return Err(StoreError::Deposed { epoch: begin.epoch });
+        }
+        if begin.everything {
+            let now = (self.shared().clock)();
+            let (state, layout, rest) = tokio::select! {
+                loaded = load_from(incoming, &begin, now) => loaded?,
+                () = self.is_over(leader) => return Ok(()),
+            };
+            incoming = rest;
+            self.replace(state, &layout)?;
+        }
+        self.settle_in(leader, client, &begin);
+        self.take_parts(leader, &mut incoming).await
+    }
+
+    fn settle_in(&mut self, leader: MemberId, client: super::channel::Client, begin: &Begin) {
+        self.set_identity(begin.cluster_id, begin.epoch);
+        let own = self.roster.own();
+        self.course.send_replace(Course::Follows(Arc::new(Remote { own, client })));
+        self.ready.send_replace(true);
+        let revision = self.engine.revision().0;
+        let everything = begin.everything;
+        info!(leader = leader.0, epoch = begin.epoch, revision, everything, "this member follows");
+    }
+
+    async fn take_parts(
+        &mut self,
+        leader: MemberId,
+        incoming: &mut Incoming,
+    ) -> Result<(), StoreError> {
+        loop {
+            let part = tokio::select! {
+                biased;
+                () = self.is_over(leader) => return Ok(()),
+                part = next_part(incoming) => part,
+                () = tokio::task::yield_now(), if self.copy.sweeping => {
+                    self.sweep();
+                    continue;
+                }
+            };
+            match part {
+                Ok(Part::Row(row)) => {
+                    if let Err(error) = self.apply(row.into()) {
+                        // Everything has to be told again.
+                        self.copy.sequence = None;
+                        return Err(error);
+                    }
+                }
+                Ok(Part::Folded(folded)) => self.copy.books.note(folded.put, &folded.remove),
+                Ok(_) => return Err(StoreError::Failed("the leader is in disorder".into())),
+                Err(error) => {
+                    if is_out_of_range(&error) {
+                        self.copy.sequence = None;
+                    }
+                    return Err(error);
+                }
+            }
+            self.expire_pending();
+        }
+    }
+
+    /// Returns when `leader` is not to be followed any more.
+    async fn is_over(&self, leader: MemberId) {
+        let (mut leaders, mut yielding) = (self.leader.clone(), self.yielding.clone());
+        tokio::select! {
+            _ = leaders.wait_for(|now| *now != Some(leader)) => {}
+            _ = yielding.wait_for(|yielding| *yielding) => {}
+        }
+    }
+
+    /// Takes in one row that is committed.
+    fn apply(&mut self, row: LogRow) -> Result<(), StoreError> {
+        if self.copy.sequence.is_some_and(|known| row.sequence <= known) {
+            return Err(StoreError::Failed(format!("row {} again", row.sequence.0).into()));
+        }
+        let entries = row_entries(&row)?;
+        let shared = self.shared().clone();
+        let now = (shared.clock)();
+        {
+            let mut state = shared.write();
+            state.replay_entries(&row, entries, now)?;
+            let mut changes = Vec::new();
+            for revision in row.first.0..=row.last.0 {
+                let of_revision = state.index.changes(Revision(revision));
+                changes.extend(of_revision.into_iter().flatten().cloned());
+            }
+            if row.first <= row.last {
+                shared.hub().publish(&changes, row.last);
+            }
+        }
+        shared.set_sequence(row.sequence.0);
+        shared.note_applied(row.last);
+        self.copy.sequence = Some(row.sequence);
+        self.copy.sweeping = true;
+        self.decide_pending(&row);
+        Ok(())
+    }
+
+    fn decide_pending(&mut self, row: &LogRow) {
+        let is_due = |(pending, _): &mut (Pending, Instant)| pending.row.sequence <= row.sequence;
+        let Some((pending, _)) = self.copy.pending.take_if(is_due) else { return };
+        if pending.row == *row {
+            pending.succeed();
+        } else if pending.row.sequence == row.sequence && pending.row.first == row.first {
+            pending.refuse();
+        } else {
+            pending.give_up();
+        }
+    }
+
+    fn expire_pending(&mut self) {
+        let is_old = |(_, since): &mut (Pending, Instant)| since.elapsed() >= PENDING_TIMEOUT;
+        if let Some((pending, _)) = self.copy.pending.take_if(is_old) {
+            warn!(sequence = pending.row.sequence.0, "nobody knows what became of a commit");
+            pending.give_up();
+        }
+    }
+
+    fn sweep(&mut self) {
+        let (touched, more) = self.shared().write().index.sweep(SWEEP_REVISIONS_MAX);
+        self.copy.books.mark_dirty(&touched);
+        self.copy.sweeping = more;
+    }
+
+    fn set_identity(&self, cluster_id: u64, epoch: u64) {
+        let member_id = self.roster.own().0;
+        self.shared().set_identity(Identity { cluster_id, member_id, epoch });
+    }
+}
+
+async fn next_part(incoming: &mut Incoming) -> Result<Part, StoreError> {
+    match incoming.message().await {
+        Ok(Some(response)) => response
+            .part
+            .ok_or_else(|| StoreError::Failed("the leader tells something unknown".into())),
+        Ok(None) => Err(StoreError::Failed("the leader stopped telling".into())),
+        Err(status) => Err(StoreError::Failed(Box::new(status))),
+    }
+}
+
+fn is_out_of_range(error: &StoreError) -> bool {
+    let StoreError::Failed(source) = error else { return false };
+    source
+        .downcast_ref::<tonic::Status>()
+        .is_some_and(|status| status.code() == tonic::Code::OutOfRange)
+}

@@ -1,0 +1,259 @@
+//! What a member knows of itself and its peers, in memory and on disk.
+
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use dqlite::MemberId;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::peers::{Peer, Peers};
+use crate::proto::peer::PeerEntry;
+
+/// The file in the datastore's directory.
+const FILE: &str = "member.json";
+/// The form of the file; a later one is refused.
+const FORMAT: u32 = 1;
+
+/// Why the file could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RosterError {
+    #[error("can't read {path}")]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("can't write {path}")]
+    Write {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(
+        "{path} is damaged: restore it from a backup, or remove this member on another one, \
+         empty the directory and join again"
+    )]
+    Damaged {
+        path: PathBuf,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("{path} is in form {found}, this version knows {FORMAT}: a newer Skiff wrote it")]
+    Newer { path: PathBuf, found: u32 },
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Kept {
+    format: u32,
+    id: u64,
+    /// Missing until the member belongs to a cluster.
+    cluster_id: Option<u64>,
+    /// The largest smoothed round trip to a voter, for the next start.
+    #[serde(default)]
+    round_trip_us: u64,
+    peers: Peers,
+}
+
+/// See the module's words. Shared by everything that talks to peers.
+pub struct Roster {
+    own: MemberId,
+    path: PathBuf,
+    kept: Mutex<Kept>,
+    changed: watch::Sender<u64>,
+}
+
+impl Roster {
+    /// Reads the file in `dir`, or begins one. The first member begins a
+    /// cluster and has the number 1, by which libdqlite knows it; others get
+    /// a random number, and a cluster when they join.
+    pub fn open(dir: &Path, first: bool) -> Result<Roster, RosterError> {
+        let path = dir.join(FILE);
+        let kept = match std::fs::read(&path) {
+            Ok(bytes) => parse(&path, &bytes)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Kept {
+                format: FORMAT,
+                id: if first { MemberId::FIRST.0 } else { random() },
+                cluster_id: first.then(random),
+                round_trip_us: 0,
+                peers: Peers::default(),
+            },
+            Err(source) => return Err(RosterError::Read { path, source }),
+        };
+        let roster = Roster {
+            own: MemberId(kept.id),
+            path,
+            kept: Mutex::new(kept),
+            changed: watch::channel(0).0,
+        };
+        roster.save(&roster.kept())?;
+        Ok(roster)
+    }
+
+    /// Whether a directory is a member's already.
+    pub fn exists(dir: &Path) -> bool {
+        dir.join(FILE).exists()
+    }
+
+    /// This member.
+    pub fn own(&self) -> MemberId {
+        self.own
+    }
+
+    /// The cluster, once this member belongs to one.
+    pub fn cluster_id(&self) -> Option<u64> {
+        self.kept().cluster_id
+    }
+
+    /// The line of a member.
+    pub fn peer(&self, id: MemberId) -> Option<Peer> {
+        self.kept().peers.get(id).cloned()
+    }
+
+    /// Members that were not removed, this one included.
+    pub fn living(&self) -> Vec<(MemberId, Peer)> {
+        self.kept().peers.living().map(|(id, peer)| (id, peer.clone())).collect()
+    }
+
+    /// The other members.
+    pub fn others(&self) -> Vec<(MemberId, Peer)> {
+        let mut living = self.living();
+        living.retain(|(id, _)| *id != self.own);
+        living
+    }
+
+    /// Whether a member was removed for good.
+    pub fn is_removed(&self, id: MemberId) -> bool {
+        self.kept().peers.is_removed(id)
+    }
+
+    /// The table as it is told to others.
+    pub fn entries(&self) -> Vec<PeerEntry> {
+        self.kept().peers.entries()
+    }
+
+    /// The largest round trip that was seen by the last run.
+    pub fn round_trip_us(&self) -> u64 {
+        self.kept().round_trip_us
+    }
+
+    /// Notes it for the next run.
+    pub fn set_round_trip_us(&self, round_trip_us: u64) -> Result<(), RosterError> {
+        self.change(|kept| {
+            std::mem::replace(&mut kept.round_trip_us, round_trip_us) != round_trip_us
+        })
+    }
+
+    /// Notes that this member belongs to a cluster from now on.
+    pub fn enter(&self, cluster_id: u64) -> Result<(), RosterError> {
+        self.change(|kept| kept.cluster_id.replace(cluster_id) != Some(cluster_id))
+    }
+
+    /// States where this member is reached.
+    pub fn state(&self, stated: Peer) -> Result<(), RosterError> {
+        self.change(|kept| kept.peers.state(self.own, stated))
+    }
+
+    /// Removes a member for good.
+    pub fn remove(&self, id: MemberId) -> Result<(), RosterError> {
+        self.change(|kept| {
+            kept.peers.remove(id);
+            true
+        })
+    }
+
+    /// Takes in what another member knows.
+    pub fn merge(&self, entries: Vec<PeerEntry>) -> Result<(), RosterError> {
+        self.change(|kept| kept.peers.merge(entries))
+    }
+
+    /// To be woken when the table changes.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Kept) -> bool) -> Result<(), RosterError> {
+        let mut kept = self.kept();
+        if !change(&mut kept) {
+            return Ok(());
+        }
+        let saved = self.save(&kept);
+        drop(kept);
+        self.changed.send_modify(|changes| *changes += 1);
+        saved
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes beside the file and moves it there: it is always whole.
+    fn save(&self, kept: &Kept) -> Result<(), RosterError> {
+        let failed = |source| RosterError::Write { path: self.path.clone(), source };
+        let text = serde_json::to_vec_pretty(kept).expect("numbers and texts can be written");
+        let unready = self.path.with_extension("new");
+        let write = || {
+            let mut file = std::fs::File::create(&unready)?;
+            io::Write::write_all(&mut file, &text)?;
+            file.sync_all()?;
+            std::fs::rename(&unready, &self.path)
+        };
+        write().map_err(failed)
+    }
+}
+
+fn parse(path: &Path, bytes: &[u8]) -> Result<Kept, RosterError> {
+    let damaged = |source| RosterError::Damaged { path: path.to_owned(), source };
+    let kept: Kept = serde_json::from_slice(bytes).map_err(damaged)?;
+    if kept.format > FORMAT {
+        return Err(RosterError::Newer { path: path.to_owned(), found: kept.format });
+    }
+    Ok(kept)
+}
+
+/// A number that nobody has yet, almost certainly, and that is not 0 or 1.
+fn random() -> u64 {
+    (RandomState::new().hash_one(std::process::id()) >> 1).max(2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_is_the_same_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let roster = Roster::open(dir.path(), false).unwrap();
+        assert_eq!(roster.cluster_id(), None);
+        roster.enter(7).unwrap();
+        roster.state(Peer { address: "a:1".into(), ..Peer::default() }).unwrap();
+        let again = Roster::open(dir.path(), true).unwrap();
+        assert_eq!(again.own(), roster.own());
+        assert_eq!(again.cluster_id(), Some(7));
+        assert_eq!(again.living(), roster.living());
+    }
+
+    #[test]
+    fn the_first_member_begins_a_cluster() {
+        let dir = tempfile::tempdir().unwrap();
+        let roster = Roster::open(dir.path(), true).unwrap();
+        assert_eq!(roster.own(), MemberId::FIRST);
+        assert!(roster.cluster_id().is_some());
+    }
+
+    #[test]
+    fn a_damaged_or_newer_file_is_refused_and_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE);
+        for (content, word) in
+            [("{", "damaged"), (r#"{"format":9,"id":1,"cluster_id":null,"peers":{}}"#, "newer")]
+        {
+            std::fs::write(&path, content).unwrap();
+            let error = Roster::open(dir.path(), true).map(drop).unwrap_err();
+            assert!(error.to_string().contains(word), "{error}");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), content);
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! What other members may ask this one.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use dqlite::{MemberId, Node};
+use futures::Stream;
+use tokio::sync::watch;
+use tonic::{Request, Response, Status};
+
+use super::channel::Channels;
+use super::convert::{change_of, times_of, to_wire};
+use super::gossip::message;
+use super::keeper::{AdmitError, admit};
+use super::roster::Roster;
+use super::source;
+use super::{VERSION, is_understood};
+use crate::command::{Change, Outcome};
+use crate::engine::Engine;
+use crate::error::RequestError;
+use crate::proto::peer::forward_request::Wish;
+use crate::proto::peer::forward_response::Outcome as WireOutcome;
+use crate::proto::peer::peer_server::Peer;
+use crate::proto::peer::*;
+use crate::record::LeaseId;
+use crate::store::Sequence;
+
+/// Marks what was passed on once already.
+const PASSED_ON: &str = "skiff-passed-on";
+
+/// See the module's words.
+#[derive(Clone)]
+pub struct PeerService {
+    pub engine: Engine,
+    pub node: Arc<Node>,
+    pub roster: Arc<Roster>,
+    pub channels: Arc<Channels>,
+    pub leader: watch::Receiver<Option<MemberId>>,
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+type Parts = Pin<Box<dyn Stream<Item = Result<FollowResponse, Status>> + Send>>;
+
+impl PeerService {
+    fn check(&self, version: u32, cluster_id: u64, from: u64) -> Result<(), Status> {
+        if !is_understood(version) {
+            let text = format!("this member speaks version {VERSION} of the protocol");
+            return Err(Status::failed_precondition(text));
+        }
+        match self.roster.cluster_id() {
+            None => return Err(Status::unavailable("this member has not joined yet")),
+            Some(own) if own != cluster_id => {
+                return Err(Status::permission_denied("you belong to another cluster"));
+            }
+            Some(_) => {}
+        }
+        if self.roster.is_removed(MemberId(from)) {
+            return Err(Status::permission_denied("you were removed from this cluster"));
+        }
+        Ok(())
+    }
+
+    /// Passes a request to join on to the leader, once.
+    async fn join_at_leader(&self, request: Request<JoinRequest>) -> Answer<JoinResponse> {
+        let leader = *self.leader.borrow();
+        let leader = leader.filter(|leader| *leader != self.roster.own());
+        let passed_on = request.metadata().contains_key(PASSED_ON);
+        let Some(leader) = leader.filter(|_| !passed_on) else {
+            return Err(Status::unavailable("no member leads at the moment"));
+        };
+        let mut request = Request::new(request.into_inner());
+        request.metadata_mut().insert(PASSED_ON, "1".parse().expect("a plain value"));
+        self.channels.to(leader).join(request).await
+    }
+
+    async fn renew(&self, lease: i64) -> WireOutcome {
+        if !self.engine.leads() {
+            return WireOutcome::Refused(RequestError::LeaderChanged.to_string());
+        }
+        let ttl_s = self.engine.renew_here(LeaseId(lease));
+        WireOutcome::Lease(LeaseTimes {
+            exists: ttl_s.is_some(),
+            granted_ttl_s: ttl_s.unwrap_or(0),
+            ..LeaseTimes::default()
+        })
+    }
+
+    fn view(&self, lease: i64) -> WireOutcome {
+        if !self.engine.leads() {
+            return WireOutcome::Refused(RequestError::LeaderChanged.to_string());
+        }
+        WireOutcome::Lease(times_of(self.engine.lease_here(LeaseId(lease))))
+    }
+}
+
+#[tonic::async_trait]
+impl Peer for PeerService {
+    type FollowStream = Parts;
+
+    async fn join(&self, request: Request<JoinRequest>) -> Answer<JoinResponse> {
+        let asked = request.get_ref();
+        if !is_understood(asked.version) {
+            let text = format!("this member speaks version {VERSION} of the protocol");
+            return Err(Status::invalid_argument(text));
+        }
+        let Some(member) = asked.member.clone().filter(|member| member.id > 1) else {
+            return Err(Status::invalid_argument("the request names no member"));
+        };
+        if !self.engine.leads() {
+            return self.join_at_leader(request).await;
+        }
+        match admit(&self.node, &self.roster, member).await {
+            Ok(()) => Ok(Response::new(JoinResponse {
+                version: VERSION,
+                cluster_id: self.roster.cluster_id().unwrap_or(0),
+                peers: self.roster.entries(),
+            })),
+            Err(error @ AdmitError::Removed) => Err(Status::permission_denied(error.to_string())),
+            Err(error) => Err(Status::unavailable(error.to_string())),
+        }
+    }
+
+    async fn gossip(&self, request: Request<GossipMessage>) -> Answer<GossipMessage> {
+        let told = request.into_inner();
+        // Whoever was removed is told so by the table.
+        match self.check(told.version, told.cluster_id, told.from) {
+            Err(status) if !self.roster.is_removed(MemberId(told.from)) => return Err(status),
+            _ => {}
+        }
+        let merged = self.roster.merge(told.peers);
+        merged.map_err(|error| Status::internal(error.to_string()))?;
+        let leader = *self.leader.borrow();
+        Ok(Response::new(message(&self.engine, &self.roster, leader)))
+    }
+
+    async fn follow(&self, request: Request<FollowRequest>) -> Answer<Self::FollowStream> {
+        let request = request.into_inner();
+        self.check(request.version, request.cluster_id, request.from)?;
+        if !self.engine.leads() {
+            return Err(Status::unavailable("this member does not lead"));
+        }
+        let shared = self.engine.shared().clone();
+        let after = request.after.map(Sequence);
+        Ok(Response::new(Box::pin(source::follow(shared, self.node.clone(), after))))
+    }
+
+    async fn forward(&self, request: Request<ForwardRequest>) -> Answer<ForwardResponse> {
+        let outcome = match request.into_inner().wish {
+            None => return Err(Status::invalid_argument("a wish of an unknown kind")),
+            Some(Wish::Renew(lease)) => self.renew(lease).await,
+            Some(Wish::View(lease)) => self.view(lease),
+            Some(wish) => match change_of(wish) {
+                Some(change) => to_wire(self.engine.change_here(change).await),
+                None => return Err(Status::invalid_argument("that is no change")),
+            },
+        };
+        Ok(Response::new(ForwardResponse { outcome: Some(outcome) }))
+    }
+
+    async fn barrier(&self, _request: Request<BarrierRequest>) -> Answer<BarrierResponse> {
+        let result = if !self.engine.leads() {
+            Err(RequestError::LeaderChanged)
+        } else if self.engine.shared().is_sole_voter() {
+            Ok(Outcome::Done(self.engine.revision()))
+        } else {
+            self.engine.change_here(Change::Barrier).await
+        };
+        let answer = match result {
+            Ok(Outcome::Done(revision)) => {
+                BarrierResponse { revision: revision.0, refused: String::new() }
+            }
+            Ok(_) => return Err(Status::internal("a barrier has no such outcome")),
+            Err(error) => BarrierResponse { revision: 0, refused: error.to_string() },
+        };
+        Ok(Response::new(answer))
+    }
+}

@@ -1,0 +1,40 @@
+//! Sees who leads: asks the own node, which knows from raft.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dqlite::{Connection, MemberId, Node};
+use tokio::sync::watch;
+use tracing::debug;
+
+/// How often is asked. The answer is in the node's memory; this is what a
+/// change of the leader takes longer than raft needs.
+const PERIOD: Duration = Duration::from_millis(20);
+
+/// Tells who leads until nobody listens any more.
+pub async fn watch_leader(node: Arc<Node>, leader: watch::Sender<Option<MemberId>>) {
+    let mut connection = None;
+    while !leader.is_closed() {
+        let found = match ask(&node, &mut connection).await {
+            Ok(found) => found,
+            Err(error) => {
+                debug!(%error, "the own node does not say who leads");
+                connection = None;
+                None
+            }
+        };
+        leader.send_if_modified(|known| std::mem::replace(known, found) != found);
+        tokio::time::sleep(PERIOD).await;
+    }
+}
+
+async fn ask(
+    node: &Node,
+    connection: &mut Option<Connection>,
+) -> Result<Option<MemberId>, dqlite::Error> {
+    let connection = match connection {
+        Some(connection) => connection,
+        None => connection.insert(node.connect().await?),
+    };
+    Ok(connection.leader().await?.map(|(id, _)| id))
+}
