@@ -3,17 +3,36 @@
 
 #[path = "members/cluster.rs"]
 mod cluster;
+#[path = "members/load.rs"]
+mod load;
 
 use std::time::{Duration, Instant};
 
-use cluster::{Cluster, PATIENCE, get, put};
+use cluster::{Cluster, PATIENCE, get, is_voter, put};
+use load::{Load, check_events, watch_all};
+use nix::sys::signal::Signal;
+use skiff_datastore::proto::{
+    LeaseGrantRequest, LeaseKeepAliveRequest, PutRequest, RangeRequest, lease_client::LeaseClient,
+};
+use tonic::transport::Channel;
+
+/// They measure times and want the machine: one after the other.
+static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// Kills of the leader in a row. Issue 4 asks for twenty.
+const KILLS: usize = 20;
 
 #[tokio::test]
 async fn a_put_on_any_member_is_read_on_any_other_at_once() {
+    let _turn = TURN.lock().await;
     let cluster = Cluster::start(3).await;
     let mut clients = Vec::new();
     for member in &cluster.members {
         clients.push(member.kv().await);
+    }
+    for client in &mut clients {
+        let read = client.range(get("nothing")).await.unwrap().into_inner();
+        assert_eq!(read.header.unwrap().revision, 1, "an empty store is at revision 1");
     }
     for round in 0..60 {
         let key = format!("key-{round}");
@@ -26,35 +45,289 @@ async fn a_put_on_any_member_is_read_on_any_other_at_once() {
 }
 
 #[tokio::test]
-async fn an_empty_store_is_at_revision_one_on_every_member() {
-    let cluster = Cluster::start(3).await;
+async fn members_start_in_any_order_and_carry_on_after_a_kill_of_all() {
+    let _turn = TURN.lock().await;
+    let mut cluster = Cluster::new(3);
+    cluster.members[2].start();
+    cluster.members[1].start();
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert!(cluster.members[2].child.as_mut().unwrap().try_wait().unwrap().is_none());
+    cluster.members[0].start();
+    cluster.settle(3).await;
+    let log = std::fs::read_to_string(cluster.members[2].log()).unwrap();
+    assert!(log.contains("not joined yet"), "{log}");
+    assert_eq!(log.matches("not joined yet").count(), 1, "it says what it waits for once");
+    cluster.members[1].kv().await.put(put("a")).await.unwrap();
+    for member in &mut cluster.members {
+        member.kill();
+    }
+    for position in [1, 0, 2] {
+        cluster.members[position].start();
+    }
+    cluster.settle(3).await;
     for member in &cluster.members {
-        let read = member.kv().await.range(get("nothing")).await.unwrap().into_inner();
-        assert_eq!(read.header.unwrap().revision, 1);
+        let read = member.kv().await.range(get("a")).await.unwrap().into_inner();
+        assert_eq!(read.kvs.len(), 1);
+        assert_eq!(read.header.unwrap().revision, 2);
     }
 }
 
 #[tokio::test]
-async fn writes_resume_within_a_second_of_the_leaders_death() {
+async fn twenty_kills_of_the_leader_lose_nothing_and_writes_resume_within_a_second() {
+    let _turn = TURN.lock().await;
     let mut cluster = Cluster::start(3).await;
-    let mut worst = Duration::ZERO;
-    for round in 0..5 {
-        let follower = cluster.follower().await;
-        let leader = cluster.leader().await;
+    let mut times = Vec::new();
+    for round in 0..KILLS {
+        let (leader, follower) = (cluster.leader().await, cluster.follower().await);
         let mut client = cluster.members[follower].kv().await;
-        client.put(put("before")).await.unwrap();
-        cluster.members[leader].kill();
+        client.put(put(&format!("before-{round}"))).await.unwrap();
         let began = Instant::now();
-        let mut failures = 0;
+        cluster.members[leader].kill();
         while let Err(status) = client.put(put(&format!("after-{round}"))).await {
-            failures += 1;
             assert!(began.elapsed() < PATIENCE, "{status}");
         }
-        let took = began.elapsed();
-        eprintln!("round {round}: first write {took:?} after the kill, {failures} failed before");
-        worst = worst.max(took);
+        times.push(began.elapsed());
         cluster.members[leader].start();
         cluster.settle(3).await;
     }
-    assert!(worst < Duration::from_secs(1), "{worst:?}");
+    times.sort();
+    println!("first write after the leader's death: median {:?}, all {times:?}", times[KILLS / 2]);
+    let mut client = cluster.members[0].kv().await;
+    for round in 0..KILLS {
+        for key in ["before", "after"] {
+            let read = client.range(get(&format!("{key}-{round}"))).await.unwrap().into_inner();
+            assert_eq!(read.kvs.len(), 1, "{key}-{round} is lost");
+        }
+    }
+    assert!(times[KILLS - 1] < Duration::from_secs(1), "{times:?}");
+}
+
+#[tokio::test]
+async fn a_watch_on_a_follower_sees_each_revision_once_through_kills_of_the_leader() {
+    let _turn = TURN.lock().await;
+    let mut cluster = Cluster::start(3).await;
+    // The member with the watch must live: another one leads at each kill.
+    let watched = cluster.follower().await;
+    let watch = watch_all(cluster.members[watched].channel().await.unwrap());
+    let mut channels = Vec::new();
+    for _ in 0..4 {
+        channels.push(cluster.members[watched].channel().await.unwrap());
+    }
+    let load = Load::start("key", channels);
+    for _ in 0..4 {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let leader = cluster.leader().await;
+        if leader == watched {
+            // Leadership moves away in peace; the watch stays where it is.
+            cluster.members[watched].signal(Signal::SIGSTOP);
+            tokio::time::sleep(Duration::from_millis(1500)).await;
+            cluster.members[watched].signal(Signal::SIGCONT);
+            continue;
+        }
+        cluster.members[leader].kill();
+        tokio::time::sleep(Duration::from_millis(1000)).await;
+        cluster.members[leader].start();
+        cluster.settle(3).await;
+    }
+    let told = load.stop().await;
+    cluster.members[watched].kv().await.put(put("end")).await.unwrap();
+    let seen = watch.await.unwrap();
+    assert!(told.acknowledged.len() > 100, "only {} writes", told.acknowledged.len());
+    println!("{} events, {} failed: {:?}", seen.len(), told.failed.len(), told.failed);
+    check_events(&seen, &told);
+    for member in &cluster.members {
+        told.check(member.channel().await.unwrap()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_graceful_stop_hands_leadership_over_and_no_write_fails() {
+    let _turn = TURN.lock().await;
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let mut channels = Vec::new();
+    for position in (0..3).filter(|position| *position != leader) {
+        channels.push(cluster.members[position].channel().await.unwrap());
+        channels.push(cluster.members[position].channel().await.unwrap());
+    }
+    let load = Load::start("key", channels);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    cluster.members[leader].stop().await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let told = load.stop().await;
+    assert!(told.failed.is_empty(), "{:?}", told.failed);
+    println!("longest pause of a writer: {:?}", told.longest_pause);
+    let follower = cluster.follower().await;
+    told.check(cluster.members[follower].channel().await.unwrap()).await;
+    let log = std::fs::read_to_string(cluster.members[leader].log()).unwrap();
+    assert!(log.contains("leadership is handed over"), "{log}");
+}
+
+#[tokio::test]
+async fn one_grows_to_five_and_shrinks_to_one_under_load_without_a_failed_write() {
+    let _turn = TURN.lock().await;
+    let mut cluster = Cluster::new(5);
+    cluster.members[0].start();
+    cluster.settle(1).await;
+    let channels =
+        [cluster.members[0].channel().await.unwrap(), cluster.members[0].channel().await.unwrap()];
+    let load = Load::start("key", channels.to_vec());
+    for (joining, voters) in [([1, 2], 3), ([3, 4], 5)] {
+        for position in joining {
+            cluster.members[position].start();
+        }
+        cluster.settle(voters).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    for (leaving, voters) in [([4, 3], 3), ([2, 1], 1)] {
+        for position in leaving {
+            let id = cluster.members[position].list().await.unwrap().answered_by;
+            cluster.members[0].remove(id).await.unwrap();
+            cluster.members[position].wait_for_end().await;
+        }
+        cluster.settle(voters).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    let told = load.stop().await;
+    assert!(told.failed.is_empty(), "{:?}", told.failed);
+    assert!(told.acknowledged.len() > 100, "only {} writes", told.acknowledged.len());
+    println!("{} writes, longest pause {:?}", told.acknowledged.len(), told.longest_pause);
+    told.check(cluster.members[0].channel().await.unwrap()).await;
+    // A member that was removed does not come back under its old number.
+    let output =
+        cluster.members[1].command().stderr(std::process::Stdio::piped()).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(text.contains("was removed from its cluster"), "{text}");
+}
+
+#[tokio::test]
+async fn a_stopped_leader_is_replaced_and_answers_nothing_stale_when_it_wakes() {
+    let _turn = TURN.lock().await;
+    let cluster = Cluster::start(3).await;
+    let (leader, follower) = (cluster.leader().await, cluster.follower().await);
+    let mut before = cluster.members[leader].kv().await;
+    before.put(put("a")).await.unwrap();
+    cluster.members[leader].signal(Signal::SIGSTOP);
+    let mut client = cluster.members[follower].kv().await;
+    let revision = loop {
+        if let Ok(answer) = client.put(put("a")).await {
+            break answer.into_inner().header.unwrap().revision;
+        }
+    };
+    // These wait in its socket until it wakes, when it still believes to lead.
+    let reads: Vec<_> = (0..8)
+        .map(|_| {
+            let mut client = before.clone();
+            tokio::spawn(async move { client.range(get("a")).await })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    cluster.members[leader].signal(Signal::SIGCONT);
+    for read in reads {
+        let read = read.await.unwrap().unwrap().into_inner();
+        assert!(read.kvs[0].mod_revision >= revision, "a stale read");
+    }
+}
+
+#[tokio::test]
+async fn a_dead_voter_is_replaced_by_a_standby_and_domains_are_spread() {
+    let _turn = TURN.lock().await;
+    let mut cluster = Cluster::new(5);
+    for (position, domain) in ["a", "a", "b", "c"].into_iter().enumerate() {
+        cluster.members[position].set_domain(domain);
+        cluster.members[position].start();
+    }
+    cluster.settle(3).await;
+    let deadline = Instant::now() + PATIENCE;
+    let voters = |list: &skiff_datastore::proto::peer::ListResponse| {
+        let voters = list.members.iter().filter(|member| is_voter(member));
+        let mut domains: Vec<_> = voters.map(|member| member.failure_domain.clone()).collect();
+        domains.sort();
+        domains
+    };
+    let mut list = cluster.members[0].list().await.unwrap();
+    while voters(&list) != ["a", "b", "c"] {
+        assert!(Instant::now() < deadline, "{list:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        list = cluster.members[0].list().await.unwrap();
+    }
+    cluster.members[3].kill();
+    while voters(&list) != ["a", "a", "b"] {
+        assert!(Instant::now() < deadline, "{list:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        list = cluster.members[0].list().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_strangers_certificate_is_refused() {
+    let _turn = TURN.lock().await;
+    let mut cluster = Cluster::new(2);
+    cluster.members[0].start();
+    cluster.settle(1).await;
+    let stranger = cluster.home.path().join("stranger");
+    skiff_datastore::member::pki::make(&stranger).unwrap();
+    cluster.members[1].set_pki(&stranger);
+    cluster.members[1].start();
+    tokio::time::sleep(Duration::from_millis(800)).await;
+    assert_eq!(cluster.members[0].list().await.unwrap().members.len(), 1);
+    let log = std::fs::read_to_string(cluster.members[1].log()).unwrap();
+    assert!(log.contains("not joined yet") && log.contains("certificate"), "{log}");
+    let log = std::fs::read_to_string(cluster.members[0].log()).unwrap();
+    assert!(!log.contains(" joined"), "{log}");
+}
+
+#[tokio::test]
+async fn leases_are_kept_alive_through_any_member_and_outlive_their_leader() {
+    let _turn = TURN.lock().await;
+    let mut cluster = Cluster::start(3).await;
+    let (leader, follower) = (cluster.leader().await, cluster.follower().await);
+    let channel: Channel = cluster.members[follower].channel().await.unwrap();
+    let mut leases = LeaseClient::new(channel);
+    let granted =
+        leases.lease_grant(LeaseGrantRequest { ttl: 3, id: 0 }).await.unwrap().into_inner();
+    let key = PutRequest { lease: granted.id, ..put("leased") };
+    let mut client = cluster.members[follower].kv().await;
+    client.put(key).await.unwrap();
+    cluster.members[leader].kill();
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(5) {
+        let ask = futures::stream::once(async move { LeaseKeepAliveRequest { id: granted.id } });
+        let mut answers = leases.lease_keep_alive(ask).await.unwrap().into_inner();
+        assert_eq!(answers.message().await.unwrap().unwrap().ttl, 3);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    assert_eq!(client.range(get("leased")).await.unwrap().into_inner().kvs.len(), 1);
+    let deadline = Instant::now() + PATIENCE;
+    while !client.range(get("leased")).await.unwrap().into_inner().kvs.is_empty() {
+        assert!(Instant::now() < deadline, "the lease does not end");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn without_a_majority_only_serializable_reads_are_answered() {
+    let _turn = TURN.lock().await;
+    let mut cluster = Cluster::start(3).await;
+    cluster.members[0].kv().await.put(put("a")).await.unwrap();
+    let (leader, follower) = (cluster.leader().await, cluster.follower().await);
+    for position in 0..3 {
+        if position != follower {
+            cluster.members[position].kill();
+        }
+    }
+    let mut client = cluster.members[follower].kv().await;
+    let serializable = RangeRequest { serializable: true, ..get("a") };
+    let read = client.range(serializable).await.unwrap().into_inner();
+    assert_eq!(read.kvs.len(), 1);
+    let refused = client.put(put("b")).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::Unavailable, "{refused}");
+    let refused = client.range(get("a")).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::Unavailable, "{refused}");
+    cluster.members[leader].start();
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(status) = client.put(put("c")).await {
+        assert!(Instant::now() < deadline, "{status}");
+    }
 }

@@ -218,12 +218,16 @@ impl Member {
     /// SIGTERM, and waits for the end.
     pub async fn stop(&mut self) {
         self.signal(Signal::SIGTERM);
+        assert!(self.wait_for_end().await.success());
+    }
+
+    /// Waits until it ends by itself.
+    pub async fn wait_for_end(&mut self) -> std::process::ExitStatus {
         let mut child = self.child.take().unwrap();
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = child.try_wait().unwrap() {
-                assert!(status.success(), "{status}");
-                return;
+                return status;
             }
             assert!(Instant::now() < deadline, "it does not end");
             tokio::time::sleep(Duration::from_millis(5)).await;
