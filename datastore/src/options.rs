@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::listen::Listen;
-use crate::member::options::MemberOptions;
 
 /// Serve etcd's v3 API from an embedded dqlite database
 ///
@@ -44,8 +43,32 @@ pub struct Options {
     #[arg(long, value_name = "BYTES", default_value_t = 2 << 30)]
     pub quota_backend_bytes: u64,
 
-    #[command(flatten)]
-    pub member: MemberOptions,
+    /// Listen for other members here: HOST:PORT
+    ///
+    /// Mutual TLS with the identity in --pki. With this, the datastore can
+    /// have several members.
+    #[arg(long, value_name = "ADDRESS", requires = "pki")]
+    pub peer_listen: Option<String>,
+
+    /// The address at which others reach --peer-listen, if it is another one
+    #[arg(long, value_name = "ADDRESS", requires = "peer_listen")]
+    pub peer_advertise: Option<String>,
+
+    /// Find ca.crt, member.crt and member.key in this directory
+    ///
+    /// `skiff datastore pki DIR` makes them for tests.
+    #[arg(long, value_name = "DIR", requires = "peer_listen")]
+    pub pki: Option<PathBuf>,
+
+    /// Join through any of these members; the first member goes without
+    ///
+    /// Nothing happens when this member has joined before.
+    #[arg(long, value_name = "ADDRESS,…", value_delimiter = ',', requires = "peer_listen")]
+    pub join: Vec<String>,
+
+    /// What shares this member's fate, such as a rack: voters are spread
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    pub failure_domain: String,
 }
 
 fn parse_mode(text: &str) -> Result<u32, String> {

@@ -82,7 +82,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         }
     };
     tokio::pin!(stop);
-    if options.member.peer_listen.is_some() {
+    if options.peer_listen.is_some() {
         return run_member(&options, stop).await;
     }
     let running = tokio::select! {

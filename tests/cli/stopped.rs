@@ -16,7 +16,8 @@ fn every_verb_says_that_a_node_was_never_started() {
     for verb in verbs::visible() {
         let line = verb.shortest();
         let mut line: Vec<&str> = line.iter().map(String::as_str).collect();
-        if line == ["inspect"] {
+        // A datastore by itself needs no node, and would run.
+        if line == ["inspect"] || line[0] == "datastore" {
             continue;
         }
         if line == ["kubectl"] {

@@ -31,6 +31,11 @@ pub struct Operator {
 pub type Client = MembersClient<Channel>;
 
 impl Operator {
+    /// Who leads, as this member knows.
+    pub fn leader(&self) -> Option<MemberId> {
+        *self.keeper.leader.borrow()
+    }
+
     /// The members as this one sees them.
     pub async fn list(&self) -> Result<ListResponse, dqlite::Error> {
         let keeper = &self.keeper;

@@ -20,7 +20,6 @@ use super::join::{JoinError, join};
 use super::keeper::Keeper;
 use super::listener::{Door, INCOMING_MAX, accept};
 use super::operator::Operator;
-use super::options::MemberOptions;
 use super::peers::{Peer, raft_address};
 use super::replica::{Copy, Replica};
 use super::roster::{Roster, RosterError};
@@ -44,7 +43,7 @@ const LATENCY_MIN: Duration = Duration::from_millis(15);
 const LATENCY_MAX: Duration = Duration::from_millis(500);
 /// How many round trips the setting stands for.
 const ROUND_TRIPS: u32 = 4;
-/// How often the round trips are noted for the next start.
+/// How often the space taken is looked at, and round trips for the next start.
 const NOTE_PERIOD: Duration = Duration::from_secs(10);
 
 /// Why a member could not start, or ended.
@@ -109,15 +108,14 @@ impl Member {
     /// Joins if need be, starts the node, and begins to lead or follow.
     pub async fn start(options: &Options) -> Result<Member, MemberError> {
         let dir = &options.dir;
-        let own = &options.member;
-        let roster = Arc::new(open_roster(dir, own)?);
-        let identity = Identity::load(own.pki.as_deref().unwrap_or(dir))?;
+        let roster = Arc::new(open_roster(dir, &options.join)?);
+        let identity = Identity::load(options.pki.as_deref().unwrap_or(dir))?;
         let transport = Transport::start().map_err(MemberError::Transport)?;
-        let listener = bind(&transport, own).await?;
+        let listener = bind(&transport, options).await?;
         roster.state(own_line(options, &listener)?)?;
         let channels = Arc::new(Channels::new(roster.clone(), &identity));
         if roster.cluster_id().is_none() {
-            join(&roster, &channels, &own.join).await?;
+            join(&roster, &channels, &options.join).await?;
         }
         let (socket, bound) = watch::channel(None);
         let (incoming, connections) = mpsc::channel(INCOMING_MAX);
@@ -185,6 +183,7 @@ impl Member {
         let tasks = vec![
             tokio::spawn(super::watcher::watch_leader(node.clone(), leader_seen)),
             tokio::spawn(note_round_trips(gossip.health.clone(), roster.clone())),
+            tokio::spawn(note_size(shared.clone(), options.dir.clone())),
             tokio::spawn(gossip.run()),
             tokio::spawn(keeper.clone().run()),
             tokio::spawn(serve_members(service, operator.clone(), connections)),
@@ -243,12 +242,12 @@ impl Member {
     }
 }
 
-fn open_roster(dir: &Path, own: &MemberOptions) -> Result<Roster, MemberError> {
+fn open_roster(dir: &Path, join: &[String]) -> Result<Roster, MemberError> {
     let is_new = !Roster::exists(dir);
-    if is_new && !own.join.is_empty() && dir.join("metadata1").exists() {
+    if is_new && !join.is_empty() && dir.join("metadata1").exists() {
         return Err(MemberError::Occupied { dir: dir.to_owned() });
     }
-    let roster = Roster::open(dir, own.join.is_empty())?;
+    let roster = Roster::open(dir, join.is_empty())?;
     if roster.is_removed(roster.own()) {
         return Err(MemberError::Removed { dir: dir.to_owned() });
     }
@@ -256,8 +255,8 @@ fn open_roster(dir: &Path, own: &MemberOptions) -> Result<Roster, MemberError> {
 }
 
 /// Binds on the transport's runtime, which then owns the listener.
-async fn bind(transport: &Transport, own: &MemberOptions) -> Result<TcpListener, MemberError> {
-    let address = own.peer_listen.clone().unwrap_or_default();
+async fn bind(transport: &Transport, options: &Options) -> Result<TcpListener, MemberError> {
+    let address = options.peer_listen.clone().unwrap_or_default();
     let to_bind = address.clone();
     let bound = transport.handle().spawn(async move { TcpListener::bind(to_bind).await });
     let bound = bound.await.expect("binding does not panic");
@@ -266,12 +265,11 @@ async fn bind(transport: &Transport, own: &MemberOptions) -> Result<TcpListener,
 
 /// What this member tells others of itself.
 fn own_line(options: &Options, listener: &TcpListener) -> Result<Peer, MemberError> {
-    let own = &options.member;
     let unusable = |address: &str, reason: String| MemberError::Address {
         address: address.to_owned(),
         reason,
     };
-    let address = match &own.peer_advertise {
+    let address = match &options.peer_advertise {
         Some(address) => {
             let resolved: Vec<SocketAddr> = address
                 .to_socket_addrs()
@@ -297,7 +295,7 @@ fn own_line(options: &Options, listener: &TcpListener) -> Result<Peer, MemberErr
     });
     Ok(Peer {
         address,
-        failure_domain: own.failure_domain.clone(),
+        failure_domain: options.failure_domain.clone(),
         client_urls: client_urls.collect(),
         ..Peer::default()
     })
@@ -346,6 +344,14 @@ async fn serve_members(
         .serve_with_incoming(ReceiverStream::new(connections));
     if let Err(error) = served.await {
         tracing::error!(error = &error as &dyn std::error::Error, "members are not served");
+    }
+}
+
+/// Looks how much space this member takes; the writer does so more often.
+async fn note_size(shared: Arc<Shared>, dir: PathBuf) {
+    loop {
+        shared.set_size(disk::size(&dir));
+        tokio::time::sleep(NOTE_PERIOD).await;
     }
 }
 

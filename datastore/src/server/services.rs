@@ -109,7 +109,7 @@ impl Cluster for Server {
         &self,
         _request: Request<MemberListRequest>,
     ) -> Answer<MemberListResponse> {
-        Ok(Response::new(super::member_list::member_list(self)))
+        super::member_list::member_list(self).await.map(Response::new)
     }
 }
 

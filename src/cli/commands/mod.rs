@@ -54,13 +54,12 @@ pub enum Verb {
     Inspect(inspect::Arguments),
     Version(version::Arguments),
     Reset(reset::Arguments),
+    Datastore(datastore::Arguments),
     Completion(completion::Arguments),
     #[command(hide = true)]
     Credential(credential::Arguments),
     #[command(hide = true)]
     Daemon(daemon::Arguments),
-    #[command(hide = true)]
-    Datastore(datastore::Arguments),
     #[command(hide = true)]
     Confine(confine::Arguments),
 }
