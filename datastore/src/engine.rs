@@ -19,7 +19,7 @@ use crate::proto::{
 };
 use crate::range::{Found, Search, answer_range};
 use crate::record::{LeaseId, Revision};
-use crate::route::{Heading, LEADER_TIMEOUT, Route};
+use crate::route::{Heading, LEADER_TIMEOUT, Lost, Route};
 use crate::shared::{Limits, Shared};
 use crate::state::load;
 use crate::store::{Store, StoreError};
@@ -237,7 +237,7 @@ impl Engine {
                 _ => Ok(self.renew_here(lease)),
             }
         };
-        self.route.ask(ask).await
+        self.route.ask(Lost::Repeatable, ask).await
     }
 
     /// The same by this member's own books.
@@ -257,7 +257,7 @@ impl Engine {
                 _ => Ok(self.lease_here(lease)),
             }
         };
-        self.route.ask(ask).await
+        self.route.ask(Lost::Repeatable, ask).await
     }
 
     /// The same by this member's own books.
@@ -296,7 +296,7 @@ impl Engine {
                 }
             }
         };
-        self.route.ask(ask).await
+        self.route.ask(Lost::Unknown, ask).await
     }
 
     fn check_size(&self, request: &impl Message) -> Result<(), RequestError> {

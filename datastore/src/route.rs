@@ -19,6 +19,9 @@ use crate::record::{LeaseId, Revision};
 pub const LEADER_TIMEOUT: Duration = Duration::from_secs(7);
 /// How soon a request is tried again when the leader said that it is none.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
+/// How long a leader that was replaced may take to say what became of a
+/// request: it learns that from the next one.
+const LAST_WORD_TIMEOUT: Duration = Duration::from_millis(500);
 /// Reads that wait for a barrier; beyond this clients are told to come back.
 const READS_MAX: usize = 16 << 10;
 
@@ -45,6 +48,24 @@ pub enum Course {
     Follows(Arc<dyn Leader>),
     /// Nobody that is known.
     Seeks,
+}
+
+/// What an answer that does not come means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// It may have been done, and must not be done again.
+    Unknown,
+    /// Doing it twice does no harm.
+    Repeatable,
+}
+
+impl Lost {
+    fn error(self) -> RequestError {
+        match self {
+            Lost::Unknown => RequestError::TimedOut,
+            Lost::Repeatable => RequestError::LeaderChanged,
+        }
+    }
 }
 
 /// Who leads, as a request finds it.
@@ -118,7 +139,7 @@ impl Route {
 
     /// Asks the leader, and the next one when that was none. Only what was
     /// certainly not done is asked again.
-    pub async fn ask<T, F>(&self, ask: impl Fn(Heading) -> F) -> Result<T, RequestError>
+    pub async fn ask<T, F>(&self, lost: Lost, ask: impl Fn(Heading) -> F) -> Result<T, RequestError>
     where
         F: Future<Output = Result<T, RequestError>>,
     {
@@ -128,7 +149,11 @@ impl Route {
             course.borrow_and_update();
             let result = match self.heading() {
                 Heading::Nowhere => Err(RequestError::LeaderChanged),
-                heading => ask(heading).await,
+                Heading::Here => ask(Heading::Here).await,
+                heading => tokio::select! {
+                    result = ask(heading) => result,
+                    () = self.is_replaced(course.clone(), lost) => Err(lost.error()),
+                },
             };
             match result {
                 Err(RequestError::LeaderChanged) if Instant::now() < deadline => {}
@@ -138,6 +163,17 @@ impl Route {
             let seeks = matches!(self.heading(), Heading::Nowhere);
             let wait = if seeks { deadline } else { Instant::now() + RETRY_PAUSE };
             let _ = tokio::time::timeout_at(wait.min(deadline), course.changed()).await;
+        }
+    }
+
+    /// Returns when the leader that was asked is none any more, and has had
+    /// the time to answer what it had done.
+    async fn is_replaced(&self, mut course: watch::Receiver<Course>, lost: Lost) {
+        if course.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+        if let Lost::Unknown = lost {
+            tokio::time::sleep(LAST_WORD_TIMEOUT).await;
         }
     }
 
@@ -171,7 +207,7 @@ async fn share_barriers(route: Route, mut waiting: mpsc::Receiver<Read>) {
                 }
             }
         };
-        let result = route.ask(ask).await;
+        let result = route.ask(Lost::Repeatable, ask).await;
         for read in reads {
             let _ = read.send(result);
         }
