@@ -1,11 +1,10 @@
 //! Members tell each other how they are, and which peers they know.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use dqlite::MemberId;
-use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::VERSION;
@@ -22,7 +21,7 @@ pub const REACHABLE_FOR: Duration = Duration::from_millis(2000);
 const SMOOTHING: u32 = 8;
 
 /// What is known of another member.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Health {
     pub heard: Instant,
     /// Since when it has answered without a break.
@@ -31,6 +30,10 @@ pub struct Health {
     pub revision: i64,
     pub sequence: i64,
     pub size_bytes: u64,
+    /// The epoch in which it leads; 0 when it does not.
+    pub leads_epoch: u64,
+    /// Members that raft tells nothing, when it leads.
+    spares: Vec<u64>,
 }
 
 impl Health {
@@ -42,23 +45,45 @@ impl Health {
 
 /// What is known of the other members.
 #[derive(Default)]
-pub struct HealthTable(Mutex<HashMap<MemberId, Health>>);
+pub struct HealthTable {
+    others: Mutex<HashMap<MemberId, Health>>,
+    /// Members that raft tells nothing, as this member knows when it leads.
+    spares: Mutex<Vec<u64>>,
+}
 
 impl HealthTable {
     /// What is known of one member.
     pub fn get(&self, id: MemberId) -> Option<Health> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&id).copied()
+        self.others().get(&id).cloned()
+    }
+
+    /// Who says that it leads, in the newest epoch, and whether it says that
+    /// raft tells `own` nothing.
+    pub fn claimed_leader(&self, own: MemberId, now: Instant) -> Option<(MemberId, bool)> {
+        let all = self.others();
+        let claims = all.iter().filter(|(_, one)| one.leads_epoch > 0 && one.is_reachable(now));
+        let (id, newest) = claims.max_by_key(|(_, one)| one.leads_epoch)?;
+        Some((*id, newest.spares.contains(&own.0)))
+    }
+
+    /// Notes which members raft tells nothing.
+    pub fn set_spares(&self, spares: Vec<u64>) {
+        *self.spares.lock().unwrap_or_else(PoisonError::into_inner) = spares;
+    }
+
+    fn others(&self) -> MutexGuard<'_, HashMap<MemberId, Health>> {
+        self.others.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The largest smoothed round trip to a member that is reachable.
     pub fn round_trip_max(&self, now: Instant) -> Option<Duration> {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = self.others();
         all.values().filter(|one| one.is_reachable(now)).map(|one| one.round_trip).max()
     }
 
     fn note(&self, id: MemberId, message: &GossipMessage, took: Duration, now: Instant) -> bool {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let former = all.get(&id).copied().filter(|former| former.is_reachable(now));
+        let mut all = self.others();
+        let former = all.get(&id).filter(|former| former.is_reachable(now));
         let round_trip =
             former.map_or(took, |former| (former.round_trip * (SMOOTHING - 1) + took) / SMOOTHING);
         let health = Health {
@@ -68,15 +93,20 @@ impl HealthTable {
             revision: message.revision,
             sequence: message.sequence,
             size_bytes: message.size_bytes,
+            leads_epoch: message.leads_epoch,
+            spares: message.spares.clone(),
         };
+        let is_news = former.is_none();
         all.insert(id, health);
-        former.is_none()
+        is_news
     }
 }
 
 /// What this member says of itself.
-pub fn message(engine: &Engine, roster: &Roster, leader: Option<MemberId>) -> GossipMessage {
+pub fn message(engine: &Engine, roster: &Roster, health: &HealthTable) -> GossipMessage {
     let shared = engine.shared();
+    let leads = engine.leads();
+    let spares = health.spares.lock().unwrap_or_else(PoisonError::into_inner).clone();
     GossipMessage {
         version: VERSION,
         cluster_id: roster.cluster_id().unwrap_or(0),
@@ -85,7 +115,8 @@ pub fn message(engine: &Engine, roster: &Roster, leader: Option<MemberId>) -> Go
         revision: engine.revision().0,
         sequence: shared.sequence(),
         size_bytes: shared.size().total_bytes,
-        leader: leader.map_or(0, |id| id.0),
+        leads_epoch: if leads { engine.identity().epoch } else { 0 },
+        spares: if leads { spares } else { Vec::new() },
     }
 }
 
@@ -96,7 +127,6 @@ pub struct Gossip {
     pub roster: Arc<Roster>,
     pub channels: Arc<Channels>,
     pub health: Arc<HealthTable>,
-    pub leader: watch::Receiver<Option<MemberId>>,
 }
 
 impl Gossip {
@@ -130,8 +160,7 @@ impl Gossip {
     }
 
     async fn tell(&self, id: MemberId) -> bool {
-        let leader = *self.leader.borrow();
-        let own = message(&self.engine, &self.roster, leader);
+        let own = message(&self.engine, &self.roster, &self.health);
         let mut client = self.channels.to(id);
         let began = Instant::now();
         let told = tokio::time::timeout(REACHABLE_FOR, client.gossip(own)).await;

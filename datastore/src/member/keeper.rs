@@ -95,6 +95,8 @@ impl Keeper {
     async fn look(&self, leads_since: Instant) -> Result<(), dqlite::Error> {
         let members = self.members().await?;
         let observed = self.observe(&members, leads_since);
+        let spares = members.iter().filter(|member| member.role == Role::Spare);
+        self.health.set_spares(spares.map(|spare| spare.id.0).collect());
         let own = self.roster.own();
         let voters = members.iter().filter(|member| member.role == Role::Voter);
         let is_sole = voters.map(|voter| voter.id).collect::<Vec<_>>() == [own];
@@ -125,11 +127,13 @@ impl Keeper {
             let peer = self.roster.peer(member.id).unwrap_or_default();
             let health = self.health.get(member.id);
             let is_own = member.id == own;
-            let steady = health.is_some_and(|health| {
+            let steady = health.as_ref().is_some_and(|health| {
                 health.is_reachable(now) && now - health.since >= STEADY_AFTER
             });
-            let silent_since = health.map_or(leads_since, |one| one.heard.max(leads_since));
-            let lag = health.map_or(newest, |health| newest - health.sequence).max(0) as u64;
+            let silent_since =
+                health.as_ref().map_or(leads_since, |one| one.heard.max(leads_since));
+            let lag =
+                health.as_ref().map_or(newest, |health| newest - health.sequence).max(0) as u64;
             Observed {
                 id: member.id,
                 role: member.role,

@@ -47,7 +47,7 @@ impl Operator {
             let peer = keeper.roster.peer(member.id).unwrap_or_default();
             let health = keeper.health.get(member.id);
             let is_own = member.id == own;
-            let (revision, sequence, size_bytes) = match (is_own, health) {
+            let (revision, sequence, size_bytes) = match (is_own, &health) {
                 (true, _) => {
                     let size = shared.size().total_bytes;
                     (keeper.engine.revision().0, shared.sequence(), size)
@@ -61,11 +61,11 @@ impl Operator {
                 failure_domain: peer.failure_domain,
                 role: wire_role(member.role).into(),
                 is_leader: leader == Some(member.id),
-                reachable: is_own || health.is_some_and(|health| health.is_reachable(now)),
+                reachable: is_own || health.as_ref().is_some_and(|one| one.is_reachable(now)),
                 revision,
                 sequence,
                 size_bytes,
-                round_trip_us: health.map_or(0, |health| health.round_trip.as_micros() as u64),
+                round_trip_us: health.as_ref().map_or(0, |one| one.round_trip.as_micros() as u64),
                 client_urls: peer.client_urls,
             }
         };

@@ -43,7 +43,9 @@ const LATENCY_MIN: Duration = Duration::from_millis(15);
 const LATENCY_MAX: Duration = Duration::from_millis(500);
 /// How many round trips the setting stands for.
 const ROUND_TRIPS: u32 = 4;
-/// How often the space taken is looked at, and round trips for the next start.
+/// How often the space taken is looked at.
+const SIZE_PERIOD: Duration = Duration::from_secs(2);
+/// How often the round trips are noted for the next start.
 const NOTE_PERIOD: Duration = Duration::from_secs(10);
 
 /// Why a member could not start, or ended.
@@ -176,12 +178,17 @@ impl Member {
             node: node.clone(),
             roster: roster.clone(),
             channels: channels.clone(),
-            leader: leader.clone(),
+            leader,
+            health: health.clone(),
         };
-        let gossip =
-            Gossip { engine: engine.clone(), roster: roster.clone(), channels, health, leader };
+        let gossip = Gossip {
+            engine: engine.clone(),
+            roster: roster.clone(),
+            channels,
+            health: health.clone(),
+        };
         let tasks = vec![
-            tokio::spawn(super::watcher::watch_leader(node.clone(), leader_seen)),
+            tokio::spawn(super::watcher::watch_leader(node.clone(), health.clone(), leader_seen)),
             tokio::spawn(note_round_trips(gossip.health.clone(), roster.clone())),
             tokio::spawn(note_size(shared.clone(), options.dir.clone())),
             tokio::spawn(gossip.run()),
@@ -351,7 +358,7 @@ async fn serve_members(
 async fn note_size(shared: Arc<Shared>, dir: PathBuf) {
     loop {
         shared.set_size(disk::size(&dir));
-        tokio::time::sleep(NOTE_PERIOD).await;
+        tokio::time::sleep(SIZE_PERIOD).await;
     }
 }
 

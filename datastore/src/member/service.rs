@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status};
 
 use super::channel::Channels;
 use super::convert::{change_of, times_of, to_wire};
-use super::gossip::message;
+use super::gossip::{HealthTable, message};
 use super::keeper::{AdmitError, admit};
 use super::roster::Roster;
 use super::source;
@@ -36,6 +36,7 @@ pub struct PeerService {
     pub roster: Arc<Roster>,
     pub channels: Arc<Channels>,
     pub leader: watch::Receiver<Option<MemberId>>,
+    pub health: Arc<HealthTable>,
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -129,8 +130,7 @@ impl Peer for PeerService {
         }
         let merged = self.roster.merge(told.peers);
         merged.map_err(|error| Status::internal(error.to_string()))?;
-        let leader = *self.leader.borrow();
-        Ok(Response::new(message(&self.engine, &self.roster, leader)))
+        Ok(Response::new(message(&self.engine, &self.roster, &self.health)))
     }
 
     async fn follow(&self, request: Request<FollowRequest>) -> Answer<Self::FollowStream> {

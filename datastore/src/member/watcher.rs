@@ -1,19 +1,27 @@
-//! Sees who leads: asks the own node, which knows from raft.
+//! Sees who leads: asks the own node, which knows from raft; a spare, which
+//! raft tells nothing, believes the others' gossip.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dqlite::{Connection, MemberId, Node};
 use tokio::sync::watch;
 use tracing::debug;
+
+use super::gossip::HealthTable;
 
 /// How often is asked. The answer is in the node's memory; this is what a
 /// change of the leader takes longer than raft needs.
 const PERIOD: Duration = Duration::from_millis(20);
 
 /// Tells who leads until nobody listens any more.
-pub async fn watch_leader(node: Arc<Node>, leader: watch::Sender<Option<MemberId>>) {
+pub async fn watch_leader(
+    node: Arc<Node>,
+    health: Arc<HealthTable>,
+    leader: watch::Sender<Option<MemberId>>,
+) {
     let mut connection = None;
+    let mut was_told = false;
     while !leader.is_closed() {
         let found = match ask(&node, &mut connection).await {
             Ok(found) => found,
@@ -22,6 +30,14 @@ pub async fn watch_leader(node: Arc<Node>, leader: watch::Sender<Option<MemberId
                 connection = None;
                 None
             }
+        };
+        was_told |= found.is_some();
+        let claimed = health.claimed_leader(node.id(), Instant::now());
+        let found = match claimed {
+            // Whom raft made leader is no spare, whatever was true a moment ago.
+            _ if found == Some(node.id()) => found,
+            Some((id, is_spare)) if is_spare || !was_told => Some(id),
+            _ => found,
         };
         leader.send_if_modified(|known| std::mem::replace(known, found) != found);
         tokio::time::sleep(PERIOD).await;
