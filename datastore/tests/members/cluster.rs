@@ -180,11 +180,6 @@ impl Member {
         self.dir.with_extension("log")
     }
 
-    /// Its directory.
-    pub fn dir(&self) -> &Path {
-        &self.dir
-    }
-
     /// Shows another identity from the next start on.
     pub fn set_pki(&mut self, pki: &Path) {
         self.pki = pki.to_owned();

@@ -1,0 +1,157 @@
+//! Members in network namespaces of their own, joined by a bridge. Clients
+//! reach them by unix sockets, which no namespace divides.
+
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use skiff_datastore::Listen;
+use skiff_datastore::member::pki;
+use skiff_datastore::proto::peer::members_client::MembersClient;
+use skiff_datastore::proto::peer::{ListRequest, ListResponse};
+use tempfile::TempDir;
+use tonic::transport::Channel;
+
+use super::cluster::{PATIENCE, is_voter, program};
+
+/// Why these tests can't run here, if so.
+pub fn missing() -> Option<&'static str> {
+    if !nix::unistd::getuid().is_root() {
+        return Some("network namespaces need root");
+    }
+    let ip = Command::new("ip").arg("-V").output();
+    if ip.is_ok_and(|output| output.status.success()) { None } else { Some("ip is missing") }
+}
+
+fn ip(arguments: &[&str]) {
+    let output = Command::new("ip").args(arguments).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "ip {arguments:?}: {text}");
+}
+
+/// Namespaces, a bridge, and a member in each but the bridge's.
+pub struct Network {
+    home: TempDir,
+    name: String,
+    children: Vec<Child>,
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        for child in &mut self.children {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        for host in 0..self.children.len() {
+            if std::thread::panicking() {
+                let log = std::fs::read_to_string(self.path(host, "log")).unwrap_or_default();
+                eprintln!("--- member {host}\n{log}");
+            }
+            let _ = Command::new("ip").args(["netns", "delete", &self.host(host)]).output();
+        }
+        let _ = Command::new("ip").args(["netns", "delete", &self.name]).output();
+    }
+}
+
+impl Network {
+    /// Running members that all follow one leader.
+    pub async fn start(count: usize) -> Network {
+        let home = TempDir::new().unwrap();
+        pki::make(&home.path().join("pki")).unwrap();
+        let name = format!("skds{}", std::process::id());
+        ip(&["netns", "add", &name]);
+        ip(&["-n", &name, "link", "add", "switch", "type", "bridge"]);
+        ip(&["-n", &name, "link", "set", "switch", "up"]);
+        let mut network = Network { home, name, children: Vec::new() };
+        for host in 0..count {
+            network.add_host(host);
+            network.start_member(host);
+        }
+        network.settle(count).await;
+        network
+    }
+
+    fn host(&self, host: usize) -> String {
+        format!("{}h{host}", self.name)
+    }
+
+    fn path(&self, host: usize, what: &str) -> PathBuf {
+        self.home.path().join(format!("{what}-{host}"))
+    }
+
+    fn add_host(&self, host: usize) {
+        let (space, port) = (self.host(host), format!("port{host}"));
+        ip(&["netns", "add", &space]);
+        ip(&["-n", &space, "link", "set", "lo", "up"]);
+        let veth = ["link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", &space];
+        ip(&[&["-n", &self.name][..], &veth].concat());
+        ip(&["-n", &self.name, "link", "set", &port, "master", "switch", "up"]);
+        let address = format!("10.78.0.{}/24", host + 1);
+        ip(&["-n", &space, "address", "add", &address, "dev", "eth0"]);
+        ip(&["-n", &space, "link", "set", "eth0", "up"]);
+    }
+
+    fn start_member(&mut self, host: usize) {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.host(host))).arg("--").arg(program());
+        command.arg("--dir").arg(self.path(host, "data"));
+        command.arg("--listen").arg(format!("unix:{}", self.path(host, "socket").display()));
+        command.arg("--peer-listen").arg(format!("10.78.0.{}:7443", host + 1));
+        command.arg("--pki").arg(self.home.path().join("pki"));
+        if host > 0 {
+            command.args(["--join", "10.78.0.1:7443"]);
+        }
+        let log = std::fs::File::create(self.path(host, "log")).unwrap();
+        command.stderr(log).stdout(Stdio::null()).process_group(0);
+        self.children.push(command.spawn().unwrap());
+    }
+
+    /// Cuts a member off from the others, or joins it again.
+    pub fn set_link(&self, host: usize, up: bool) {
+        let state = if up { "up" } else { "down" };
+        ip(&["-n", &self.name, "link", "set", &format!("port{host}"), state]);
+    }
+
+    /// A channel to a member's clients' socket.
+    pub async fn channel(&self, host: usize) -> Result<Channel, tonic::transport::Error> {
+        skiff_datastore::probe::connect(&Listen::Unix(self.path(host, "socket"))).await
+    }
+
+    /// The members as one sees them, if it answers.
+    pub async fn list(&self, host: usize) -> Option<ListResponse> {
+        let channel = self.channel(host).await.ok()?;
+        Some(MembersClient::new(channel).list(ListRequest {}).await.ok()?.into_inner())
+    }
+
+    /// Waits until all members know the leader and all vote.
+    pub async fn settle(&self, voters: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        for host in 0..self.children.len() {
+            loop {
+                let list = self.list(host).await.unwrap_or_default();
+                let votes = list.members.iter().filter(|member| is_voter(member)).count();
+                if list.leader != 0 && votes == voters {
+                    break;
+                }
+                assert!(Instant::now() < deadline, "member {host} does not settle: {list:?}");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+
+    /// Which of these members says that it leads.
+    pub async fn leader(&self, among: &[usize]) -> usize {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            for host in among {
+                let list = self.list(*host).await.unwrap_or_default();
+                if list.leader != 0 && list.leader == list.answered_by {
+                    return *host;
+                }
+            }
+            assert!(Instant::now() < deadline, "nobody leads");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
