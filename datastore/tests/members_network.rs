@@ -16,8 +16,8 @@ use load::{Load, check_events, watch_all};
 use network::Network;
 use skiff_datastore::proto::kv_client::KvClient;
 
-/// Rounds of cutting the leader off.
-const CUTS: usize = 4;
+/// Rounds of cutting the leader off: in every test run, and in the long form.
+const CUTS: (usize, usize) = (2, 20);
 
 #[tokio::test]
 async fn a_leader_that_is_cut_off_answers_nothing_stale_and_loses_nothing() {
@@ -30,9 +30,10 @@ async fn a_leader_that_is_cut_off_answers_nothing_stale_and_loses_nothing() {
     for host in 0..3 {
         load_channels.push(network.channel(host).await.unwrap());
     }
-    let watches: Vec<_> = load_channels.iter().map(|one| watch_all(one.clone())).collect();
+    let watches: Vec<_> = load_channels.iter().map(|one| watch_all(one.clone(), "end")).collect();
     let load = Load::start("key", load_channels);
-    for round in 0..CUTS {
+    let cuts = if cluster::is_full_form() { CUTS.1 } else { CUTS.0 };
+    for round in 0..cuts {
         let old = network.leader(&[0, 1, 2]).await;
         let others: Vec<usize> = (0..3).filter(|host| *host != old).collect();
         network.set_link(old, false);

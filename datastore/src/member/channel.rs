@@ -13,7 +13,9 @@ use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
+use tonic::Request;
 use tonic::codegen::Service;
+use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
 
 use super::dial::{CONNECT_TIMEOUT, connect};
@@ -28,6 +30,21 @@ const PING_INTERVAL: Duration = Duration::from_secs(1);
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 /// The largest message: a row or a chunk, whatever it takes.
 pub const MESSAGE_BYTES_MAX: usize = 256 << 20;
+
+/// Marks what was passed on once already.
+const PASSED_ON: &str = "skiff-passed-on";
+
+/// A request that is passed on to the leader, and must not be again.
+pub fn pass_on<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert(PASSED_ON, MetadataValue::from_static("1"));
+    request
+}
+
+/// Whether another member passed it on.
+pub fn is_passed_on<T>(request: &Request<T>) -> bool {
+    request.metadata().contains_key(PASSED_ON)
+}
 
 /// Where a channel leads.
 #[derive(Clone)]

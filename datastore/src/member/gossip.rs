@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use dqlite::MemberId;
+use dqlite::{MemberId, Role};
 use tracing::{info, warn};
 
 use super::VERSION;
@@ -32,8 +32,25 @@ pub struct Health {
     pub size_bytes: u64,
     /// The epoch in which it leads; 0 when it does not.
     pub leads_epoch: u64,
-    /// Members that raft tells nothing, when it leads.
-    spares: Vec<u64>,
+    /// Members that don't vote, when it leads.
+    voteless: Voteless,
+}
+
+/// Members that don't vote, as their leader says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Voteless {
+    /// Raft tells them nothing.
+    pub spares: Vec<u64>,
+    /// Raft gives them the log, and not always the leader's name.
+    pub standbys: Vec<u64>,
+}
+
+/// Who says that it leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    pub leader: MemberId,
+    /// What it says this member is.
+    pub role: Role,
 }
 
 impl Health {
@@ -47,8 +64,8 @@ impl Health {
 #[derive(Default)]
 pub struct HealthTable {
     others: Mutex<HashMap<MemberId, Health>>,
-    /// Members that raft tells nothing, as this member knows when it leads.
-    spares: Mutex<Vec<u64>>,
+    /// Members that don't vote, as this member knows when it leads.
+    voteless: Mutex<Voteless>,
 }
 
 impl HealthTable {
@@ -57,18 +74,29 @@ impl HealthTable {
         self.others().get(&id).cloned()
     }
 
-    /// Who says that it leads, in the newest epoch, and whether it says that
-    /// raft tells `own` nothing.
-    pub fn claimed_leader(&self, own: MemberId, now: Instant) -> Option<(MemberId, bool)> {
+    /// Who says that it leads, in the newest epoch.
+    pub fn claim(&self, own: MemberId, now: Instant) -> Option<Claim> {
         let all = self.others();
         let claims = all.iter().filter(|(_, one)| one.leads_epoch > 0 && one.is_reachable(now));
-        let (id, newest) = claims.max_by_key(|(_, one)| one.leads_epoch)?;
-        Some((*id, newest.spares.contains(&own.0)))
+        let (leader, newest) = claims.max_by_key(|(_, one)| one.leads_epoch)?;
+        let Voteless { spares, standbys } = &newest.voteless;
+        let role = if spares.contains(&own.0) {
+            Role::Spare
+        } else if standbys.contains(&own.0) {
+            Role::Standby
+        } else {
+            Role::Voter
+        };
+        Some(Claim { leader: *leader, role })
     }
 
-    /// Notes which members raft tells nothing.
-    pub fn set_spares(&self, spares: Vec<u64>) {
-        *self.spares.lock().unwrap_or_else(PoisonError::into_inner) = spares;
+    /// Notes which members don't vote.
+    pub fn set_voteless(&self, voteless: Voteless) {
+        *self.voteless() = voteless;
+    }
+
+    fn voteless(&self) -> MutexGuard<'_, Voteless> {
+        self.voteless.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn others(&self) -> MutexGuard<'_, HashMap<MemberId, Health>> {
@@ -94,7 +122,10 @@ impl HealthTable {
             sequence: message.sequence,
             size_bytes: message.size_bytes,
             leads_epoch: message.leads_epoch,
-            spares: message.spares.clone(),
+            voteless: Voteless {
+                spares: message.spares.clone(),
+                standbys: message.standbys.clone(),
+            },
         };
         let is_news = former.is_none();
         all.insert(id, health);
@@ -106,7 +137,8 @@ impl HealthTable {
 pub fn message(engine: &Engine, roster: &Roster, health: &HealthTable) -> GossipMessage {
     let shared = engine.shared();
     let leads = engine.leads();
-    let spares = health.spares.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let Voteless { spares, standbys } =
+        if leads { health.voteless().clone() } else { Voteless::default() };
     GossipMessage {
         version: VERSION,
         cluster_id: roster.cluster_id().unwrap_or(0),
@@ -116,7 +148,8 @@ pub fn message(engine: &Engine, roster: &Roster, health: &HealthTable) -> Gossip
         sequence: shared.sequence(),
         size_bytes: shared.size().total_bytes,
         leads_epoch: if leads { engine.identity().epoch } else { 0 },
-        spares: if leads { spares } else { Vec::new() },
+        spares,
+        standbys,
     }
 }
 
@@ -159,15 +192,17 @@ impl Gossip {
         }
     }
 
+    /// Tells one member; whether it is reachable.
     async fn tell(&self, id: MemberId) -> bool {
         let own = message(&self.engine, &self.roster, &self.health);
         let mut client = self.channels.to(id);
         let began = Instant::now();
         let told = tokio::time::timeout(REACHABLE_FOR, client.gossip(own)).await;
-        let Ok(Ok(answer)) = told else {
+        let answer = told.ok().and_then(Result::ok).map(tonic::Response::into_inner);
+        // Another member may have its address by now.
+        let Some(answer) = answer.filter(|answer| answer.from == id.0) else {
             return self.health.get(id).is_some_and(|one| one.is_reachable(Instant::now()));
         };
-        let answer = answer.into_inner();
         if self.health.note(id, &answer, began.elapsed(), Instant::now()) {
             info!(member = id.0, "a member is reachable");
         }

@@ -7,7 +7,8 @@ use dqlite::{MemberId, MemberInfo, Node, Role};
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
-use super::gossip::HealthTable;
+use super::channel::Channels;
+use super::gossip::{HealthTable, Voteless, message};
 use super::peers::raft_address;
 use super::roles::{Observed, RoleChange, choose_change, keeps_majority};
 use super::roster::{Roster, RosterError};
@@ -20,6 +21,8 @@ const PERIOD: Duration = Duration::from_millis(250);
 const STEADY_AFTER: Duration = Duration::from_millis(500);
 /// A member that has not answered for so long is counted out.
 pub const DEAD_AFTER: Duration = Duration::from_secs(10);
+/// How long a member may take to say that it is there.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a change of roles may take: a new voter receives the log first.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -71,6 +74,7 @@ pub struct Keeper {
     pub engine: Engine,
     pub node: Arc<Node>,
     pub roster: Arc<Roster>,
+    pub channels: Arc<Channels>,
     pub health: Arc<HealthTable>,
     pub leader: watch::Receiver<Option<MemberId>>,
 }
@@ -95,8 +99,12 @@ impl Keeper {
     async fn look(&self, leads_since: Instant) -> Result<(), dqlite::Error> {
         let members = self.members().await?;
         let observed = self.observe(&members, leads_since);
-        let spares = members.iter().filter(|member| member.role == Role::Spare);
-        self.health.set_spares(spares.map(|spare| spare.id.0).collect());
+        let of_role = |role| {
+            let of_role = members.iter().filter(|member| member.role == role);
+            of_role.map(|member| member.id.0).collect()
+        };
+        let (spares, standbys) = (of_role(Role::Spare), of_role(Role::Standby));
+        self.health.set_voteless(Voteless { spares, standbys });
         let own = self.roster.own();
         let voters = members.iter().filter(|member| member.role == Role::Voter);
         let is_sole = voters.map(|voter| voter.id).collect::<Vec<_>>() == [own];
@@ -169,7 +177,7 @@ impl Keeper {
     pub async fn remove(&self, id: MemberId) -> Result<(), RemoveError> {
         let members = self.members().await?;
         if id == self.roster.own() {
-            self.hand_over(&members).await?;
+            self.give_way(&members).await?;
             return Err(RemoveError::Leader);
         }
         if !members.iter().any(|member| member.id == id) {
@@ -177,14 +185,45 @@ impl Keeper {
             let known = self.roster.peer(id).ok_or(RemoveError::Unknown(id))?;
             return if known.removed { Ok(()) } else { Ok(self.roster.remove(id)?) };
         }
-        let observed = self.observe(&members, Instant::now());
         let is_voter = members.iter().any(|one| one.id == id && one.role == Role::Voter);
+        let observed = self.ask_around(&members).await;
         if is_voter && !keeps_majority(&observed, RoleChange { member: id, role: Role::Spare }) {
             return Err(RemoveError::Majority(id));
         }
         self.node.connect().await?.remove(id).await?;
         info!(member = id.0, "a member was removed");
         Ok(self.roster.remove(id)?)
+    }
+
+    /// Gives leadership away for good. A sole voter lets another one vote
+    /// first; the next leader makes the number of voters odd again.
+    async fn give_way(&self, members: &[MemberInfo]) -> Result<(), dqlite::Error> {
+        let observed = self.observe(members, Instant::now());
+        let others = observed.iter().filter(|one| !one.is_leader && one.is_steady);
+        let heir = others.min_by_key(|one| (one.role != Role::Voter, one.lag, one.id));
+        if let Some(heir) = heir.filter(|heir| heir.role != Role::Voter) {
+            self.engine.shared().set_sole_voter(false);
+            self.apply(RoleChange { member: heir.id, role: Role::Voter }).await?;
+            return self.hand_over(&self.members().await?).await;
+        }
+        self.hand_over(members).await
+    }
+
+    /// The members as they are at this moment: whoever does not answer counts
+    /// as dead, for the others must be able to commit a removal without it,
+    /// and what is refused can be asked again.
+    async fn ask_around(&self, members: &[MemberInfo]) -> Vec<Observed> {
+        let mut observed = self.observe(members, Instant::now());
+        let asked = observed.iter().map(|one| async {
+            let message = message(&self.engine, &self.roster, &self.health);
+            let mut client = self.channels.to(one.id);
+            let answer = tokio::time::timeout(ANSWER_TIMEOUT, client.gossip(message)).await;
+            let from = answer.ok().and_then(Result::ok).map(|answer| answer.into_inner().from);
+            !one.is_leader && from != Some(one.id.0)
+        });
+        let silent = futures::future::join_all(asked).await;
+        observed.iter_mut().zip(silent).for_each(|(one, silent)| one.is_dead = silent);
+        observed
     }
 
     /// Gives leadership to the voter that lags least. Returns when another

@@ -6,7 +6,7 @@ use dqlite::{MemberId, Role};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
-use super::channel::Channels;
+use super::channel::{is_passed_on, pass_on};
 use super::keeper::{Keeper, RemoveError};
 use crate::proto::peer::members_client::MembersClient;
 use crate::proto::peer::members_server::Members;
@@ -19,12 +19,14 @@ const REMOVE_ATTEMPTS_MAX: u32 = 20;
 /// Pause between two attempts.
 const REMOVE_PAUSE: Duration = Duration::from_millis(100);
 
+/// What the leader may take to say who belongs to the cluster.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// See the module's words. The same service answers operators at any member,
 /// and other members at the leader.
 #[derive(Clone)]
 pub struct Operator {
     pub keeper: Keeper,
-    pub channels: std::sync::Arc<Channels>,
 }
 
 /// The client of an operator.
@@ -69,13 +71,30 @@ impl Operator {
                 client_urls: peer.client_urls,
             }
         };
-        let members = keeper.members().await?.iter().map(view).collect();
+        let members = keeper.members().await?;
+        if let Some(told) = self.ask_leader(&members).await {
+            return Ok(told);
+        }
+        let members = members.iter().map(view).collect();
         Ok(ListResponse {
             cluster_id: keeper.roster.cluster_id().unwrap_or(0),
             answered_by: own.0,
             leader: leader.map_or(0, |id| id.0),
             members,
         })
+    }
+
+    /// What the leader says, if raft has not told this member that it is one.
+    async fn ask_leader(&self, members: &[dqlite::MemberInfo]) -> Option<ListResponse> {
+        let own = self.keeper.roster.own();
+        let leader = self.leader().filter(|leader| *leader != own)?;
+        if members.iter().any(|member| member.id == own) {
+            return None;
+        }
+        let mut client = self.keeper.channels.operator(leader);
+        let told = tokio::time::timeout(ANSWER_TIMEOUT, client.list(ListRequest {})).await;
+        let told = told.ok()?.ok()?.into_inner();
+        Some(ListResponse { answered_by: own.0, ..told })
     }
 
     async fn remove_here(&self, id: MemberId) -> Result<(), Status> {
@@ -106,17 +125,19 @@ impl Members for Operator {
         &self,
         request: Request<RemoveRequest>,
     ) -> Result<Response<RemoveResponse>, Status> {
+        // Whoever passed it on asks again.
+        let attempts = if is_passed_on(&request) { 1 } else { REMOVE_ATTEMPTS_MAX };
         let id = request.into_inner().id;
         let mut last = Status::unavailable("no member leads at the moment");
-        for _ in 0..REMOVE_ATTEMPTS_MAX {
+        for _ in 0..attempts {
             let leader = *self.keeper.leader.borrow();
             let result = match leader {
                 Some(leader) if leader == self.keeper.roster.own() => {
                     self.remove_here(MemberId(id)).await
                 }
                 Some(leader) => {
-                    let mut client = self.channels.operator(leader);
-                    client.remove(RemoveRequest { id }).await.map(drop)
+                    let mut client = self.keeper.channels.operator(leader);
+                    client.remove(pass_on(RemoveRequest { id })).await.map(drop)
                 }
                 None => Err(last.clone()),
             };

@@ -132,15 +132,13 @@ impl Replica {
         let revision = self.engine.revision().0;
         let after_ms = began.elapsed().as_millis() as u64;
         info!(epoch = opened.epoch, revision, after_ms, "this member leads");
-        let ended = loop {
-            tokio::select! {
-                ended = &mut writing => break ended,
-                _ = self.leader.wait_for(|leader| *leader != Some(own)) => {}
-                _ = self.yielding.wait_for(|yielding| *yielding) => {}
+        let ended = tokio::select! {
+            ended = &mut writing => ended,
+            () = self.is_over(own) => {
+                // Without its queue the writer ends when it has done what is in it.
+                self.course.send_replace(Course::Seeks);
+                writing.await
             }
-            // Without its queue the writer ends when it has done what is in it.
-            self.course.send_replace(Course::Seeks);
-            break (&mut writing).await;
         };
         expiry.abort();
         let ended = ended.expect("the writer does not panic and is not aborted");
@@ -299,7 +297,7 @@ impl Replica {
         }
     }
 
-    /// Returns when `leader` is not to be followed any more.
+    /// Returns when `leader` leads no more, or is to be followed no more.
     async fn is_over(&self, leader: MemberId) {
         let (mut leaders, mut yielding) = (self.leader.clone(), self.yielding.clone());
         tokio::select! {

@@ -198,7 +198,9 @@ impl Roster {
             let mut file = std::fs::File::create(&unready)?;
             io::Write::write_all(&mut file, &text)?;
             file.sync_all()?;
-            std::fs::rename(&unready, &self.path)
+            std::fs::rename(&unready, &self.path)?;
+            // A member that forgot its number would be another one.
+            std::fs::File::open(self.path.parent().unwrap_or(Path::new(".")))?.sync_all()
         };
         write().map_err(failed)
     }

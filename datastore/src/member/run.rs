@@ -157,10 +157,11 @@ impl Member {
             engine: engine.clone(),
             node: node.clone(),
             roster: roster.clone(),
+            channels: channels.clone(),
             health: health.clone(),
             leader: leader.clone(),
         };
-        let operator = Operator { keeper: keeper.clone(), channels: channels.clone() };
+        let operator = Operator { keeper: keeper.clone() };
         shared.set_operator(operator.clone());
         let replica = Replica {
             engine: engine.clone(),

@@ -8,7 +8,7 @@ use futures::Stream;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
-use super::channel::Channels;
+use super::channel::{Channels, is_passed_on, pass_on};
 use super::convert::{change_of, times_of, to_wire};
 use super::gossip::{HealthTable, message};
 use super::keeper::{AdmitError, admit};
@@ -24,9 +24,6 @@ use crate::proto::peer::peer_server::Peer;
 use crate::proto::peer::*;
 use crate::record::LeaseId;
 use crate::store::Sequence;
-
-/// Marks what was passed on once already.
-const PASSED_ON: &str = "skiff-passed-on";
 
 /// See the module's words.
 #[derive(Clone)]
@@ -65,13 +62,10 @@ impl PeerService {
     async fn join_at_leader(&self, request: Request<JoinRequest>) -> Answer<JoinResponse> {
         let leader = *self.leader.borrow();
         let leader = leader.filter(|leader| *leader != self.roster.own());
-        let passed_on = request.metadata().contains_key(PASSED_ON);
-        let Some(leader) = leader.filter(|_| !passed_on) else {
+        let Some(leader) = leader.filter(|_| !is_passed_on(&request)) else {
             return Err(Status::unavailable("no member leads at the moment"));
         };
-        let mut request = Request::new(request.into_inner());
-        request.metadata_mut().insert(PASSED_ON, "1".parse().expect("a plain value"));
-        self.channels.to(leader).join(request).await
+        self.channels.to(leader).join(pass_on(request.into_inner())).await
     }
 
     async fn renew(&self, lease: i64) -> WireOutcome {

@@ -20,6 +20,11 @@ use tonic::transport::Channel;
 /// Everything that should happen has happened after this, on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Whether the long form was asked for.
+pub fn is_full_form() -> bool {
+    std::env::var("SKIFF_TEST_MEMBERS").is_ok_and(|form| form == "full")
+}
+
 /// One member: its place, and its process while it runs.
 pub struct Member {
     pub child: Option<Child>,
@@ -178,6 +183,16 @@ impl Member {
     /// Where its words go.
     pub fn log(&self) -> PathBuf {
         self.dir.with_extension("log")
+    }
+
+    /// Its directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Joins through these from the next start on.
+    pub fn set_join(&mut self, peers: Vec<u16>) {
+        self.join = peers;
     }
 
     /// Shows another identity from the next start on.

@@ -20,7 +20,7 @@ const FIGURES: [&str; 7] = ["start", "memory", "cpu", "pods", "commands", "size"
 const DATASTORE: &str = "datastore";
 
 /// The long forms of tests that `soak` runs.
-const FORMS: [&str; 4] = ["datastore", "leaves", "machine", "memory"];
+const FORMS: [&str; 5] = ["datastore", "members", "leaves", "machine", "memory"];
 
 #[derive(Args, Debug, Default)]
 pub struct BenchArguments {
@@ -93,6 +93,14 @@ pub fn soak(project: &Project, arguments: &SoakArguments) -> Result<()> {
         let full = ("SKIFF_TEST_DIFFERENTIAL", "full");
         long_form(project, "differential", "", full)?;
         long_form(project, "fuzz", "", ("SKIFF_TEST_FUZZ_CASES", "200000"))?;
+    }
+    if wanted("members") {
+        announce("several members: kills and cuts of the leader, twenty in a row", 600);
+        // The daemon that they kill is an example.
+        run_shown(cargo(project).args(["build", "--release", "--workspace", "--examples"]))?;
+        for target in ["members", "members_change", "members_network"] {
+            long_form(project, target, "", ("SKIFF_TEST_MEMBERS", "full"))?;
+        }
     }
     if wanted("leaves") {
         announce("ten-minute leaves through three renewals", 1300);
