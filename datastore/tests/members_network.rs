@@ -8,6 +8,8 @@ mod cluster;
 mod load;
 #[path = "members/network.rs"]
 mod network;
+#[path = "members/wire.rs"]
+mod wire;
 
 use std::time::{Duration, Instant};
 
@@ -25,7 +27,7 @@ async fn a_leader_that_is_cut_off_answers_nothing_stale_and_loses_nothing() {
         eprintln!("skipped: {reason}");
         return;
     }
-    let network = Network::start(3).await;
+    let network = Network::start(3, Duration::ZERO, 0).await;
     let mut load_channels = Vec::new();
     for host in 0..3 {
         load_channels.push(network.channel(host).await.unwrap());
@@ -36,7 +38,7 @@ async fn a_leader_that_is_cut_off_answers_nothing_stale_and_loses_nothing() {
     for round in 0..cuts {
         let old = network.leader(&[0, 1, 2]).await;
         let others: Vec<usize> = (0..3).filter(|host| *host != old).collect();
-        network.set_link(old, false);
+        network.wire.set_link(old, false);
         let began = Instant::now();
         let mut there = KvClient::new(network.channel(others[0]).await.unwrap());
         let key = format!("fresh-{round}");
@@ -54,7 +56,7 @@ async fn a_leader_that_is_cut_off_answers_nothing_stale_and_loses_nothing() {
             Ok(read) => assert_eq!(read.into_inner().kvs[0].mod_revision, newest, "stale"),
             Err(status) => assert_eq!(status.code(), tonic::Code::Unavailable, "{status}"),
         }
-        network.set_link(old, true);
+        network.wire.set_link(old, true);
         let healed = Instant::now();
         loop {
             match here.range(get(&key)).await {

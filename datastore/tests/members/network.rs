@@ -1,5 +1,5 @@
-//! Members in network namespaces of their own, joined by a bridge. Clients
-//! reach them by unix sockets, which no namespace divides.
+//! Members in network namespaces of their own. Clients reach them by unix
+//! sockets, which no namespace divides.
 
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -14,11 +14,15 @@ use tempfile::TempDir;
 use tonic::transport::Channel;
 
 use super::cluster::{PATIENCE, is_voter, program};
+use super::wire::{self, Wire};
 
 /// Why these tests can't run here, if so.
 pub fn missing() -> Option<&'static str> {
     if !nix::unistd::getuid().is_root() {
         return Some("network namespaces need root");
+    }
+    if std::fs::metadata(wire::DEVICE).is_err() {
+        return Some("the kernel has no TUN devices");
     }
     let ip = Command::new("ip").arg("-V").output();
     if ip.is_ok_and(|output| output.status.success()) { None } else { Some("ip is missing") }
@@ -30,8 +34,10 @@ fn ip(arguments: &[&str]) {
     assert!(output.status.success(), "ip {arguments:?}: {text}");
 }
 
-/// Namespaces, a bridge, and a member in each but the bridge's.
+/// Namespaces with a member in each.
 pub struct Network {
+    /// What is between them.
+    pub wire: Wire,
     home: TempDir,
     name: String,
     children: Vec<Child>,
@@ -50,20 +56,19 @@ impl Drop for Network {
             }
             let _ = Command::new("ip").args(["netns", "delete", &self.host(host)]).output();
         }
-        let _ = Command::new("ip").args(["netns", "delete", &self.name]).output();
     }
 }
 
 impl Network {
-    /// Running members that all follow one leader.
-    pub async fn start(count: usize) -> Network {
+    /// Running members that all follow one leader, with such links between them.
+    pub async fn start(count: usize, delay: Duration, loss_percent: u32) -> Network {
         let home = TempDir::new().unwrap();
         pki::make(&home.path().join("pki")).unwrap();
         let name = format!("skds{}", std::process::id());
-        ip(&["netns", "add", &name]);
-        ip(&["-n", &name, "link", "add", "switch", "type", "bridge"]);
-        ip(&["-n", &name, "link", "set", "switch", "up"]);
-        let mut network = Network { home, name, children: Vec::new() };
+        let devices: Vec<String> = (0..count).map(|host| format!("{name}h{host}")).collect();
+        let wire = Wire::new(&devices);
+        wire.set_weather(delay, loss_percent);
+        let mut network = Network { wire, home, name, children: Vec::new() };
         for host in 0..count {
             network.add_host(host);
             network.start_member(host);
@@ -72,6 +77,7 @@ impl Network {
         network
     }
 
+    /// What a namespace is called, and the device in it.
     fn host(&self, host: usize) -> String {
         format!("{}h{host}", self.name)
     }
@@ -80,16 +86,15 @@ impl Network {
         self.home.path().join(format!("{what}-{host}"))
     }
 
+    /// A namespace of its own, with its end of the wire.
     fn add_host(&self, host: usize) {
-        let (space, port) = (self.host(host), format!("port{host}"));
+        let space = self.host(host);
         ip(&["netns", "add", &space]);
         ip(&["-n", &space, "link", "set", "lo", "up"]);
-        let veth = ["link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", &space];
-        ip(&[&["-n", &self.name][..], &veth].concat());
-        ip(&["-n", &self.name, "link", "set", &port, "master", "switch", "up"]);
+        ip(&["link", "set", &space, "netns", &space]);
         let address = format!("10.78.0.{}/24", host + 1);
-        ip(&["-n", &space, "address", "add", &address, "dev", "eth0"]);
-        ip(&["-n", &space, "link", "set", "eth0", "up"]);
+        ip(&["-n", &space, "address", "add", &address, "dev", &space]);
+        ip(&["-n", &space, "link", "set", &space, "up"]);
     }
 
     fn start_member(&mut self, host: usize) {
@@ -105,12 +110,6 @@ impl Network {
         let log = std::fs::File::create(self.path(host, "log")).unwrap();
         command.stderr(log).stdout(Stdio::null()).process_group(0);
         self.children.push(command.spawn().unwrap());
-    }
-
-    /// Cuts a member off from the others, or joins it again.
-    pub fn set_link(&self, host: usize, up: bool) {
-        let state = if up { "up" } else { "down" };
-        ip(&["-n", &self.name, "link", "set", &format!("port{host}"), state]);
     }
 
     /// A channel to a member's clients' socket.
