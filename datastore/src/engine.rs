@@ -243,7 +243,11 @@ impl Engine {
     /// The same by this member's own books.
     pub fn renew_here(&self, lease: LeaseId) -> Option<i64> {
         let now = (self.shared.clock)();
-        self.shared.write().leases.renew(lease, now)
+        let left = self.shared.write().leases.renew(lease, now);
+        if left.is_some() {
+            self.shared.metrics.leases_renewed.inc();
+        }
+        left
     }
 
     /// The times of a lease, which the leader keeps.
@@ -314,6 +318,7 @@ pub async fn expire_leases(engine: Engine) {
         let now = (engine.shared.clock)();
         let expired = engine.shared.write().leases.expired(now, EXPIRED_MAX, EXPIRE_RETRY);
         if !expired.is_empty() {
+            engine.shared.metrics.leases_expired.inc_by(expired.len() as u64);
             let expire = |lease| engine.change_here(Change::Expire { lease });
             let revokes = expired.into_iter().map(expire);
             // A failed revoke comes up again.

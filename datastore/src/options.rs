@@ -35,6 +35,17 @@ pub struct Options {
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_duration)]
     pub watch_progress_notify_interval: Duration,
 
+    /// Log requests that take longer than this
+    #[arg(long, value_name = "DURATION", default_value = "300ms", value_parser = parse_duration)]
+    pub warning_unary_request_duration: Duration,
+
+    /// Serve /metrics, /health and /version here too, by plain HTTP
+    ///
+    /// unix:PATH, or http://HOST:PORT on a loopback address. They are served
+    /// at --listen in any case. Can be repeated.
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen_metrics_urls: Vec<Listen>,
+
     /// Refuse requests larger than this
     #[arg(long, value_name = "BYTES", default_value_t = 1_572_864)]
     pub max_request_bytes: usize,

@@ -24,6 +24,7 @@ use crate::proto::peer::members_server::MembersServer;
 use crate::proto::watch_server::WatchServer;
 use crate::server::Server;
 use crate::server::front::Front;
+use crate::server::plain;
 use crate::shared::Limits;
 use crate::store::StoreError;
 use crate::store::sql::{OpenError, SqlStore};
@@ -89,11 +90,12 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         running = open(&options) => running?,
         () = &mut stop => return Ok(()),
     };
-    let bound = bind_all(&options).await?;
+    let bound = bind_all(&options.listen, &options).await?;
     let (stopping, stopped) = signals::channel(false);
     let server = Server {
         engine: running.engine.clone(),
         progress_interval: options.watch_progress_notify_interval,
+        slow_after: options.warning_unary_request_duration,
         stopping: stopped,
     };
     info!(after_ms = began.elapsed().as_millis() as u64, "datastore serves");
@@ -110,6 +112,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         }
     };
     remove_sockets(&options.listen);
+    remove_sockets(&options.listen_metrics_urls);
     drop(serving);
     running.expiry.abort();
     drop(running.engine);
@@ -142,11 +145,12 @@ async fn run_member(
         let server = Server {
             engine: member.engine.clone(),
             progress_interval: options.watch_progress_notify_interval,
+            slow_after: options.warning_unary_request_duration,
             stopping: stopped,
         };
-        let bound = bind_all(options).await?;
+        let bound = bind_all(&options.listen, options).await?;
         info!(after_ms = began.elapsed().as_millis() as u64, "datastore serves");
-        Ok(serve_all(bound, server, options).await?)
+        serve_all(bound, server, options).await
     };
     let mut serving = Box::pin(serve);
     let result = tokio::select! {
@@ -161,6 +165,7 @@ async fn run_member(
         }
     };
     remove_sockets(&options.listen);
+    remove_sockets(&options.listen_metrics_urls);
     drop(serving);
     member.stop().await;
     result
@@ -172,9 +177,9 @@ fn ensure_dir(dir: &Path) -> Result<(), RunError> {
     made.map_err(|source| OpenError::Directory { dir: dir.to_owned(), source }.into())
 }
 
-async fn bind_all(options: &Options) -> Result<Vec<Bound>, ListenError> {
+async fn bind_all(listen: &[Listen], options: &Options) -> Result<Vec<Bound>, ListenError> {
     let mut bound = Vec::new();
-    for listen in &options.listen {
+    for listen in listen {
         let mode = options.socket_mode;
         bound.push(listen.bind(options.socket_group.as_deref(), mode).await?);
     }
@@ -184,7 +189,7 @@ async fn bind_all(options: &Options) -> Result<Vec<Bound>, ListenError> {
 /// What made the daemon end.
 enum Ended {
     Stop,
-    Serving(Result<(), tonic::transport::Error>),
+    Serving(Result<(), RunError>),
     Writer(Result<(), WriterError>),
 }
 
@@ -216,14 +221,27 @@ async fn open(options: &Options) -> Result<crate::engine::Running, RunError> {
     })
 }
 
-async fn serve_all(
-    bound: Vec<Bound>,
-    server: Server,
-    options: &Options,
-) -> Result<(), tonic::transport::Error> {
+async fn serve_all(bound: Vec<Bound>, server: Server, options: &Options) -> Result<(), RunError> {
     let places = Arc::new(Semaphore::new(connections_max()));
+    let for_figures = bind_all(&options.listen_metrics_urls, options).await?;
     let each = bound.into_iter().map(|one| serve(one, server.clone(), options, places.clone()));
-    futures::future::try_join_all(each).await.map(drop)
+    let figures = for_figures.into_iter().map(|one| {
+        let router = Transport::builder()
+            .accept_http1(true)
+            .add_routes(plain::routes(server.clone()).into());
+        router.serve_with_incoming_shutdown(incoming(one, places.clone()), stopped(&server))
+    });
+    let all = futures::future::try_join_all(each);
+    Ok(futures::future::try_join(all, futures::future::try_join_all(figures)).await.map(drop)?)
+}
+
+/// Returns when `server` has to end.
+fn stopped(server: &Server) -> impl Future<Output = ()> + use<> {
+    let mut stopping = server.stopping.clone();
+    async move {
+        // An error means that the sender is gone, which is a stop as well.
+        let _ = stopping.wait_for(|stopping| *stopping).await;
+    }
 }
 
 async fn serve(
@@ -232,11 +250,7 @@ async fn serve(
     options: &Options,
     places: Arc<Semaphore>,
 ) -> Result<(), tonic::transport::Error> {
-    let mut stopping = server.stopping.clone();
-    let stop = async move {
-        // An error means that the sender is gone, which is a stop as well.
-        let _ = stopping.wait_for(|stopping| *stopping).await;
-    };
+    let stop = stopped(&server);
     let operator = server.engine.shared().operator().cloned();
     let mut router = router(server, options.max_request_bytes);
     if let Some(operator) = operator {
@@ -254,7 +268,10 @@ pub fn router(server: Server, request_bytes_max: usize) -> Router {
             Front::new(inner, server.clone(), bytes_max)
         }};
     }
+    // Prometheus asks by HTTP/1.1.
     Transport::builder()
+        .accept_http1(true)
+        .add_routes(plain::routes(server.clone()).into())
         .add_service(service!(KvServer))
         .add_service(service!(WatchServer))
         .add_service(service!(LeaseServer))

@@ -12,6 +12,7 @@ pub mod lease_leases;
 pub mod lease_revoke;
 pub mod lease_time_to_live;
 pub mod member_list;
+pub mod plain;
 pub mod put;
 pub mod range;
 pub mod range_body;
@@ -35,6 +36,8 @@ pub struct Server {
     pub engine: Engine,
     /// How often a watcher who asked for it hears how far it has come.
     pub progress_interval: Duration,
+    /// A request that takes this long is logged.
+    pub slow_after: Duration,
     /// Becomes true when streams have to end.
     pub stopping: signal::Receiver<bool>,
 }

@@ -12,6 +12,7 @@ use crate::compactor::LayoutLimits;
 use crate::feed::Feed;
 use crate::identity::Identity;
 use crate::member::operator::Operator;
+use crate::metrics::Metrics;
 use crate::record::Revision;
 use crate::state::State;
 use crate::store::Size;
@@ -60,6 +61,8 @@ pub struct Shared {
     sole_voter: AtomicBool,
     /// Who knows of the other members, if there can be any.
     operator: OnceLock<Operator>,
+    /// What is counted for Prometheus.
+    pub metrics: Metrics,
     /// Wakes who waits for a revision that this member has yet to hear of.
     applied: watch::Sender<Revision>,
 }
@@ -83,6 +86,7 @@ impl Shared {
             feed: Feed::default(),
             sole_voter: AtomicBool::new(false),
             operator: OnceLock::new(),
+            metrics: Metrics::default(),
             applied,
         }
     }
@@ -139,6 +143,14 @@ impl Shared {
     pub fn set_size(&self, size: Size) {
         self.size_total.store(size.total_bytes, Ordering::Relaxed);
         self.size_used.store(size.used_bytes, Ordering::Relaxed);
+    }
+
+    /// The member that leads; nothing during an election.
+    pub fn leader(&self) -> Option<u64> {
+        match self.operator() {
+            Some(operator) => operator.leader().map(|id| id.0),
+            None => Some(self.identity().member_id),
+        }
     }
 
     /// Who knows of the other members, if there can be any.

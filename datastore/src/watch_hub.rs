@@ -149,6 +149,17 @@ impl WatchHub {
         Due { published: self.published, watchers }
     }
 
+    /// How many streams there are.
+    pub fn streams(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// How many watchers have something to fetch.
+    pub fn behind(&self) -> usize {
+        let is_behind = |watcher: &&Watcher| watcher.pending.is_some();
+        self.streams.values().map(|stream| stream.watchers.values().filter(is_behind).count()).sum()
+    }
+
     /// How many watchers there are.
     pub fn watchers(&self) -> usize {
         self.streams.values().map(|stream| stream.watchers.len()).sum()

@@ -13,6 +13,7 @@
 //! that changes the index or writes to the store.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
@@ -139,10 +140,12 @@ impl<S: Store> Writer<S> {
         let Some(row) = self.encode(&group) else {
             return self.answer_unwritten(replies).await;
         };
+        let began = Instant::now();
         let written = self.store.append(&row).await;
         self.commits = self.commits.wrapping_add(1);
         match written {
             Ok(()) => {
+                self.shared.metrics.committed(began.elapsed(), replies.len());
                 if self.shared.set_no_space(self.is_over_quota()) {
                     info!(no_space = self.shared.no_space(), "alarm changed");
                     self.sweeping = true;
@@ -253,10 +256,14 @@ impl<S: Store> Writer<S> {
                     changed.by_ref().take(count).for_each(|record| state.leases.note(record));
                 }
                 PendingEntry::Grant { lease, ttl_s } => {
+                    self.shared.metrics.leases_granted.inc();
                     state.leases.grant(*lease, *ttl_s, now);
                     self.shared.leases_changed.notify_one();
                 }
-                PendingEntry::Revoke { lease } => state.leases.revoke(*lease),
+                PendingEntry::Revoke { lease } => {
+                    self.shared.metrics.leases_revoked.inc();
+                    state.leases.revoke(*lease);
+                }
                 PendingEntry::Compact { revision } => {
                     state.index.compact(*revision);
                     self.sweeping = true;
@@ -270,6 +277,7 @@ impl<S: Store> Writer<S> {
         self.compactor.appended(RowInfo::from(row));
         self.sweeping |= self.compactor.wants_merge();
         if !changes.is_empty() {
+            self.shared.metrics.changed(changes.iter().map(|record| &**record));
             self.shared.hub().publish(&changes, row.last);
         }
     }
@@ -281,6 +289,7 @@ impl<S: Store> Writer<S> {
         row: &LogRow,
         replies: Vec<Reply>,
     ) -> Result<(), WriterError> {
+        self.shared.metrics.commits_failed.inc();
         match error {
             StoreError::Unknown(source) => {
                 warn!(sequence = row.sequence.0, error = %source, "outcome of a commit is unknown");

@@ -130,6 +130,7 @@ async fn serve() -> (TempDir, signal::Sender<bool>, SocketAddr) {
     let server = Server {
         engine: running.engine,
         progress_interval: Duration::from_secs(5),
+        slow_after: Duration::from_secs(3600),
         stopping: stopped,
     };
     let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);

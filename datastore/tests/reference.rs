@@ -49,7 +49,7 @@ fn every_method_is_on_the_page_as_served() {
 }
 
 #[test]
-fn every_test_that_the_page_names_exists() {
+fn every_test_and_every_figure_that_the_page_names_exists() {
     let sources: String = ["datastore/tests", "datastore/tests/differential", "datastore/src"]
         .iter()
         .flat_map(|folder| std::fs::read_dir(repository().join(folder)).unwrap().flatten())
@@ -59,8 +59,19 @@ fn every_test_that_the_page_names_exists() {
     let names = page.split('`').skip(1).step_by(2).filter(|word| word.matches('_').count() > 2);
     let mut count = 0;
     for name in names {
-        assert!(sources.contains(&format!("fn {name}(")), "there is no test {name}");
-        count += 1;
+        let figure = name
+            .split(|letter| "[( ".contains(letter))
+            .find(|word| word.starts_with("etcd_") || word.starts_with("skiff_datastore_"));
+        match figure {
+            Some(figure) => {
+                let figure = figure.strip_suffix("_total").unwrap_or(figure);
+                assert!(sources.contains(&format!("\"{figure}")), "there is no figure {figure}");
+            }
+            None => {
+                assert!(sources.contains(&format!("fn {name}(")), "there is no test {name}");
+                count += 1;
+            }
+        }
     }
     assert!(count > 15, "the page names only {count} tests");
 }

@@ -69,6 +69,8 @@ pub struct Copy {
     /// Whether revisions wait to be freed.
     sweeping: bool,
     pending: Option<(Pending, Instant)>,
+    /// Who led last.
+    leader: Option<MemberId>,
 }
 
 impl Replica {
@@ -76,6 +78,7 @@ impl Replica {
     pub async fn run(mut self) {
         while !*self.yielding.borrow() {
             let leader = *self.leader.borrow_and_update();
+            leader.into_iter().for_each(|leader| self.note_leader(leader));
             let turn = match leader {
                 Some(id) if id == self.roster.own() => self.lead().await,
                 Some(id) => self.follow(id).await,
@@ -93,6 +96,14 @@ impl Replica {
 
     fn shared(&self) -> &Arc<Shared> {
         self.engine.shared()
+    }
+
+    /// Counts leaders after the first.
+    fn note_leader(&mut self, leader: MemberId) {
+        let former = self.copy.leader.replace(leader);
+        if former.is_some_and(|former| former != leader) {
+            self.shared().metrics.leader_changes.inc();
+        }
     }
 
     async fn seek(&mut self) -> Result<(), StoreError> {
@@ -323,6 +334,7 @@ impl Replica {
                 changes.extend(of_revision.into_iter().flatten().cloned());
             }
             if row.first <= row.last {
+                shared.metrics.changed(changes.iter().map(|record| &**record));
                 shared.hub().publish(&changes, row.last);
             }
         }

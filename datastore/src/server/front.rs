@@ -1,10 +1,12 @@
 //! What stands before each generated service.
 //!
-//! Lists leave in pieces, which the generated code does not know of; and a
-//! message that is too large is refused with etcd's code and words.
+//! Lists leave in pieces, which the generated code does not know of; a
+//! message that is too large is refused with etcd's code and words; and every
+//! request is counted and timed.
 
 use std::convert::Infallible;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use http::{Request, Response};
 use tonic::body::Body;
@@ -13,12 +15,20 @@ use tonic::codegen::{BoxFuture, Service};
 use tonic::server::NamedService;
 use tonic::{Code, Status};
 use tonic_prost::ProstCodec;
+use tracing::warn;
 
 use super::Server;
 use super::range_body::RangeBody;
 use crate::proto::{RangeRequest, RangeResponse};
 
 const RANGE: &str = "/etcdserverpb.KV/Range";
+/// What is answered by a stream.
+const STREAMS: [&str; 4] = [
+    "/etcdserverpb.KV/RangeStream",
+    "/etcdserverpb.Watch/Watch",
+    "/etcdserverpb.Lease/LeaseKeepAlive",
+    "/etcdserverpb.Maintenance/Snapshot",
+];
 
 /// A generated service and what it shares with all others.
 #[derive(Clone)]
@@ -54,25 +64,61 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let bytes_max = self.message_bytes_max;
-        if request.uri().path() == RANGE {
-            let server = self.server.clone();
+        let server = self.server.clone();
+        let call = Call::begin(&server, request.uri().path());
+        if call.path == RANGE {
             return Box::pin(async move {
                 let answer = range(&server, request, bytes_max).await;
-                Ok(answer.unwrap_or_else(|status| as_etcd_says(status).into_http()))
+                Ok(call.end(&server, answer.unwrap_or_else(as_refused)))
             });
         }
         let answer = self.inner.call(request);
         Box::pin(async move {
             let answer = answer.await?;
             // A refusal before anything was sent is found here, and nowhere else.
-            match answer.extensions().get::<Status>() {
-                Some(status) if status.code() == Code::OutOfRange => {
-                    Ok(as_etcd_says(status.clone()).into_http())
-                }
-                _ => Ok(answer),
-            }
+            let answer = match answer.extensions().get::<Status>() {
+                Some(status) if status.code() == Code::OutOfRange => as_refused(status.clone()),
+                _ => answer,
+            };
+            Ok(call.end(&server, answer))
         })
     }
+}
+
+/// A request that is counted and timed.
+struct Call {
+    path: String,
+    began: Instant,
+}
+
+impl Call {
+    fn begin(server: &Server, path: &str) -> Call {
+        server.engine.shared().metrics.begin(path);
+        Call { path: path.to_owned(), began: Instant::now() }
+    }
+
+    /// Counts the answer. What streams has only begun, and its time says nothing.
+    fn end(self, server: &Server, answer: Response<Body>) -> Response<Body> {
+        let metrics = &server.engine.shared().metrics;
+        let code = answer.extensions().get::<Status>().map_or(Code::Ok, Status::code);
+        if !(code == Code::Ok && STREAMS.contains(&self.path.as_str())) {
+            metrics.end(&self.path, code);
+        }
+        let took = self.began.elapsed();
+        if took >= server.slow_after {
+            metrics.slow_requests.inc();
+            let took_ms = took.as_millis() as u64;
+            warn!(method = self.path, took_ms, ?code, "a request took long");
+        }
+        answer
+    }
+}
+
+fn as_refused(status: Status) -> Response<Body> {
+    let status = as_etcd_says(status);
+    let mut answer = status.clone().into_http();
+    answer.extensions_mut().insert(status);
+    answer
 }
 
 async fn range(

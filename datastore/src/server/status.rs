@@ -9,14 +9,6 @@ pub const ETCD_VERSION: &str = "3.6.8";
 /// The version of etcd's stored form that goes with it.
 pub const ETCD_STORAGE_VERSION: &str = "3.6.0";
 
-/// Who leads; nothing during an election.
-fn leader(server: &Server) -> Option<u64> {
-    match server.engine.shared().operator() {
-        Some(operator) => operator.leader().map(|id| id.0),
-        None => Some(server.engine.identity().member_id),
-    }
-}
-
 /// Size, leader and alarms of this member.
 pub fn status(server: &Server) -> StatusResponse {
     let identity = server.engine.identity();
@@ -34,7 +26,7 @@ pub fn status(server: &Server) -> StatusResponse {
         db_size: size.total_bytes as i64,
         db_size_in_use: size.used_bytes as i64,
         db_size_quota: shared.limits.quota_bytes as i64,
-        leader: leader(server).unwrap_or(0),
+        leader: shared.leader().unwrap_or(0),
         raft_index: sequence,
         raft_applied_index: sequence,
         raft_term: identity.epoch,

@@ -258,6 +258,7 @@ impl WatchStream {
 
     /// Sends events, in pieces if the watcher takes them and they are large.
     async fn send_events(&self, mut answer: WatchResponse, fragment: bool) -> Result<(), Gone> {
+        self.engine.shared().metrics.events.inc_by(answer.events.len() as u64);
         let bytes_max = self.engine.shared().limits.request_bytes_max;
         if !fragment || answer.encoded_len() <= bytes_max {
             return self.send(answer).await;

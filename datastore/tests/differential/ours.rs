@@ -49,6 +49,7 @@ impl Ours {
         let server = Server {
             engine: running.engine,
             progress_interval: PROGRESS_INTERVAL,
+            slow_after: Duration::from_secs(3600),
             stopping: stopped,
         };
         let incoming = tokio_stream::wrappers::UnixListenerStream::new(listener);

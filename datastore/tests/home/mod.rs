@@ -14,6 +14,7 @@ use skiff_datastore::shared::Limits;
 use skiff_datastore::store::memory::MemoryStore;
 use skiff_datastore::{Engine, Listen};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch as signal;
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
@@ -36,7 +37,9 @@ impl Home {
         let running = Engine::start(MemoryStore::default(), limits, Instant::now).await.unwrap();
         let (stopping, stopped) = signal::channel(false);
         let engine = running.engine.clone();
-        let server = Server { engine: running.engine, progress_interval, stopping: stopped };
+        let slow_after = Duration::from_secs(3600);
+        let server =
+            Server { engine: running.engine, progress_interval, slow_after, stopping: stopped };
         let incoming = tokio_stream::wrappers::UnixListenerStream::new(listener);
         let served = router(server, limits.request_bytes_max).serve_with_incoming(incoming);
         tokio::spawn(served);
@@ -46,6 +49,17 @@ impl Home {
 
     pub async fn new() -> Home {
         Home::start(Limits::default(), Duration::from_secs(3600)).await
+    }
+
+    /// The answer to a plain HTTP request, head and body.
+    pub async fn get(&self, path: &str) -> String {
+        let socket = self.dir.path().join("socket");
+        let mut stream = tokio::net::UnixStream::connect(socket).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
     }
 
     pub fn kv(&self) -> KvClient<Channel> {
