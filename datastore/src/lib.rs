@@ -45,6 +45,7 @@ pub mod snapshot;
 pub mod state;
 pub mod store;
 pub mod suite;
+pub mod tls;
 pub mod txn;
 pub mod watch_hub;
 pub mod writer;

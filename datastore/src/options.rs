@@ -18,10 +18,26 @@ pub struct Options {
 
     /// Listen here: unix:PATH, or HOST:PORT on a loopback address
     ///
-    /// There is no encryption and no login: whoever can connect may do
-    /// everything. Can be repeated.
+    /// There is no login: whoever can connect may do everything. Can be
+    /// repeated.
     #[arg(long, value_name = "ADDRESS", required = true)]
     pub listen: Vec<Listen>,
+
+    /// Speak TLS, with this certificate and what it is signed by
+    #[arg(long, value_name = "FILE", requires = "key_file")]
+    pub cert_file: Option<PathBuf>,
+
+    /// The key of --cert-file
+    #[arg(long, value_name = "FILE", requires = "cert_file")]
+    pub key_file: Option<PathBuf>,
+
+    /// Believe clients' certificates that these authorities have signed
+    #[arg(long, value_name = "FILE", requires = "cert_file")]
+    pub trusted_ca_file: Option<PathBuf>,
+
+    /// Refuse clients without such a certificate
+    #[arg(long, requires = "trusted_ca_file")]
+    pub client_cert_auth: bool,
 
     /// Let this group connect to the unix socket, besides its owner
     #[arg(long, value_name = "GROUP")]

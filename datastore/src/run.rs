@@ -28,6 +28,7 @@ use crate::server::plain;
 use crate::shared::Limits;
 use crate::store::StoreError;
 use crate::store::sql::{OpenError, SqlStore};
+use crate::tls::{self, TlsError};
 use crate::writer::WriterError;
 
 /// What a message may have beyond the largest request: its framing.
@@ -59,6 +60,8 @@ pub enum RunError {
         #[source]
         source: StoreError,
     },
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error(transparent)]
     Member(#[from] MemberError),
     #[error("the datastore stopped writing")]
@@ -231,8 +234,8 @@ async fn serve_all(bound: Vec<Bound>, server: Server, options: &Options) -> Resu
             .add_routes(plain::routes(server.clone()).into());
         router.serve_with_incoming_shutdown(incoming(one, places.clone()), stopped(&server))
     });
-    let all = futures::future::try_join_all(each);
-    Ok(futures::future::try_join(all, futures::future::try_join_all(figures)).await.map(drop)?)
+    let figures = async { Ok(futures::future::try_join_all(figures).await?) };
+    futures::future::try_join(futures::future::try_join_all(each), figures).await.map(drop)
 }
 
 /// Returns when `server` has to end.
@@ -249,18 +252,26 @@ async fn serve(
     server: Server,
     options: &Options,
     places: Arc<Semaphore>,
-) -> Result<(), tonic::transport::Error> {
+) -> Result<(), RunError> {
     let stop = stopped(&server);
     let operator = server.engine.shared().operator().cloned();
-    let mut router = router(server, options.max_request_bytes);
+    let mut transport = Transport::builder();
+    if let Some(config) = tls::server_config(options)? {
+        transport = transport.tls_config(config).map_err(TlsError::Unusable)?;
+    }
+    let mut router = router_on(transport, server, options.max_request_bytes);
     if let Some(operator) = operator {
         router = router.add_service(MembersServer::new(operator));
     }
-    router.serve_with_incoming_shutdown(incoming(bound, places), stop).await
+    Ok(router.serve_with_incoming_shutdown(incoming(bound, places), stop).await?)
 }
 
 /// Every service of `server`, to be served on a listener.
 pub fn router(server: Server, request_bytes_max: usize) -> Router {
+    router_on(Transport::builder(), server, request_bytes_max)
+}
+
+fn router_on(transport: Transport, server: Server, request_bytes_max: usize) -> Router {
     let bytes_max = request_bytes_max.saturating_add(MESSAGE_OVERHEAD_BYTES);
     macro_rules! service {
         ($service:ident) => {{
@@ -269,8 +280,8 @@ pub fn router(server: Server, request_bytes_max: usize) -> Router {
         }};
     }
     // Prometheus asks by HTTP/1.1.
-    Transport::builder()
-        .accept_http1(true)
+    let mut transport = transport.accept_http1(true);
+    transport
         .add_routes(plain::routes(server.clone()).into())
         .add_service(service!(KvServer))
         .add_service(service!(WatchServer))

@@ -5,6 +5,7 @@ package testserver
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"os"
@@ -62,7 +63,16 @@ func RunEtcd(t testing.TB, cfg *embed.Config) *kubernetes.Client {
 	listen, endpoint := address(t)
 	start(t, cfg, listen)
 	listening(t, listen)
+	var tlsConfig *tls.Config
+	if !cfg.ClientTLSInfo.Empty() {
+		endpoint = strings.Replace(endpoint, "http://", "https://", 1)
+		var err error
+		if tlsConfig, err = cfg.ClientTLSInfo.ClientConfig(); err != nil {
+			t.Fatal(err)
+		}
+	}
 	client, err := kubernetes.New(clientv3.Config{
+		TLS:         tlsConfig,
 		Endpoints:   []string{endpoint},
 		DialTimeout: 10 * time.Second,
 		DialOptions: []grpc.DialOption{grpc.WithBlock()},
@@ -126,6 +136,15 @@ func start(t testing.TB, cfg *embed.Config, listen string) {
 	}
 	if cfg.MaxRequestBytes != 0 {
 		arguments = append(arguments, "--max-request-bytes", fmt.Sprint(cfg.MaxRequestBytes))
+	}
+	if info := cfg.ClientTLSInfo; !info.Empty() {
+		arguments = append(arguments, "--cert-file", info.CertFile, "--key-file", info.KeyFile)
+		if info.TrustedCAFile != "" {
+			arguments = append(arguments, "--trusted-ca-file", info.TrustedCAFile)
+		}
+		if info.ClientCertAuth {
+			arguments = append(arguments, "--client-cert-auth")
+		}
 	}
 	log := &tail{}
 	command := exec.Command(words[0], arguments...)
