@@ -54,7 +54,7 @@ pub enum Verb {
     Inspect(inspect::Arguments),
     Version(version::Arguments),
     Reset(reset::Arguments),
-    Datastore(datastore::Arguments),
+    Datastore(Box<datastore::Arguments>),
     Completion(completion::Arguments),
     #[command(hide = true)]
     Credential(credential::Arguments),
@@ -97,7 +97,7 @@ pub(super) async fn run(verb: Verb, session: &Session) -> Outcome {
         Verb::Completion(arguments) => completion::run(arguments),
         Verb::Credential(arguments) => credential::run(arguments, session).await,
         Verb::Daemon(arguments) => daemon::run(arguments, session).await,
-        Verb::Datastore(arguments) => datastore::run(arguments).await,
+        Verb::Datastore(arguments) => datastore::run(*arguments).await,
         Verb::Confine(arguments) => confine::run(arguments),
     }
 }
