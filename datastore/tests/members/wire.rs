@@ -112,7 +112,8 @@ impl Wire {
 /// A new device of this process, without a header before its packets.
 #[allow(unsafe_code)] // no safe wrapper of this call is at hand, and only tests make devices
 fn open(name: &str) -> io::Result<File> {
-    let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_CLOEXEC).open(DEVICE)?;
+    let file =
+        OpenOptions::new().read(true).write(true).custom_flags(libc::O_CLOEXEC).open(DEVICE)?;
     // SAFETY: all zeroes is a valid `ifreq`: numbers, bytes, and pointers that nobody follows.
     let mut wish: libc::ifreq = unsafe { std::mem::zeroed() };
     assert!(name.len() < wish.ifr_name.len(), "{name} is too long for a device");
