@@ -44,14 +44,15 @@ pub async fn admit(node: &Node, roster: &Roster, entry: PeerEntry) -> Result<(),
     if roster.is_removed(id) {
         return Err(AdmitError::Removed);
     }
-    roster.merge(vec![entry])?;
     let mut connection = node.connect().await?;
     let members = connection.members().await?;
     if !members.iter().any(|member| member.id == id) {
         connection.add(id, &raft_address(id)).await?;
         info!(member = id.0, "a member joined");
     }
-    Ok(())
+    // After that: whoever stands in the table and is none of raft's members
+    // was removed.
+    Ok(roster.merge(vec![entry])?)
 }
 
 /// Why a member was not removed.
@@ -110,6 +111,7 @@ impl Keeper {
         };
         let (spares, standbys) = (of_role(Role::Spare), of_role(Role::Standby));
         self.health.set_voteless(Voteless { spares, standbys });
+        self.remove_forgotten(&members).await;
         let own = self.roster.own();
         let voters = members.iter().filter(|member| member.role == Role::Voter);
         let is_sole = voters.map(|voter| voter.id).collect::<Vec<_>>() == [own];
@@ -124,6 +126,27 @@ impl Keeper {
             None => {
                 self.engine.shared().set_sole_voter(is_sole);
                 Ok(())
+            }
+        }
+    }
+
+    /// Finishes what a leader began that died before it had told anybody.
+    async fn remove_forgotten(&self, members: &[MemberInfo]) {
+        let missing =
+            |members: &[MemberInfo], id: MemberId| !members.iter().any(|one| one.id == id);
+        let mut forgotten: Vec<MemberId> = self.roster.living().iter().map(|(id, _)| *id).collect();
+        forgotten.retain(|id| missing(members, *id));
+        if forgotten.is_empty() {
+            return;
+        }
+        // Members that were known before this barrier had joined before it, so
+        // that a leader which passes it knows of them.
+        let proven = self.engine.settle(false).await.is_ok() && self.engine.leads();
+        let Ok(members) = self.members().await else { return };
+        for id in forgotten.into_iter().filter(|id| proven && missing(&members, *id)) {
+            info!(member = id.0, "a member had been removed");
+            if let Err(error) = self.roster.remove(id) {
+                warn!(error = &error as &dyn std::error::Error, "the table of peers is not kept");
             }
         }
     }

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dqlite::MemberId;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use rustls::ClientConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -78,12 +80,18 @@ impl Ping {
     }
 
     /// The largest round trip to any member that answers, before a start.
+    /// Others have as long again as the first one took.
     pub async fn first(&self) -> Option<Duration> {
         let others = self.roster.others();
-        let all = others.iter().map(|(id, _)| async {
-            tokio::time::timeout(FIRST_TIMEOUT, self.quickest(*id)).await.ok()?.ok()
-        });
-        futures::future::join_all(all).await.into_iter().flatten().max()
+        let mut all: FuturesUnordered<_> =
+            others.iter().map(|(id, _)| self.quickest(*id)).collect();
+        let began = Instant::now();
+        let (mut largest, mut bound) = (None, FIRST_TIMEOUT);
+        while let Ok(Some(answer)) = tokio::time::timeout(bound, all.next()).await {
+            largest = largest.max(answer.ok());
+            bound = if largest.is_some() { began.elapsed() } else { FIRST_TIMEOUT };
+        }
+        largest
     }
 
     async fn quickest(&self, id: MemberId) -> io::Result<Duration> {
