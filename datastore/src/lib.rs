@@ -19,6 +19,7 @@ pub mod census;
 pub mod check;
 pub mod command;
 pub mod compactor;
+pub mod digest;
 pub mod engine;
 pub mod error;
 pub mod feed;
