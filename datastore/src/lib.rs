@@ -14,6 +14,7 @@
 //! writer's queue, and a few answers a watch stream.
 
 pub mod accept;
+pub mod backup;
 pub mod batch;
 pub mod census;
 pub mod check;
