@@ -15,13 +15,17 @@
 //! [`build`] makes the new directory and [`place`] puts it where it belongs.
 
 pub mod build;
+pub mod name;
 pub mod partial;
 pub mod place;
 pub mod restore;
+pub mod retention;
+pub mod schedule;
 pub mod seal;
 pub mod source;
 pub mod take;
 
+pub use name::BackupName;
 pub use restore::{RestoreError, Restored, restore};
 pub use seal::{Opening, SealError, Sealing};
 pub use take::{Backup, BackupError, take};
