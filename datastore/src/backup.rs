@@ -15,6 +15,7 @@
 //! [`build`] makes the new directory and [`place`] puts it where it belongs.
 
 pub mod build;
+pub mod job;
 pub mod name;
 pub mod partial;
 pub mod place;
@@ -24,8 +25,11 @@ pub mod schedule;
 pub mod seal;
 pub mod source;
 pub mod take;
+pub mod target;
 
+pub use job::{Done, Job, JobError, Report};
 pub use name::BackupName;
 pub use restore::{RestoreError, Restored, restore};
 pub use seal::{Opening, SealError, Sealing};
 pub use take::{Backup, BackupError, take};
+pub use target::Target;

@@ -75,7 +75,11 @@ mod tests {
 
     #[test]
     fn names_say_time_and_revision_and_nothing_else_is_a_name() {
-        let summary = Summary { taken_ms: 1_795_437_605_999, revision: Revision(48213), ..Summary::default() };
+        let summary = Summary {
+            taken_ms: 1_795_437_605_999,
+            revision: Revision(48213),
+            ..Summary::default()
+        };
         let name = BackupName::of(&summary, false);
         assert_eq!(name.to_string(), "skiff-20261123T124005Z-r48213.backup");
         assert_eq!(name.to_string().parse(), Ok(name));

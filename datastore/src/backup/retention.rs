@@ -82,7 +82,8 @@ mod tests {
 
     fn name(minutes: i64) -> BackupName {
         // A Monday, at midnight.
-        let taken = time::macros::datetime!(2026-11-23 00:00 UTC) + time::Duration::minutes(minutes);
+        let taken =
+            time::macros::datetime!(2026-11-23 00:00 UTC) + time::Duration::minutes(minutes);
         BackupName { taken, revision: Revision(minutes), is_sealed: false }
     }
 
@@ -98,7 +99,8 @@ mod tests {
         const DAY: i64 = 24 * HOUR;
         let backups: Vec<_> = (0..40 * 24 * 2).map(|half| name(half * 30)).collect();
         let end = 40 * DAY - 30;
-        let keep = |last, hourly, daily, weekly, monthly| Keep { last, hourly, daily, weekly, monthly };
+        let keep =
+            |last, hourly, daily, weekly, monthly| Keep { last, hourly, daily, weekly, monthly };
         assert_eq!(kept(&backups, &keep(2, 0, 0, 0, 0)), [end - 30, end]);
         assert_eq!(kept(&backups, &keep(0, 2, 0, 0, 0)), [end - HOUR, end]);
         assert_eq!(kept(&backups, &keep(0, 0, 2, 0, 0)), [end - DAY, end]);

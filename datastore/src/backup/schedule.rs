@@ -24,8 +24,9 @@ pub fn choose_wait(
         return doubled.min(RETRY_MAX).min(every);
     }
     let Some(newest) = newest else { return Duration::ZERO };
-    // One that is dated in the future says nothing: a clock was wrong.
-    let age = Duration::try_from(now - newest).unwrap_or(every);
+    // One that is dated in the future was taken by a wrong clock. It counts as
+    // taken now: else one backup would follow the other without a pause.
+    let age = Duration::try_from(now - newest).unwrap_or(Duration::ZERO);
     every.saturating_sub(age)
 }
 
@@ -49,7 +50,7 @@ mod tests {
         assert_eq!(wait(Some(NOW)), HOUR);
         assert_eq!(wait(Some(NOW - Duration::from_secs(3000))), Duration::from_secs(600));
         assert_eq!(wait(Some(NOW - 5 * HOUR)), Duration::ZERO);
-        assert_eq!(wait(Some(NOW + HOUR)), Duration::ZERO);
+        assert_eq!(wait(Some(NOW + HOUR)), HOUR);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 mod bad_days;
 mod child;
 mod daemon;
+mod job;
 mod round_trip;
 
 use std::path::{Path, PathBuf};
