@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 
 use super::name::BackupName;
 use super::retention::{Keep, choose_removed};
+use super::s3::S3;
 use super::schedule::{choose_wait, is_overdue};
 use super::take::{Backup, BackupError, TakeOptions, take};
 use super::target::{Target, TargetError};
@@ -49,8 +50,10 @@ impl Job {
     /// Takes a backup, then removes what need not be kept. Nothing is removed
     /// before there is a new one that is good.
     pub async fn run_once(&self) -> Result<Done, JobError> {
-        let Target::Directory(dir) = &self.target;
-        let backup = self.take_into(dir).await?;
+        let backup = match &self.target {
+            Target::Directory(dir) => self.take_into(dir).await?,
+            Target::S3(place) => self.take_and_store(place).await?,
+        };
         let (removed, not_removed) = match self.remove_old().await {
             Ok(removed) => (removed, None),
             Err((removed, error)) => (removed, Some(error)),
@@ -93,6 +96,19 @@ impl Job {
         let is_sealed = self.take.sealing.is_sealed();
         let name = |summary: &_| BackupName::of(summary, is_sealed).to_string().into();
         take(&self.take, dir, name).await
+    }
+
+    /// Takes and proves it in a directory of its own, then stores it.
+    async fn take_and_store(&self, place: &S3) -> Result<Backup, JobError> {
+        let scratch = &self.take.scratch;
+        let dir = tempfile::Builder::new()
+            .prefix("skiff-upload-")
+            .tempdir_in(scratch)
+            .map_err(|source| BackupError::Scratch { dir: scratch.clone(), source })?;
+        let backup = self.take_into(dir.path()).await?;
+        let name = BackupName::of(&backup.summary, backup.is_sealed).to_string();
+        place.put(&backup.path, &name).await.map_err(TargetError::from)?;
+        Ok(Backup { path: place.address_of(&name).into(), ..backup })
     }
 
     async fn remove_old(&self) -> Result<Vec<BackupName>, (Vec<BackupName>, TargetError)> {

@@ -5,16 +5,20 @@ use std::path::{Path, PathBuf};
 
 use super::name::BackupName;
 use super::partial::sync_parent;
+use super::s3::{S3, S3Error};
 
 /// A place for many backups of one datastore.
 #[derive(Clone, Debug)]
 pub enum Target {
     Directory(PathBuf),
+    S3(Box<S3>),
 }
 
 /// Why a place could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
+    #[error(transparent)]
+    S3(#[from] S3Error),
     #[error("can't read the directory {dir}")]
     List {
         dir: PathBuf,
@@ -37,12 +41,14 @@ impl Target {
             Target::Directory(dir) => {
                 list_directory(dir).map_err(|source| TargetError::List { dir: dir.clone(), source })
             }
+            Target::S3(place) => Ok(place.list().await?),
         }
     }
 
     /// Removes a backup; one that is gone already is fine.
     pub async fn remove(&self, name: &BackupName) -> Result<(), TargetError> {
         match self {
+            Target::S3(place) => Ok(place.remove(&name.to_string()).await?),
             Target::Directory(dir) => {
                 let path = dir.join(name.to_string());
                 match std::fs::remove_file(&path).and_then(|()| sync_parent(&path)) {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // a test that panics says where
 
 mod bad_days;
+mod bucket;
 mod child;
 mod daemon;
 mod job;

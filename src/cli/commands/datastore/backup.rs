@@ -7,7 +7,7 @@ use skiff_datastore::backup::retention::Keep;
 use skiff_datastore::backup::source::SourceError;
 use skiff_datastore::backup::take::TakeOptions;
 use skiff_datastore::backup::{
-    Backup, BackupError, BackupName, Done, Job, JobError, Report, Sealing, Target, take,
+    Backup, BackupError, BackupName, Done, Job, JobError, Report, S3, Sealing, Target, take,
 };
 use skiff_datastore::options::parse_duration;
 use skiff_datastore::{Listen, Revision};
@@ -34,8 +34,11 @@ use crate::cli::{CommandError, interrupt, ui};
 #[derive(clap::Args, Debug)]
 #[command(verbatim_doc_comment)]
 pub struct Arguments {
-    /// A file, or a directory that is there
-    #[arg(value_name = "FILE|DIR")]
+    /// A file, a directory that is there, or s3://BUCKET/PREFIX
+    ///
+    /// A bucket is found by AWS_ENDPOINT_URL_S3, AWS_REGION, AWS_ACCESS_KEY_ID
+    /// and AWS_SECRET_ACCESS_KEY in the environment.
+    #[arg(value_name = "FILE|DIR|S3")]
     target: PathBuf,
 
     /// Where the datastore serves clients: HOST:PORT or unix:PATH
@@ -152,7 +155,11 @@ pub(super) async fn run(arguments: Arguments) -> Outcome {
     };
     let (keep, output) = (arguments.keep.keep(), arguments.output);
     let mut interrupt = interrupt::Interrupt::new()?;
-    if !arguments.target.is_dir() {
+    let target = match S3::is_address(&arguments.target) {
+        true => Target::S3(Box::new(bucket(&arguments.target)?)),
+        false => Target::Directory(arguments.target.clone()),
+    };
+    if matches!(target, Target::Directory(_)) && !arguments.target.is_dir() {
         if arguments.every.is_some() || !keep.is_everything() {
             return Err(no_directory(&arguments.target));
         }
@@ -161,7 +168,7 @@ pub(super) async fn run(arguments: Arguments) -> Outcome {
             () = interrupt.came() => Err(interrupted()),
         };
     }
-    let job = Job { take, target: Target::Directory(arguments.target), keep };
+    let job = Job { take, target, keep };
     let Some(every) = arguments.every else {
         return tokio::select! {
             outcome = once(&job, output) => outcome,
@@ -175,6 +182,13 @@ pub(super) async fn run(arguments: Arguments) -> Outcome {
         // A backup that is under way is given up: nothing of it stays.
         () = interrupt.came() => Ok(ExitCode::SUCCESS),
     }
+}
+
+/// The bucket that an address names, with what the environment says of it.
+pub(super) fn bucket(address: &Path) -> Result<S3, CommandError> {
+    let address = address.to_str().ok_or_else(|| CommandError::usage("the address is no text"))?;
+    S3::new(address, |variable| std::env::var(variable).ok())
+        .map_err(|error| CommandError::from(error).hint("skiff datastore backup --help"))
 }
 
 fn interrupted() -> CommandError {
@@ -286,7 +300,8 @@ fn text(screen: &Screen, paint: Paint) -> String {
 fn job_failed(error: JobError) -> CommandError {
     match error {
         JobError::Backup(error) => failed(error),
-        JobError::Target(error) => error.into(),
+        JobError::Target(error) => CommandError::from(error)
+            .hint("see that the directory or bucket is there and may be written to"),
     }
 }
 

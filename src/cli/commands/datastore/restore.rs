@@ -1,10 +1,10 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde::Serialize;
 use skiff_datastore::backup::place::PlaceError;
 use skiff_datastore::backup::restore::{BUMP_REVISION, RestoreOptions};
-use skiff_datastore::backup::{Opening, RestoreError, Restored, SealError, restore};
+use skiff_datastore::backup::{Opening, RestoreError, Restored, S3, SealError, restore};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
@@ -29,8 +29,10 @@ use crate::cli::ui::Paint;
 #[derive(clap::Args, Debug)]
 #[command(verbatim_doc_comment)]
 pub struct Arguments {
-    /// The backup; a file of `etcdctl snapshot save` from Skiff will do
-    #[arg(value_name = "FILE")]
+    /// The backup, or s3://BUCKET/PREFIX/NAME
+    ///
+    /// A file of `etcdctl snapshot save` from Skiff will do as well.
+    #[arg(value_name = "FILE|S3")]
     file: PathBuf,
 
     /// The directory of the datastore
@@ -87,9 +89,27 @@ pub(super) async fn run(arguments: Arguments) -> Outcome {
         opening,
         stamp: OffsetDateTime::now_utc().format(form).unwrap_or_default(),
     };
-    let restored = restore(&arguments.file, &options).await.map_err(failed)?;
+    let fetched = tempfile::TempDir::new()?;
+    let file = match S3::is_address(&arguments.file) {
+        true => fetch(&arguments.file, fetched.path()).await?,
+        false => arguments.file,
+    };
+    let restored = restore(&file, &options).await.map_err(failed)?;
     output::print(arguments.output, &screen(options.dir, restored), text)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Copies a backup from its bucket to a directory.
+async fn fetch(address: &Path, dir: &Path) -> Result<PathBuf, CommandError> {
+    let missing = || CommandError::usage("the address needs the name of a backup at its end");
+    let text = address.to_str().unwrap_or_default();
+    let (place, name) = text.rsplit_once('/').ok_or_else(missing)?;
+    if name.is_empty() || place.ends_with('/') {
+        return Err(missing());
+    }
+    let file = dir.join(name);
+    super::backup::bucket(Path::new(place))?.get(name, &file).await?;
+    Ok(file)
 }
 
 fn screen(dir: PathBuf, restored: Restored) -> Screen {
