@@ -133,12 +133,6 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     }
 }
 
-pub(crate) fn ensure_dir(dir: &Path) -> Result<(), RunError> {
-    use std::os::unix::fs::DirBuilderExt;
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
-    made.map_err(|source| OpenError::Directory { dir: dir.to_owned(), source }.into())
-}
-
 pub(crate) async fn bind_all(
     listen: &[Listen],
     options: &Options,

@@ -8,8 +8,10 @@ use tracing::info;
 
 use super::run::{Member, MemberError, Seat};
 use crate::options::Options;
-use crate::run::{DRAIN_TIMEOUT, RunError, bind_all, ensure_dir, remove_sockets, serve_all};
+use crate::run::{DRAIN_TIMEOUT, RunError, bind_all, remove_sockets, serve_all};
 use crate::server::Server;
+use crate::store::disk;
+use crate::store::sql::OpenError;
 
 /// How far the end has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +29,8 @@ pub async fn run_member(
     mut stop: Pin<&mut impl Future<Output = ()>>,
 ) -> Result<(), RunError> {
     let began = Instant::now();
-    ensure_dir(&options.dir)?;
+    disk::ensure_dir(&options.dir)
+        .map_err(|source| OpenError::Directory { dir: options.dir.clone(), source })?;
     let seat = Seat::new(options);
     let (engine, mut ready) = (seat.engine.clone(), seat.ready.subscribe());
     let (stopping, stopped) = watch::channel(false);

@@ -43,7 +43,8 @@ pub struct Cluster {
     pub members: Vec<Member>,
 }
 
-fn free_port() -> u16 {
+/// A port that nobody had a moment ago.
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
