@@ -39,6 +39,7 @@ pub mod process;
 pub mod proto;
 pub mod range;
 pub mod record;
+pub mod recovery;
 pub mod route;
 pub mod run;
 pub mod server;

@@ -16,7 +16,8 @@ pub struct LogPosition {
     pub index: u64,
 }
 
-/// The last entry in a data directory. Its node must not run; nothing is changed.
+/// The last entry in a data directory. Its node must not run. Nothing is lost, but files change:
+/// the log is loaded as by a start, which closes its open segments.
 pub fn last_entry(data_dir: &Path) -> Result<LogPosition, NodeError> {
     let failed = |message| NodeError::Recover { data_dir: data_dir.into(), message };
     let mut raw = RawNode::create(MemberId::FIRST, &"unused".into(), data_dir)?;

@@ -11,6 +11,7 @@ mod help;
 mod interrupt;
 mod merge;
 mod place;
+mod recover;
 mod reference;
 mod settings;
 mod stand_in;

@@ -115,6 +115,11 @@ impl Place {
         Ok(path)
     }
 
+    /// Where something else may be made meanwhile; tidied like what is built.
+    pub fn scratch(&self) -> PathBuf {
+        self.sibling(&format!(".{}.restoring-{}-copy", self.name, self.stamp))
+    }
+
     /// Puts what was built in place; what was there is kept under another name.
     pub fn finish(self) -> Result<Placed, PlaceError> {
         let failed = |source| self.failed(source);

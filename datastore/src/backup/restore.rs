@@ -89,6 +89,15 @@ fn open(path: &Path, opening: &Opening) -> Result<Box<dyn io::Read + Send>, Rest
 pub async fn restore(path: &Path, options: &RestoreOptions) -> Result<Restored, RestoreError> {
     verify(path, &options.opening).await?;
     let place = Place::claim(&options.dir, options.replace, &options.stamp)?;
+    restore_at(place, path, options).await
+}
+
+/// Brings a backup that was verified back to a place that was claimed.
+pub async fn restore_at(
+    place: Place,
+    path: &Path,
+    options: &RestoreOptions,
+) -> Result<Restored, RestoreError> {
     let building = place.begin()?;
     let built = build_into(path, options, &building).await;
     let (summary, contents) = match built {

@@ -16,7 +16,7 @@ use super::timing::{choose_latency, patience};
 use crate::proto::peer::PeerEntry;
 
 /// The file in the datastore's directory.
-const FILE: &str = "member.json";
+pub const FILE: &str = "member.json";
 /// The form of the file; a later one is refused.
 const FORMAT: u32 = 1;
 
@@ -89,16 +89,29 @@ impl Roster {
             },
             Err(source) => return Err(RosterError::Read { path, source }),
         };
-        let roster = Roster {
+        let roster = Roster::of(path, kept);
+        roster.save(&roster.kept())?;
+        Ok(roster)
+    }
+
+    /// Reads the file in `dir` and leaves it as it is.
+    pub fn read(dir: &Path) -> Result<Roster, RosterError> {
+        let path = dir.join(FILE);
+        match std::fs::read(&path) {
+            Ok(bytes) => Ok(Roster::of(path.clone(), parse(&path, &bytes)?)),
+            Err(source) => Err(RosterError::Read { path, source }),
+        }
+    }
+
+    fn of(path: PathBuf, kept: Kept) -> Roster {
+        Roster {
             own: MemberId(kept.id),
             path,
             latency_us: AtomicU64::new(0),
             live_round_trip_us: AtomicU64::new(kept.round_trip_us),
             kept: Mutex::new(kept),
             changed: watch::channel(0).0,
-        };
-        roster.save(&roster.kept())?;
-        Ok(roster)
+        }
     }
 
     /// Whether a directory is a member's already.

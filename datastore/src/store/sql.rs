@@ -28,7 +28,7 @@ use crate::record::Revision;
 use crate::state::{ChunkInfo, RowInfo};
 
 /// The name this member has among its peers; nobody else needs it yet.
-const MEMBER_ADDRESS: &str = "skiff-1";
+pub const MEMBER_ADDRESS: &str = "skiff-1";
 /// The database that holds Kubernetes' objects.
 const DATABASE: &str = "kube";
 /// How long a single member may take to become leader.

@@ -95,8 +95,15 @@ impl Cluster {
     /// Waits until every running member serves, knows the leader, and
     /// `voters` vote.
     pub async fn settle(&self, voters: usize) {
+        let running = |position: &usize| self.members[*position].child.is_some();
+        let running: Vec<usize> = (0..self.members.len()).filter(running).collect();
+        self.settle_some(&running, voters).await;
+    }
+
+    /// The same for these members.
+    pub async fn settle_some(&self, positions: &[usize], voters: usize) {
         let deadline = Instant::now() + PATIENCE;
-        for member in self.members.iter().filter(|member| member.child.is_some()) {
+        for member in positions.iter().map(|position| &self.members[*position]) {
             loop {
                 let seen = member.list().await;
                 if let Ok(list) = &seen {

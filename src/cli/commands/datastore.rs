@@ -1,4 +1,5 @@
 mod backup;
+mod recover;
 mod restore;
 
 use std::path::PathBuf;
@@ -65,6 +66,7 @@ enum Verb {
     Member(MemberVerb),
     Backup(Box<backup::Arguments>),
     Restore(restore::Arguments),
+    Recover(recover::Arguments),
 }
 
 #[derive(clap::Subcommand, Debug)]
@@ -100,6 +102,7 @@ pub(super) async fn run(arguments: Arguments) -> Outcome {
         Some(Verb::Status { endpoints, output }) => return status(&endpoints, output).await,
         Some(Verb::Backup(arguments)) => return backup::run(*arguments).await,
         Some(Verb::Restore(arguments)) => return restore::run(arguments).await,
+        Some(Verb::Recover(arguments)) => return recover::run(arguments).await,
         Some(Verb::Member(MemberVerb::Remove { id, endpoints })) => {
             remove(&endpoints, &id).await?;
             ui::say(&format!("member {id} is removed"));

@@ -1,0 +1,137 @@
+//! The way back from a lost quorum: a new store from what one survivor holds.
+//!
+//! ```text
+//! DIR (stopped) ── copied ──> scratch, forced to be the only member
+//!                                │ loaded
+//! other members ── asked ──> found: who has more?     snapshot
+//!                                │ yes, go on            │
+//!                                └──> built beside DIR, compared, DIR swapped
+//! ```
+//!
+//! Comes in: a stopped member's directory, and the identity by which the others
+//! answer. Goes out: what was found, and when that is wanted a directory with
+//! one member and a new cluster id, which old members can't join by mistake. DIR
+//! is as it was or complete at any time, and kept beside the new one. No task
+//! outlives a call.
+
+mod extract;
+mod survey;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use dqlite::NodeError;
+
+use crate::backup::Opening;
+use crate::backup::build::BuildError;
+use crate::backup::place::{Place, PlaceError};
+use crate::backup::restore::{RestoreError, RestoreOptions, Restored, restore_at};
+use crate::member::roster::{Roster, RosterError};
+use crate::member::tls::{Identity, TlsError};
+use extract::{Scratch, extract};
+pub use survey::{Found, Other, State, Verdict};
+
+/// The file that is made of what the survivor holds.
+const SNAPSHOT: &str = "snapshot";
+
+/// What is to be recovered.
+pub struct Options {
+    /// The survivor's directory.
+    pub dir: PathBuf,
+    /// By which the others answer; without it nobody is asked.
+    pub pki: Option<PathBuf>,
+    /// Directories of other members that are at hand.
+    pub also: Vec<PathBuf>,
+    /// A word that makes new names unique.
+    pub stamp: String,
+}
+
+/// Why nothing was recovered. The directory is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoveryError {
+    #[error("{dir} is no directory of one of several members")]
+    NoMember { dir: PathBuf },
+    #[error(transparent)]
+    Roster(#[from] RosterError),
+    #[error("the member in {dir} was removed from its cluster")]
+    Removed { dir: PathBuf },
+    #[error("{dir} belongs to another cluster")]
+    Foreign { dir: PathBuf },
+    #[error("can't use the identity of members")]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    Place(#[from] PlaceError),
+    #[error("can't copy {dir}")]
+    Copy {
+        dir: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("dqlite can't read {dir}")]
+    Log {
+        dir: PathBuf,
+        #[source]
+        source: NodeError,
+    },
+    #[error("can't load what {dir} holds")]
+    Load {
+        dir: PathBuf,
+        #[source]
+        source: BuildError,
+    },
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+}
+
+/// What one survivor holds, ready to become the store.
+pub struct Recovery {
+    options: Options,
+    place: Place,
+    scratch: Scratch,
+    found: Found,
+}
+
+impl Recovery {
+    /// Reads the survivor's directory and asks the others. Changes nothing but
+    /// a copy beside the directory, which goes with this value.
+    pub async fn look(options: Options) -> Result<Recovery, RecoveryError> {
+        let dir = &options.dir;
+        if !Roster::exists(dir) {
+            return Err(RecoveryError::NoMember { dir: dir.clone() });
+        }
+        let roster = Arc::new(Roster::read(dir)?);
+        if roster.is_removed(roster.own()) {
+            return Err(RecoveryError::Removed { dir: dir.clone() });
+        }
+        let identity = options.pki.as_deref().map(Identity::load).transpose()?;
+        let place = Place::claim(dir, true, &options.stamp)?;
+        let scratch = Scratch::make(dir, place.scratch())?;
+        let copied = scratch.copy(dir)?;
+        let position = survey::position(dir, &copied)?;
+        let snapshot = scratch.path().join(SNAPSHOT);
+        let summary = extract(dir, &copied, &snapshot).await?;
+        let others = survey::ask(&roster, identity.as_ref(), &options.also, &scratch).await?;
+        let found = Found::new(&roster, position, &summary, others);
+        Ok(Recovery { options, place, scratch, found })
+    }
+
+    /// What there is, here and on the others.
+    pub fn found(&self) -> &Found {
+        &self.found
+    }
+
+    /// Puts a store of one member in the place of the directory, whose newest
+    /// revision is `bump` higher than the survivor's.
+    pub async fn finish(self, bump: i64) -> Result<Restored, RecoveryError> {
+        let Recovery { options, place, scratch, .. } = self;
+        let restore = RestoreOptions {
+            dir: options.dir,
+            replace: true,
+            bump_revision: bump,
+            opening: Opening::Plain,
+            stamp: options.stamp,
+        };
+        let snapshot = scratch.path().join(SNAPSHOT);
+        Ok(restore_at(place, &snapshot, &restore).await?)
+    }
+}
