@@ -270,6 +270,23 @@ impl Engine {
         self.shared.read().leases.view(lease, now)
     }
 
+    /// Waits so much longer for the leader than in a good network.
+    pub fn set_patience(&self, patience: Duration) {
+        self.route.set_patience(patience);
+    }
+
+    /// Returns when this member follows another one, and has told everybody
+    /// what became of the last commit that it began as leader.
+    pub async fn wait_until_following(&self) {
+        self.route.wait_until_following().await;
+        self.shared.wait_decided().await;
+    }
+
+    /// Whether there can be no other members.
+    pub fn is_alone(&self) -> bool {
+        self.route.is_alone()
+    }
+
     /// Whether this member leads.
     pub fn leads(&self) -> bool {
         matches!(self.route.heading(), Heading::Here)

@@ -14,11 +14,13 @@
 //! writer's queue, and a few answers a watch stream.
 
 pub mod accept;
+pub mod backup;
 pub mod batch;
 pub mod census;
 pub mod check;
 pub mod command;
 pub mod compactor;
+pub mod digest;
 pub mod engine;
 pub mod error;
 pub mod feed;

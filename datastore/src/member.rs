@@ -14,6 +14,7 @@
 pub mod books;
 pub mod channel;
 pub mod convert;
+pub mod daemon;
 pub mod dial;
 pub mod follow;
 pub mod gossip;
@@ -22,6 +23,7 @@ pub mod keeper;
 pub mod listener;
 pub mod operator;
 pub mod peers;
+pub mod ping;
 pub mod pki;
 pub mod remote;
 pub mod replica;
@@ -31,8 +33,10 @@ pub mod roster;
 pub mod run;
 pub mod service;
 pub mod source;
+pub mod timing;
 pub mod tls;
 pub mod transport;
+pub mod tuner;
 pub mod watcher;
 
 /// What this version of the protocol between members is called. A member

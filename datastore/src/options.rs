@@ -106,7 +106,7 @@ fn parse_mode(text: &str) -> Result<u32, String> {
 }
 
 /// Reads durations as Go writes them: `5s`, `100ms`, `10m`, `1h`.
-fn parse_duration(text: &str) -> Result<Duration, String> {
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let number: u64 =
         digits.parse().map_err(|_| format!("{text:?} is no duration such as 5s or 100ms"))?;

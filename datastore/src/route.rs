@@ -5,6 +5,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -83,20 +84,38 @@ pub struct Route {
     course: watch::Receiver<Course>,
     /// Missing with one member, which needs no barriers.
     reads: Option<mpsc::Sender<Read>>,
+    /// How much longer than in a good network the leader is waited for.
+    patience_us: Arc<AtomicU64>,
 }
 
 impl Route {
     /// The route of a single member.
     pub fn alone(queue: mpsc::Sender<Command>) -> Route {
-        Route { course: watch::channel(Course::Leads(queue)).1, reads: None }
+        let course = watch::channel(Course::Leads(queue)).1;
+        Route { course, reads: None, patience_us: Arc::default() }
     }
 
     /// The route of a member among others, whose replica says who leads.
     pub fn among(course: watch::Receiver<Course>) -> Route {
         let (reads, waiting) = mpsc::channel(READS_MAX);
-        let route = Route { course: course.clone(), reads: None };
-        tokio::spawn(share_barriers(route, waiting));
-        Route { course, reads: Some(reads) }
+        let route = Route { course, reads: None, patience_us: Arc::default() };
+        tokio::spawn(share_barriers(route.clone(), waiting));
+        Route { reads: Some(reads), ..route }
+    }
+
+    /// Waits so much longer for the leader than in a good network.
+    pub fn set_patience(&self, patience: Duration) {
+        self.patience_us.store(patience.as_micros() as u64, Ordering::Relaxed);
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::from_micros(self.patience_us.load(Ordering::Relaxed))
+    }
+
+    /// Returns when this member follows another one.
+    pub async fn wait_until_following(&self) {
+        // The sender lives as long as the member.
+        let _ = self.course.clone().wait_for(|one| matches!(one, Course::Follows(_))).await;
     }
 
     /// Whether there are no other members.
@@ -143,7 +162,7 @@ impl Route {
     where
         F: Future<Output = Result<T, RequestError>>,
     {
-        let deadline = Instant::now() + LEADER_TIMEOUT;
+        let deadline = Instant::now() + LEADER_TIMEOUT + self.patience();
         let mut course = self.course.clone();
         loop {
             course.borrow_and_update();
@@ -173,7 +192,7 @@ impl Route {
             return std::future::pending().await;
         }
         if let Lost::Unknown = lost {
-            tokio::time::sleep(LAST_WORD_TIMEOUT).await;
+            tokio::time::sleep(LAST_WORD_TIMEOUT + self.patience()).await;
         }
     }
 

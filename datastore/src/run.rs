@@ -14,7 +14,9 @@ use tracing::{info, warn};
 use crate::accept::{connections_max, incoming};
 use crate::engine::Engine;
 use crate::listen::{Bound, Listen, ListenError};
-use crate::member::run::{Member, MemberError};
+use crate::member::daemon::run_member;
+use crate::member::operator::Desk;
+use crate::member::run::MemberError;
 use crate::options::Options;
 use crate::proto::cluster_server::ClusterServer;
 use crate::proto::kv_server::KvServer;
@@ -34,7 +36,7 @@ use crate::writer::WriterError;
 /// What a message may have beyond the largest request: its framing.
 const MESSAGE_OVERHEAD_BYTES: usize = 512 << 10;
 /// How long open requests may take to end after a signal.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
+pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long the writer may take to finish after them.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -68,6 +70,8 @@ pub enum RunError {
     Writer(#[from] WriterError),
     #[error("the server failed")]
     Serve(#[from] tonic::transport::Error),
+    #[error("the server ended unasked")]
+    Unasked,
     #[error("can't wait for signals")]
     Signal(#[source] std::io::Error),
 }
@@ -129,58 +133,10 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     }
 }
 
-/// The same as one of several members.
-async fn run_member(
+pub(crate) async fn bind_all(
+    listen: &[Listen],
     options: &Options,
-    mut stop: std::pin::Pin<&mut impl Future<Output = ()>>,
-) -> Result<(), RunError> {
-    let began = Instant::now();
-    ensure_dir(&options.dir)?;
-    let member = tokio::select! {
-        member = Member::start(options) => member?,
-        () = &mut stop => return Ok(()),
-    };
-    let (stopping, stopped) = signals::channel(false);
-    let mut ready = member.ready.clone();
-    let serve = async {
-        // The sender lives as long as the member.
-        let _ = ready.wait_for(|ready| *ready).await;
-        let server = Server {
-            engine: member.engine.clone(),
-            progress_interval: options.watch_progress_notify_interval,
-            slow_after: options.warning_unary_request_duration,
-            stopping: stopped,
-        };
-        let bound = bind_all(&options.listen, options).await?;
-        info!(after_ms = began.elapsed().as_millis() as u64, "datastore serves");
-        serve_all(bound, server, options).await
-    };
-    let mut serving = Box::pin(serve);
-    let result = tokio::select! {
-        result = &mut serving => result,
-        () = member.removed() => Err(MemberError::Removed { dir: options.dir.clone() }.into()),
-        () = &mut stop => {
-            member.hand_over().await;
-            stopping.send_replace(true);
-            // A client that does not let go is cut off.
-            let _ = tokio::time::timeout(DRAIN_TIMEOUT, &mut serving).await;
-            Ok(())
-        }
-    };
-    remove_sockets(&options.listen);
-    remove_sockets(&options.listen_metrics_urls);
-    drop(serving);
-    member.stop().await;
-    result
-}
-
-fn ensure_dir(dir: &Path) -> Result<(), RunError> {
-    use std::os::unix::fs::DirBuilderExt;
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
-    made.map_err(|source| OpenError::Directory { dir: dir.to_owned(), source }.into())
-}
-
-async fn bind_all(listen: &[Listen], options: &Options) -> Result<Vec<Bound>, ListenError> {
+) -> Result<Vec<Bound>, ListenError> {
     let mut bound = Vec::new();
     for listen in listen {
         let mode = options.socket_mode;
@@ -224,7 +180,11 @@ async fn open(options: &Options) -> Result<crate::engine::Running, RunError> {
     })
 }
 
-async fn serve_all(bound: Vec<Bound>, server: Server, options: &Options) -> Result<(), RunError> {
+pub(crate) async fn serve_all(
+    bound: Vec<Bound>,
+    server: Server,
+    options: &Options,
+) -> Result<(), RunError> {
     let places = Arc::new(Semaphore::new(connections_max()));
     let for_figures = bind_all(&options.listen_metrics_urls, options).await?;
     let each = bound.into_iter().map(|one| serve(one, server.clone(), options, places.clone()));
@@ -254,14 +214,14 @@ async fn serve(
     places: Arc<Semaphore>,
 ) -> Result<(), RunError> {
     let stop = stopped(&server);
-    let operator = server.engine.shared().operator().cloned();
     let mut transport = Transport::builder();
     if let Some(config) = tls::server_config(options)? {
         transport = transport.tls_config(config).map_err(TlsError::Unusable)?;
     }
+    let desk = Desk(server.engine.shared().clone());
     let mut router = router_on(transport, server, options.max_request_bytes);
-    if let Some(operator) = operator {
-        router = router.add_service(MembersServer::new(operator));
+    if options.peer_listen.is_some() {
+        router = router.add_service(MembersServer::new(desk));
     }
     Ok(router.serve_with_incoming_shutdown(incoming(bound, places), stop).await?)
 }
@@ -290,7 +250,7 @@ fn router_on(transport: Transport, server: Server, request_bytes_max: usize) -> 
         .add_service(service!(MaintenanceServer))
 }
 
-fn remove_sockets(listen: &[Listen]) {
+pub(crate) fn remove_sockets(listen: &[Listen]) {
     for one in listen {
         if let Listen::Unix(path) = one {
             remove_socket(path);

@@ -1,9 +1,7 @@
 //! What the writer and the servers of requests share.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{
-    Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
 use tokio::sync::{Notify, watch};
@@ -60,11 +58,14 @@ pub struct Shared {
     /// Whether nobody else's vote is needed, so that the index is always the truth.
     sole_voter: AtomicBool,
     /// Who knows of the other members, if there can be any.
-    operator: OnceLock<Operator>,
+    operator: Mutex<Option<Operator>>,
+    is_among_others: AtomicBool,
     /// What is counted for Prometheus.
     pub metrics: Metrics,
     /// Wakes who waits for a revision that this member has yet to hear of.
     applied: watch::Sender<Revision>,
+    /// Whether the outcome of the last commit as leader is not known yet.
+    undecided: watch::Sender<bool>,
 }
 
 impl Shared {
@@ -85,9 +86,11 @@ impl Shared {
             sequence: AtomicI64::new(0),
             feed: Feed::default(),
             sole_voter: AtomicBool::new(false),
-            operator: OnceLock::new(),
+            operator: Mutex::new(None),
+            is_among_others: AtomicBool::new(false),
             metrics: Metrics::default(),
             applied,
+            undecided: watch::channel(false).0,
         }
     }
 
@@ -149,18 +152,25 @@ impl Shared {
     pub fn leader(&self) -> Option<u64> {
         match self.operator() {
             Some(operator) => operator.leader().map(|id| id.0),
+            // One of several, whose node is starting, knows nobody.
+            None if self.is_among_others.load(Ordering::Relaxed) => None,
             None => Some(self.identity().member_id),
         }
     }
 
-    /// Who knows of the other members, if there can be any.
-    pub fn operator(&self) -> Option<&Operator> {
-        self.operator.get()
+    /// Says that there can be other members.
+    pub fn set_among_others(&self) {
+        self.is_among_others.store(true, Ordering::Relaxed);
     }
 
-    /// Says who knows of the other members; the first word holds.
-    pub fn set_operator(&self, operator: Operator) {
-        let _ = self.operator.set(operator);
+    /// Who knows of the other members, if there can be any.
+    pub fn operator(&self) -> Option<Operator> {
+        self.operator.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Says who knows of the other members while this node runs.
+    pub fn set_operator(&self, operator: Option<Operator>) {
+        *self.operator.lock().unwrap_or_else(PoisonError::into_inner) = operator;
     }
 
     /// Whether this member's own vote is the majority.
@@ -171,6 +181,17 @@ impl Shared {
     /// Notes that; before a second voter comes and after it has gone.
     pub fn set_sole_voter(&self, sole: bool) {
         self.sole_voter.store(sole, Ordering::SeqCst);
+    }
+
+    /// Tells whether the outcome of the last commit as leader is unknown.
+    pub fn set_undecided(&self, undecided: bool) {
+        self.undecided.send_replace(undecided);
+    }
+
+    /// Waits until that outcome is known, or given up.
+    pub async fn wait_decided(&self) {
+        // The sender lives as long as this.
+        let _ = self.undecided.subscribe().wait_for(|undecided| !*undecided).await;
     }
 
     /// Tells that a follower's index has come to `revision`.

@@ -2,31 +2,35 @@
 //! verified on its own.
 //!
 //! ```text
-//! "SKIFFSNP" 1                             what this is, and in which form
+//! "SKIFFSNP" 2                             what this is, and in which form
+//! revision cluster taken leases keys       the head, with what there has to be
 //! length data                              frames: a batch each (leases, keys)
 //! ...
-//! 0 revision cluster leases keys           the end, with what there has to be
+//! 0 digest                                 the end, and the [`Digest`]
 //! zeroes                                   up to a multiple of 512 bytes
 //! sha256                                   of everything before
 //! ```
 //!
 //! Numbers are little-endian, lengths of 4 bytes and counts of 8. Keys come in
-//! order, leases before them; the data of a frame is that of [`crate::batch`].
-//! Padding and trailer are where `etcdctl snapshot save` looks for them.
+//! order, leases before them; the data of a frame is that of [`crate::batch`],
+//! with a checksum of its own. Padding and trailer are where `etcdctl snapshot
+//! save` looks for them. Form 1 had its numbers at the end; no release wrote it.
 //!
 //! Whoever reads one believes nothing before [`read`] has returned `Ok`: then
 //! the file is whole, unharmed and says what it was meant to say.
 
 use std::io::{self, Read};
+use std::time::{Duration, SystemTime};
 
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 
 use crate::batch::{DecodeError, Encoder, Entry, decode};
+use crate::digest::{Digest, Digester};
 use crate::record::{LeaseId, Record, Revision};
 
 const MAGIC: &[u8; 8] = b"SKIFFSNP";
 /// The form of the file; a later one is refused.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 /// Bytes of entries after which a frame is closed.
 const FRAME_BYTES: usize = 256 << 10;
 /// A frame is no longer than this, whatever it claims.
@@ -41,8 +45,25 @@ pub const TRAILER_BYTES: usize = 32;
 pub struct Summary {
     pub revision: Revision,
     pub cluster_id: u64,
+    /// When it was begun, in milliseconds since 1970 by the source's clock.
+    pub taken_ms: u64,
     pub leases: u64,
     pub keys: u64,
+    /// Of what the source had in memory, not of how it is written here.
+    pub digest: Digest,
+}
+
+impl Summary {
+    /// When it was begun, by the source's clock.
+    pub fn taken(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_millis(self.taken_ms)
+    }
+}
+
+/// Milliseconds since 1970, as the head of a snapshot has them.
+pub fn milliseconds(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Why a file is no good snapshot.
@@ -52,6 +73,8 @@ pub enum SnapshotError {
     NotASnapshot,
     #[error("the snapshot is in form {found}, this version reads up to {FORMAT}")]
     NewerFormat { found: u8 },
+    #[error("the snapshot is in form {found}, which no release wrote; take another one")]
+    OlderFormat { found: u8 },
     #[error("the snapshot ends too early: it was not written to its end")]
     Cut,
     #[error("the snapshot is damaged: its checksum is another")]
@@ -74,31 +97,44 @@ pub struct Writer {
     written: usize,
     frame: Encoder,
     ready: Vec<u8>,
-    summary: Summary,
+    digester: Digester,
+    /// Leases and keys still to come.
+    left: (u64, u64),
 }
 
 impl Writer {
-    /// Begins a snapshot of a cluster at a revision.
-    pub fn new(cluster_id: u64, revision: Revision) -> Writer {
-        let summary = Summary { revision, cluster_id, leases: 0, keys: 0 };
-        let (hash, frame, ready) = (Sha256::new(), Encoder::default(), Vec::new());
-        let mut writer = Writer { hash, written: 0, frame, ready, summary };
+    /// Begins a snapshot of what `head` says; its digest is made here.
+    pub fn new(head: &Summary) -> Writer {
+        let mut writer = Writer {
+            hash: Sha256::new(),
+            written: 0,
+            frame: Encoder::default(),
+            ready: Vec::new(),
+            digester: Digester::default(),
+            left: (head.leases, head.keys),
+        };
         writer.put(MAGIC);
         writer.put(&[FORMAT]);
+        let Summary { revision, cluster_id, taken_ms, leases, keys, .. } = *head;
+        for number in [revision.0 as u64, cluster_id, taken_ms, leases, keys] {
+            writer.put(&number.to_le_bytes());
+        }
         writer
     }
 
     /// Adds a lease; all of them come before the first key.
     pub fn lease(&mut self, lease: LeaseId, ttl_s: i64) {
         self.frame.grant(lease, ttl_s);
-        self.summary.leases += 1;
+        self.digester.lease(lease, ttl_s);
+        self.left.0 -= 1;
         self.close_frame(FRAME_BYTES);
     }
 
     /// Adds the living version of a key; keys come in order.
     pub fn key(&mut self, record: &Record) {
         self.frame.version(record);
-        self.summary.keys += 1;
+        self.digester.key(record);
+        self.left.1 -= 1;
         self.close_frame(FRAME_BYTES);
     }
 
@@ -109,12 +145,12 @@ impl Writer {
 
     /// The rest: the end and the trailer.
     pub fn finish(mut self) -> Vec<u8> {
+        assert_eq!(self.left, (0, 0), "the head says what there has to be");
         self.close_frame(1);
         self.put(&0_u32.to_le_bytes());
-        let Summary { revision, cluster_id, leases, keys } = self.summary;
-        for number in [revision.0 as u64, cluster_id, leases, keys] {
-            self.put(&number.to_le_bytes());
-        }
+        let digest = std::mem::take(&mut self.digester).finish();
+        self.put(&digest.leases);
+        self.put(&digest.keys);
         let padding = self.written.next_multiple_of(ALIGNMENT) - self.written;
         self.put(&vec![0; padding]);
         let trailer = self.hash.finalize();
@@ -150,8 +186,11 @@ pub fn read(source: impl Read, mut each: impl FnMut(Entry)) -> Result<Summary, S
     if format > FORMAT {
         return Err(SnapshotError::NewerFormat { found: format });
     }
-    let mut found = Summary::default();
-    let mut last_key = None;
+    if format < FORMAT {
+        return Err(SnapshotError::OlderFormat { found: format });
+    }
+    let head = source.head()?;
+    let mut found = Found::default();
     for frame in 1.. {
         let length = u32::from_le_bytes(source.take()?);
         if length == 0 {
@@ -161,11 +200,11 @@ pub fn read(source: impl Read, mut each: impl FnMut(Entry)) -> Result<Summary, S
         let entries = decode(&data, Revision(0))
             .map_err(|error| SnapshotError::Frame { frame, source: error })?;
         for entry in entries {
-            found.note(&entry, &mut last_key)?;
+            found.note(&entry)?;
             each(entry);
         }
     }
-    source.end(found)
+    source.end(head, found)
 }
 
 /// Verifies a snapshot.
@@ -173,25 +212,35 @@ pub fn verify(source: impl Read) -> Result<Summary, SnapshotError> {
     read(source, |_| {})
 }
 
-impl Summary {
-    fn note(
-        &mut self,
-        entry: &Entry,
-        last_key: &mut Option<bytes::Bytes>,
-    ) -> Result<(), SnapshotError> {
+/// What the frames were seen to hold.
+#[derive(Default)]
+struct Found {
+    leases: u64,
+    keys: u64,
+    newest: Revision,
+    last_key: Option<bytes::Bytes>,
+    digester: Digester,
+}
+
+impl Found {
+    fn note(&mut self, entry: &Entry) -> Result<(), SnapshotError> {
         match entry {
-            Entry::Grant { .. } if last_key.is_none() => self.leases += 1,
+            Entry::Grant { lease, ttl_s } if self.last_key.is_none() => {
+                self.digester.lease(*lease, *ttl_s);
+                self.leases += 1;
+            }
             Entry::Changes(records) => {
                 for record in records {
-                    if last_key.as_ref().is_some_and(|last| *last >= record.key) {
+                    if self.last_key.as_ref().is_some_and(|last| *last >= record.key) {
                         return Err(SnapshotError::Damaged("its keys are not in order"));
                     }
                     if record.is_tombstone() {
                         return Err(SnapshotError::Damaged("it holds a deleted key"));
                     }
-                    *last_key = Some(record.key.clone());
+                    self.last_key = Some(record.key.clone());
+                    self.digester.key(record);
                     self.keys += 1;
-                    self.revision = self.revision.max(record.modified);
+                    self.newest = self.newest.max(record.modified);
                 }
             }
             _ => return Err(SnapshotError::Damaged("it holds what it should not")),
@@ -235,14 +284,20 @@ impl<R: Read> Source<R> {
         Ok(u64::from_le_bytes(self.take()?))
     }
 
-    /// Reads the end, compares it with what was found, and the checksum.
-    fn end(mut self, found: Summary) -> Result<Summary, SnapshotError> {
-        let summary = Summary {
+    fn head(&mut self) -> Result<Summary, SnapshotError> {
+        Ok(Summary {
             revision: Revision(self.number()? as i64),
             cluster_id: self.number()?,
+            taken_ms: self.number()?,
             leases: self.number()?,
             keys: self.number()?,
-        };
+            digest: Digest::default(),
+        })
+    }
+
+    /// Reads the end, compares it with what was found, and the checksum.
+    fn end(mut self, head: Summary, found: Found) -> Result<Summary, SnapshotError> {
+        let digest = Digest { leases: self.take()?, keys: self.take()? };
         let padding = self.read.next_multiple_of(ALIGNMENT) - self.read;
         if self.take_long(padding as u32)?.iter().any(|byte| *byte != 0) {
             return Err(SnapshotError::Damaged("something stands where nothing should"));
@@ -257,12 +312,13 @@ impl<R: Read> Source<R> {
         if rest > 0 {
             return Err(SnapshotError::Damaged("something follows its end"));
         }
-        if (found.leases, found.keys) != (summary.leases, summary.keys)
-            || found.revision > summary.revision
+        if (found.leases, found.keys) != (head.leases, head.keys)
+            || found.newest > head.revision
+            || found.digester.finish() != digest
         {
             return Err(SnapshotError::Damaged("it does not hold what it says it holds"));
         }
-        Ok(summary)
+        Ok(Summary { digest, ..head })
     }
 }
 
@@ -290,8 +346,19 @@ mod tests {
         }
     }
 
+    fn head(keys: i64) -> Summary {
+        Summary {
+            revision: Revision(keys + 7),
+            cluster_id: 9,
+            taken_ms: 1_000,
+            leases: 1,
+            keys: keys as u64,
+            digest: Digest::default(),
+        }
+    }
+
     fn snapshot(keys: i64) -> Vec<u8> {
-        let mut writer = Writer::new(9, Revision(keys + 7));
+        let mut writer = Writer::new(&head(keys));
         writer.lease(LeaseId(1), 60);
         let mut bytes = writer.take();
         for number in 0..keys {
@@ -307,8 +374,8 @@ mod tests {
         let bytes = snapshot(2000);
         let mut entries = Vec::new();
         let summary = read(&bytes[..], |entry| entries.push(entry)).unwrap();
-        let expected = Summary { revision: Revision(2007), cluster_id: 9, leases: 1, keys: 2000 };
-        assert_eq!(summary, expected);
+        assert_eq!(summary, Summary { digest: summary.digest, ..head(2000) });
+        assert_ne!(summary.digest, Digest::default());
         assert_eq!(entries[0], Entry::Grant { lease: LeaseId(1), ttl_s: 60 });
         for (number, entry) in entries[1..].iter().enumerate() {
             assert_eq!(*entry, Entry::Changes(vec![record(number as i64)]));
@@ -331,8 +398,10 @@ mod tests {
         assert!(verify(&longer[..]).is_err());
         assert!(matches!(verify(&good[..good.len() - 1]), Err(SnapshotError::Cut)));
         assert!(matches!(verify(&b"something else"[..]), Err(SnapshotError::NotASnapshot)));
-        let mut newer = good;
-        newer[8] = 2;
-        assert!(matches!(verify(&newer[..]), Err(SnapshotError::NewerFormat { found: 2 })));
+        let mut other = good;
+        other[8] = 3;
+        assert!(matches!(verify(&other[..]), Err(SnapshotError::NewerFormat { found: 3 })));
+        other[8] = 1;
+        assert!(matches!(verify(&other[..]), Err(SnapshotError::OlderFormat { found: 1 })));
     }
 }

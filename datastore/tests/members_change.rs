@@ -4,6 +4,7 @@
 #[allow(dead_code)] // what members need that stay
 #[path = "members/cluster.rs"]
 mod cluster;
+#[allow(dead_code)] // what only a bad network is measured by
 #[path = "members/load.rs"]
 mod load;
 
@@ -82,8 +83,8 @@ async fn one_grows_to_five_and_shrinks_to_another_one_without_a_failed_write_or_
     let told = load.stop().await;
     cluster.members[1].kv().await.put(put("end")).await.unwrap();
     let seen = watch.await.unwrap();
-    assert!(first_told.failed.is_empty(), "{:?}", first_told.failed);
-    assert!(told.failed.is_empty(), "{:?}", told.failed);
+    cluster.check_failed(&first_told.failed);
+    cluster.check_failed(&told.failed);
     assert!(told.acknowledged.len() > 100, "only {} writes", told.acknowledged.len());
     println!("{} events, longest pause of a writer {:?}", seen.len(), told.longest_pause);
     for told in [&first_told, &told] {

@@ -50,11 +50,16 @@ fn every_method_is_on_the_page_as_served() {
 
 #[test]
 fn every_test_and_every_figure_that_the_page_names_exists() {
-    let sources: String = ["datastore/tests", "datastore/tests/differential", "datastore/src"]
-        .iter()
-        .flat_map(|folder| std::fs::read_dir(repository().join(folder)).unwrap().flatten())
-        .filter_map(|file| std::fs::read_to_string(file.path()).ok())
-        .collect();
+    let sources: String = [
+        "datastore/tests",
+        "datastore/tests/backup",
+        "datastore/tests/differential",
+        "datastore/src",
+    ]
+    .iter()
+    .flat_map(|folder| std::fs::read_dir(repository().join(folder)).unwrap().flatten())
+    .filter_map(|file| std::fs::read_to_string(file.path()).ok())
+    .collect();
     let page = page();
     let names = page.split('`').skip(1).step_by(2).filter(|word| word.matches('_').count() > 2);
     let mut count = 0;

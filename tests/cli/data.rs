@@ -221,6 +221,10 @@ fn every_verb_prints_the_same_data_as_json_and_as_yaml() {
     node(&sent).json("GET /v1/addons/sample", &sent.addons[0]).listen(&place);
     let mut seen = Vec::new();
     for verb in verbs::visible().into_iter().filter(verbs::Verb::has_output) {
+        if ["datastore backup", "datastore restore"].contains(&verb.name().as_str()) {
+            // They do something, each time anew: see backup.rs.
+            continue;
+        }
         let line = verb.shortest();
         let line: Vec<&str> = line.iter().map(String::as_str).collect();
         let json = place.run(&[&line[..], &["--output", "json"]].concat());

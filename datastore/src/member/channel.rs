@@ -18,7 +18,7 @@ use tonic::codegen::Service;
 use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
 
-use super::dial::{CONNECT_TIMEOUT, connect};
+use super::dial::{attempt, connect};
 use super::roster::Roster;
 use super::tls::Identity;
 use crate::proto::peer::members_client::MembersClient;
@@ -26,7 +26,7 @@ use crate::proto::peer::peer_client::PeerClient;
 
 /// A silent connection is asked for life this often,
 const PING_INTERVAL: Duration = Duration::from_secs(1);
-/// and given up after so long without an answer.
+/// and given up after so long without an answer, in a good network.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 /// The largest message: a row or a chunk, whatever it takes.
 pub const MESSAGE_BYTES_MAX: usize = 256 << 20;
@@ -50,7 +50,7 @@ pub fn is_passed_on<T>(request: &Request<T>) -> bool {
 #[derive(Clone)]
 enum Target {
     /// A member, wherever it is at the moment of connecting.
-    Member(Arc<Roster>, MemberId),
+    Member(MemberId),
     /// An address of which only that is known.
     Address(String),
 }
@@ -58,6 +58,7 @@ enum Target {
 /// Dials for tonic.
 #[derive(Clone)]
 struct Dialer {
+    roster: Arc<Roster>,
     config: Arc<ClientConfig>,
     target: Target,
 }
@@ -74,17 +75,18 @@ impl Service<Uri> for Dialer {
     }
 
     fn call(&mut self, _: Uri) -> Self::Future {
-        let Dialer { config, target } = self.clone();
+        let Dialer { roster, config, target } = self.clone();
         Box::pin(async move {
+            let patience = roster.patience();
             let address = match target {
                 Target::Address(address) => address,
-                Target::Member(roster, id) => roster
+                Target::Member(id) => roster
                     .peer(id)
                     .filter(|peer| !peer.removed)
                     .map(|peer| peer.address)
                     .ok_or_else(|| io::Error::other(format!("no member {id}")))?,
             };
-            let stream = tokio::time::timeout(CONNECT_TIMEOUT, connect(&address, config)).await??;
+            let stream = attempt(patience, || connect(&address, config.clone(), patience)).await?;
             Ok(TokioIo::new(stream))
         })
     }
@@ -94,9 +96,10 @@ impl Service<Uri> for Dialer {
 pub type Client = PeerClient<Channel>;
 
 fn open(dialer: Dialer) -> Channel {
+    let patience = dialer.roster.patience();
     Endpoint::from_static("http://member")
         .http2_keep_alive_interval(PING_INTERVAL)
-        .keep_alive_timeout(PING_TIMEOUT)
+        .keep_alive_timeout(PING_TIMEOUT + patience)
         .keep_alive_while_idle(true)
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(4 << 20)
@@ -134,14 +137,15 @@ impl Channels {
 
     fn channel(&self, id: MemberId) -> Channel {
         let mut all = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let target = || Target::Member(self.roster.clone(), id);
-        let dialer = || Dialer { config: self.config.clone(), target: target() };
-        all.entry(id).or_insert_with(|| open(dialer())).clone()
+        all.entry(id).or_insert_with(|| open(self.dialer(Target::Member(id)))).clone()
     }
 
     /// A client of whoever listens at `address`.
     pub fn to_address(&self, address: &str) -> Client {
-        let target = Target::Address(address.to_owned());
-        client(open(Dialer { config: self.config.clone(), target }))
+        client(open(self.dialer(Target::Address(address.to_owned()))))
+    }
+
+    fn dialer(&self, target: Target) -> Dialer {
+        Dialer { roster: self.roster.clone(), config: self.config.clone(), target }
     }
 }

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dqlite::{Connector, MemberAddress, MemberId};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use nix::sys::socket::{setsockopt, sockopt};
 use rustls::ClientConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -22,14 +24,18 @@ use super::peers::member_of;
 use super::roster::Roster;
 use super::tls::{Identity, member_name};
 
-/// How long one attempt to reach a member may take.
-pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long attempts to reach a member may take, in a good network.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A second attempt begins beside one that takes so long: a link that heals
+/// is noticed by a new attempt before the kernel repeats an old one.
+const ATTEMPT_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a raft stream is tried before libdqlite is told that it failed.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pause between two attempts.
 const DIAL_PAUSE: Duration = Duration::from_millis(50);
-/// What was sent and not acknowledged for so long shows a broken link: better
-/// a new connection than waiting for the kernel's ever slower repetitions.
+/// What was sent and not acknowledged for so long shows a broken link, in a
+/// good network: better a new connection than waiting for the kernel's ever
+/// slower repetitions.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
 
 /// What a raft stream begins with: who greets whom, in which cluster.
@@ -124,7 +130,8 @@ async fn carry(
     tokio::io::copy_bidirectional(&mut local, &mut remote).await.map(drop)
 }
 
-async fn greet(
+/// A stream to a member that knows who this is and wants to talk.
+pub async fn greet(
     roster: &Roster,
     config: Arc<ClientConfig>,
     to: MemberId,
@@ -132,8 +139,8 @@ async fn greet(
     let unknown = || io::Error::new(io::ErrorKind::NotFound, "the member is not known any more");
     let peer = roster.peer(to).filter(|peer| !peer.removed).ok_or_else(unknown)?;
     let cluster_id = roster.cluster_id().ok_or_else(unknown)?;
-    let connected = tokio::time::timeout(CONNECT_TIMEOUT, async {
-        let mut stream = connect(&peer.address, config).await?;
+    attempt(roster.patience(), || async {
+        let mut stream = connect(&peer.address, config.clone(), roster.patience()).await?;
         let greeting = Greeting { version: VERSION, cluster_id, from: roster.own(), to };
         stream.write_all(&greeting.encode()).await?;
         stream.flush().await?;
@@ -141,22 +148,47 @@ async fn greet(
             WELCOME => Ok(stream),
             _ => Err(io::Error::new(io::ErrorKind::ConnectionRefused, "the member refused")),
         }
-    });
-    connected.await?
+    })
+    .await
 }
 
-/// A TLS stream to an address, which has shown a member's certificate.
-pub async fn connect(address: &str, config: Arc<ClientConfig>) -> io::Result<TlsStream<TcpStream>> {
+/// Does what connects, until the first attempt succeeds or fails; one that
+/// takes long gets others beside it.
+pub async fn attempt<T, F>(patience: Duration, connect: impl Fn() -> F) -> io::Result<T>
+where
+    F: Future<Output = io::Result<T>>,
+{
+    let mut attempts = FuturesUnordered::new();
+    let deadline = tokio::time::sleep(ATTEMPT_TIMEOUT + patience);
+    tokio::pin!(deadline);
+    loop {
+        attempts.push(connect());
+        tokio::select! {
+            Some(result) = attempts.next() => return result,
+            () = tokio::time::sleep(ATTEMPT_INTERVAL) => {}
+            () = &mut deadline => return Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+}
+
+/// A TLS stream to an address, which has shown a member's certificate. A
+/// silence of `patience` longer than in a good network does not break it.
+pub async fn connect(
+    address: &str,
+    config: Arc<ClientConfig>,
+    patience: Duration,
+) -> io::Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(address).await?;
-    tune(&stream)?;
+    tune(&stream, patience)?;
     TlsConnector::from(config).connect(member_name(), stream).await
 }
 
 /// No waiting for more to send, and no hanging on a link that is gone.
-pub fn tune(stream: &TcpStream) -> io::Result<()> {
+pub fn tune(stream: &TcpStream, patience: Duration) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let fd = stream.as_fd();
-    setsockopt(&fd, sockopt::TcpUserTimeout, &(SILENCE_MAX.as_millis() as u32))?;
+    let silence = SILENCE_MAX + patience;
+    setsockopt(&fd, sockopt::TcpUserTimeout, &(silence.as_millis() as u32))?;
     setsockopt(&fd, sockopt::KeepAlive, &true)?;
     setsockopt(&fd, sockopt::TcpKeepIdle, &1)?;
     setsockopt(&fd, sockopt::TcpKeepInterval, &1)?;

@@ -1,6 +1,6 @@
 //! Members tell each other how they are, and which peers they know.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,8 +17,11 @@ use crate::proto::peer::GossipMessage;
 pub const PERIOD: Duration = Duration::from_millis(500);
 /// A member that did not answer for so long is not reachable.
 pub const REACHABLE_FOR: Duration = Duration::from_millis(2000);
-/// How much a new round trip counts against those before.
-const SMOOTHING: u32 = 8;
+/// Round trips that are kept of each member. The least of them counts: no lost
+/// packet does, and no busy moment.
+const SAMPLES_MAX: usize = 9;
+/// Fewer say nothing.
+const SAMPLES_MIN: usize = 3;
 
 /// What is known of another member.
 #[derive(Clone, Debug)]
@@ -26,7 +29,12 @@ pub struct Health {
     pub heard: Instant,
     /// Since when it has answered without a break.
     pub since: Instant,
-    pub round_trip: Duration,
+    /// What it says of its own round trips.
+    reported: Option<Duration>,
+    /// How much longer than in a good network it is waited for.
+    patience: Duration,
+    /// Its setting of libdqlite's timeouts.
+    pub latency: Option<Duration>,
     pub revision: i64,
     pub sequence: i64,
     pub size_bytes: u64,
@@ -56,7 +64,7 @@ pub struct Claim {
 impl Health {
     /// Whether it answered lately.
     pub fn is_reachable(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.heard) < REACHABLE_FOR
+        now.saturating_duration_since(self.heard) < REACHABLE_FOR + self.patience
     }
 }
 
@@ -64,6 +72,8 @@ impl Health {
 #[derive(Default)]
 pub struct HealthTable {
     others: Mutex<HashMap<MemberId, Health>>,
+    /// The last round trips to each.
+    round_trips: Mutex<HashMap<MemberId, VecDeque<Duration>>>,
     /// Members that don't vote, as this member knows when it leads.
     voteless: Mutex<Voteless>,
 }
@@ -103,21 +113,58 @@ impl HealthTable {
         self.others.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The largest smoothed round trip to a member that is reachable.
-    pub fn round_trip_max(&self, now: Instant) -> Option<Duration> {
+    /// The largest round trip from this member to one that is reachable.
+    pub fn own_round_trip(&self, now: Instant) -> Option<Duration> {
         let all = self.others();
-        all.values().filter(|one| one.is_reachable(now)).map(|one| one.round_trip).max()
+        let reachable = all.iter().filter(|(_, one)| one.is_reachable(now));
+        reachable.filter_map(|(id, _)| self.round_trip(*id)).max()
     }
 
-    fn note(&self, id: MemberId, message: &GossipMessage, took: Duration, now: Instant) -> bool {
+    /// The least of the last round trips to a member.
+    pub fn round_trip(&self, id: MemberId) -> Option<Duration> {
+        let all = self.round_trips.lock().unwrap_or_else(PoisonError::into_inner);
+        let samples = all.get(&id)?;
+        samples.iter().copied().min().filter(|_| samples.len() >= SAMPLES_MIN)
+    }
+
+    /// Notes what a round trip took.
+    pub fn note_round_trip(&self, id: MemberId, took: Duration) {
+        let mut all = self.round_trips.lock().unwrap_or_else(PoisonError::into_inner);
+        let samples = all.entry(id).or_default();
+        samples.push_back(took);
+        if samples.len() > SAMPLES_MAX {
+            samples.pop_front();
+        }
+    }
+
+    /// How many other members are reachable.
+    pub fn reachable(&self, now: Instant) -> usize {
+        self.others().values().filter(|one| one.is_reachable(now)).count()
+    }
+
+    /// The largest round trip between any two members that are reachable.
+    pub fn round_trip_max(&self, now: Instant) -> Option<Duration> {
+        let all = self.others();
+        let reachable = all.iter().filter(|(_, one)| one.is_reachable(now));
+        reachable.filter_map(|(id, one)| self.round_trip(*id).max(one.reported)).max()
+    }
+
+    fn note(
+        &self,
+        id: MemberId,
+        message: &GossipMessage,
+        patience: Duration,
+        now: Instant,
+    ) -> bool {
         let mut all = self.others();
-        let former = all.get(&id).filter(|former| former.is_reachable(now));
-        let round_trip =
-            former.map_or(took, |former| (former.round_trip * (SMOOTHING - 1) + took) / SMOOTHING);
+        let former = all.get(&id);
+        let former = former.filter(|former| former.is_reachable(now));
         let health = Health {
             heard: now,
             since: former.map_or(now, |former| former.since),
-            round_trip,
+            reported: known(message.round_trip_us),
+            patience,
+            latency: known(message.latency_us),
             revision: message.revision,
             sequence: message.sequence,
             size_bytes: message.size_bytes,
@@ -131,6 +178,10 @@ impl HealthTable {
         all.insert(id, health);
         is_news
     }
+}
+
+fn known(us: u64) -> Option<Duration> {
+    (us > 0).then(|| Duration::from_micros(us))
 }
 
 /// What this member says of itself.
@@ -150,6 +201,10 @@ pub fn message(engine: &Engine, roster: &Roster, health: &HealthTable) -> Gossip
         leads_epoch: if leads { engine.identity().epoch } else { 0 },
         spares,
         standbys,
+        round_trip_us: health
+            .own_round_trip(Instant::now())
+            .map_or(0, |round_trip| round_trip.as_micros() as u64),
+        latency_us: roster.latency().as_micros() as u64,
     }
 }
 
@@ -196,16 +251,17 @@ impl Gossip {
     async fn tell(&self, id: MemberId) -> bool {
         let own = message(&self.engine, &self.roster, &self.health);
         let mut client = self.channels.to(id);
-        let began = Instant::now();
-        let told = tokio::time::timeout(REACHABLE_FOR, client.gossip(own)).await;
+        let patience = self.roster.patience();
+        let told = tokio::time::timeout(REACHABLE_FOR + patience, client.gossip(own)).await;
         let answer = told.ok().and_then(Result::ok).map(tonic::Response::into_inner);
         // Another member may have its address by now.
         let Some(answer) = answer.filter(|answer| answer.from == id.0) else {
             return self.health.get(id).is_some_and(|one| one.is_reachable(Instant::now()));
         };
-        if self.health.note(id, &answer, began.elapsed(), Instant::now()) {
+        if self.health.note(id, &answer, patience, Instant::now()) {
             info!(member = id.0, "a member is reachable");
         }
+        self.engine.set_patience(self.roster.patience());
         if let Err(error) = self.roster.merge(answer.peers) {
             warn!(error = &error as &dyn std::error::Error, "the table of peers is not kept");
         }

@@ -7,6 +7,7 @@ use tonic::Code;
 use tracing::info;
 
 use super::channel::Channels;
+use super::ping::Ping;
 use super::roster::{Roster, RosterError};
 use super::{VERSION, is_understood};
 use crate::proto::peer::{JoinRequest, JoinResponse, PeerEntry};
@@ -34,6 +35,7 @@ pub enum JoinError {
 pub async fn join(
     roster: &Roster,
     channels: &Channels,
+    ping: &Ping,
     addresses: &[String],
 ) -> Result<(), JoinError> {
     let mut pause = PAUSE_MIN;
@@ -45,6 +47,9 @@ pub async fn join(
                 Ok(answer) => {
                     roster.merge(answer.peers)?;
                     roster.enter(answer.cluster_id)?;
+                    // The node begins with timeouts that suit the network.
+                    let seen = ping.first().await.map_or(0, |seen| seen.as_micros() as u64);
+                    roster.set_round_trip_us(answer.round_trip_us.max(seen))?;
                     info!(through = address, cluster = answer.cluster_id, "joined");
                     return Ok(());
                 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dqlite::{MemberId, MemberInfo, Node, Role};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tracing::{debug, info, warn};
 
 use super::channel::Channels;
@@ -12,6 +12,7 @@ use super::gossip::{HealthTable, Voteless, message};
 use super::peers::raft_address;
 use super::roles::{Observed, RoleChange, choose_change, keeps_majority};
 use super::roster::{Roster, RosterError};
+use super::tuner::Tuner;
 use crate::engine::Engine;
 use crate::proto::peer::PeerEntry;
 
@@ -43,14 +44,15 @@ pub async fn admit(node: &Node, roster: &Roster, entry: PeerEntry) -> Result<(),
     if roster.is_removed(id) {
         return Err(AdmitError::Removed);
     }
-    roster.merge(vec![entry])?;
     let mut connection = node.connect().await?;
     let members = connection.members().await?;
     if !members.iter().any(|member| member.id == id) {
         connection.add(id, &raft_address(id)).await?;
         info!(member = id.0, "a member joined");
     }
-    Ok(())
+    // After that: whoever stands in the table and is none of raft's members
+    // was removed.
+    Ok(roster.merge(vec![entry])?)
 }
 
 /// Why a member was not removed.
@@ -77,26 +79,30 @@ pub struct Keeper {
     pub channels: Arc<Channels>,
     pub health: Arc<HealthTable>,
     pub leader: watch::Receiver<Option<MemberId>>,
+    /// Rung when the own node has to start again.
+    pub restart: Arc<Notify>,
 }
 
 impl Keeper {
     /// Looks after the roles, for ever.
     pub async fn run(self) {
         let mut leads_since = None;
+        let mut tuner = Tuner::default();
         loop {
             tokio::time::sleep(PERIOD).await;
             if !self.engine.leads() {
                 leads_since = None;
+                tuner = Tuner::default();
                 continue;
             }
             let since = *leads_since.get_or_insert_with(Instant::now);
-            if let Err(error) = self.look(since).await {
+            if let Err(error) = self.look(since, &mut tuner).await {
                 debug!(%error, "the members' roles wait");
             }
         }
     }
 
-    async fn look(&self, leads_since: Instant) -> Result<(), dqlite::Error> {
+    async fn look(&self, leads_since: Instant, tuner: &mut Tuner) -> Result<(), dqlite::Error> {
         let members = self.members().await?;
         let observed = self.observe(&members, leads_since);
         let of_role = |role| {
@@ -105,9 +111,13 @@ impl Keeper {
         };
         let (spares, standbys) = (of_role(Role::Spare), of_role(Role::Standby));
         self.health.set_voteless(Voteless { spares, standbys });
+        self.remove_forgotten(&members).await;
         let own = self.roster.own();
         let voters = members.iter().filter(|member| member.role == Role::Voter);
         let is_sole = voters.map(|voter| voter.id).collect::<Vec<_>>() == [own];
+        if !tuner.look(self, &members, &observed).await? {
+            return Ok(());
+        }
         match choose_change(&observed) {
             Some(change) => {
                 self.engine.shared().set_sole_voter(false);
@@ -116,6 +126,27 @@ impl Keeper {
             None => {
                 self.engine.shared().set_sole_voter(is_sole);
                 Ok(())
+            }
+        }
+    }
+
+    /// Finishes what a leader began that died before it had told anybody.
+    async fn remove_forgotten(&self, members: &[MemberInfo]) {
+        let missing =
+            |members: &[MemberInfo], id: MemberId| !members.iter().any(|one| one.id == id);
+        let mut forgotten: Vec<MemberId> = self.roster.living().iter().map(|(id, _)| *id).collect();
+        forgotten.retain(|id| missing(members, *id));
+        if forgotten.is_empty() {
+            return;
+        }
+        // Members that were known before this barrier had joined before it, so
+        // that a leader which passes it knows of them.
+        let proven = self.engine.settle(false).await.is_ok() && self.engine.leads();
+        let Ok(members) = self.members().await else { return };
+        for id in forgotten.into_iter().filter(|id| proven && missing(&members, *id)) {
+            info!(member = id.0, "a member had been removed");
+            if let Err(error) = self.roster.remove(id) {
+                warn!(error = &error as &dyn std::error::Error, "the table of peers is not kept");
             }
         }
     }
@@ -131,6 +162,7 @@ impl Keeper {
         let now = Instant::now();
         let own = self.roster.own();
         let newest = self.engine.shared().sequence();
+        let patience = self.roster.patience();
         let observe = |member: &MemberInfo| {
             let peer = self.roster.peer(member.id).unwrap_or_default();
             let health = self.health.get(member.id);
@@ -146,7 +178,7 @@ impl Keeper {
                 id: member.id,
                 role: member.role,
                 is_steady: is_own || steady,
-                is_dead: !is_own && now - silent_since >= DEAD_AFTER,
+                is_dead: !is_own && now - silent_since >= DEAD_AFTER + patience,
                 is_leader: is_own,
                 failure_domain: peer.failure_domain,
                 lag: if is_own { 0 } else { lag },
@@ -197,7 +229,7 @@ impl Keeper {
 
     /// Gives leadership away for good. A sole voter lets another one vote
     /// first; the next leader makes the number of voters odd again.
-    async fn give_way(&self, members: &[MemberInfo]) -> Result<(), dqlite::Error> {
+    async fn give_way(&self, members: &[MemberInfo]) -> Result<bool, dqlite::Error> {
         let observed = self.observe(members, Instant::now());
         let others = observed.iter().filter(|one| !one.is_leader && one.is_steady);
         let heir = others.min_by_key(|one| (one.role != Role::Voter, one.lag, one.id));
@@ -217,7 +249,8 @@ impl Keeper {
         let asked = observed.iter().map(|one| async {
             let message = message(&self.engine, &self.roster, &self.health);
             let mut client = self.channels.to(one.id);
-            let answer = tokio::time::timeout(ANSWER_TIMEOUT, client.gossip(message)).await;
+            let timeout = ANSWER_TIMEOUT + self.roster.patience();
+            let answer = tokio::time::timeout(timeout, client.gossip(message)).await;
             let from = answer.ok().and_then(Result::ok).map(|answer| answer.into_inner().from);
             !one.is_leader && from != Some(one.id.0)
         });
@@ -227,8 +260,8 @@ impl Keeper {
     }
 
     /// Gives leadership to the voter that lags least. Returns when another
-    /// member leads, or when nobody can.
-    pub async fn hand_over(&self, members: &[MemberInfo]) -> Result<(), dqlite::Error> {
+    /// member leads, or when nobody can; whether it was given.
+    pub async fn hand_over(&self, members: &[MemberInfo]) -> Result<bool, dqlite::Error> {
         let own = self.roster.own();
         let mut voters = self.observe(members, Instant::now());
         voters.retain(|one| one.role == Role::Voter && one.is_steady && one.id != own);
@@ -240,11 +273,11 @@ impl Keeper {
                     let mut leader = self.leader.clone();
                     let other = leader.wait_for(|leader| leader.is_some_and(|id| id != own));
                     let _ = tokio::time::timeout(Duration::from_secs(2), other).await;
-                    return Ok(());
+                    return Ok(true);
                 }
                 Err(error) => debug!(%error, to = voter.id.0, "not handed over"),
             }
         }
-        Ok(())
+        Ok(false)
     }
 }

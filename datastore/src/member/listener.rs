@@ -16,8 +16,9 @@ use tracing::{debug, warn};
 
 use super::dial::{GREETING_BYTES, Greeting, WELCOME, tune};
 use super::is_understood;
+use super::ping::echo;
 use super::roster::Roster;
-use super::tls::{ALPN_RAFT, Identity, is_member};
+use super::tls::{ALPN_PEER, ALPN_PING, Identity, is_member};
 
 /// How long a stranger may take to become a member by handshake and greeting.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -61,8 +62,12 @@ pub async fn accept(listener: TcpListener, door: Door) {
             drop(permit);
             match entered {
                 Ok(Ok(Entered::Raft(remote, local))) => pump(remote, local).await,
+                Ok(Ok(Entered::Ping(remote))) => echo(remote).await,
                 Ok(Ok(Entered::Peer)) => {}
-                Ok(Err(reason)) => warn!(%from, reason, "refused a connection of a member"),
+                Ok(Err(Refusal::Left(error))) => debug!(%from, %error, "a connection was left"),
+                Ok(Err(Refusal::Told(reason))) => {
+                    warn!(%from, reason, "refused a connection of a member");
+                }
                 Err(_) => debug!(%from, "a connection did not say who it is"),
             }
         });
@@ -70,39 +75,65 @@ pub async fn accept(listener: TcpListener, door: Door) {
 }
 
 enum Entered {
+    Ping(Box<TlsStream<TcpStream>>),
     Raft(Box<TlsStream<TcpStream>>, UnixStream),
     Peer,
 }
 
+/// Why a connection did not come in.
+enum Refusal {
+    /// It was not good enough.
+    Told(String),
+    /// It went by itself: of several attempts one came in.
+    Left(std::io::Error),
+}
+
+impl From<std::io::Error> for Refusal {
+    fn from(error: std::io::Error) -> Refusal {
+        use std::io::ErrorKind::{BrokenPipe, ConnectionReset, TimedOut, UnexpectedEof};
+        match error.kind() {
+            BrokenPipe | ConnectionReset | TimedOut | UnexpectedEof => Refusal::Left(error),
+            _ => Refusal::Told(error.to_string()),
+        }
+    }
+}
+
 impl Door {
-    async fn enter(&self, stream: TcpStream) -> Result<Entered, String> {
-        let text = |error: std::io::Error| error.to_string();
-        tune(&stream).map_err(text)?;
+    async fn enter(&self, stream: TcpStream) -> Result<Entered, Refusal> {
+        let told = |reason: &str| Refusal::Told(reason.to_owned());
+        tune(&stream, self.roster.patience())?;
         let acceptor = TlsAcceptor::from(self.identity.server.clone());
-        let mut stream = acceptor.accept(stream).await.map_err(text)?;
+        let mut stream = acceptor.accept(stream).await?;
         let session = stream.get_ref().1;
         if !is_member(session.peer_certificates()) {
-            return Err("the certificate is not a member's".to_owned());
+            return Err(told("the certificate is not a member's"));
         }
-        if session.alpn_protocol() != Some(ALPN_RAFT) {
-            // Without a known protocol the handshake has failed already.
+        let protocol = session.alpn_protocol().map(<[u8]>::to_vec);
+        if protocol.as_deref() == Some(ALPN_PEER) {
             let sent = self.incoming.send(Ok(PeerStream(stream))).await;
-            return sent.map(|()| Entered::Peer).map_err(|_| "the server has ended".to_owned());
+            return sent.map(|()| Entered::Peer).map_err(|_| told("the server has ended"));
         }
         let mut bytes = [0; GREETING_BYTES];
-        stream.read_exact(&mut bytes).await.map_err(text)?;
+        stream.read_exact(&mut bytes).await?;
         let refusal = self.check(&bytes).err();
+        if refusal.is_none() && protocol.as_deref() == Some(ALPN_PING) {
+            stream.write_u8(WELCOME).await?;
+            stream.flush().await?;
+            return Ok(Entered::Ping(Box::new(stream)));
+        }
         let socket = self.socket.borrow().clone();
         let (None, Some(socket)) = (&refusal, socket) else {
             let _ = stream.write_u8(0).await;
             let _ = stream.shutdown().await;
-            return Err(refusal.unwrap_or_else(|| "this member is still starting".to_owned()));
+            return Err(
+                refusal.map_or_else(|| told("this member is still starting"), Refusal::Told)
+            );
         };
-        let local = socket.connect().map_err(text)?;
-        local.set_nonblocking(true).map_err(text)?;
-        let local = UnixStream::from_std(local).map_err(text)?;
-        stream.write_u8(WELCOME).await.map_err(text)?;
-        stream.flush().await.map_err(text)?;
+        let local = socket.connect()?;
+        local.set_nonblocking(true)?;
+        let local = UnixStream::from_std(local)?;
+        stream.write_u8(WELCOME).await?;
+        stream.flush().await?;
         Ok(Entered::Raft(Box::new(stream), local))
     }
 

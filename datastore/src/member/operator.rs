@@ -13,6 +13,7 @@ use crate::proto::peer::members_server::Members;
 use crate::proto::peer::{
     ListRequest, ListResponse, MemberView, RemoveRequest, RemoveResponse, Role as WireRole,
 };
+use crate::shared::Shared;
 
 /// A removal is tried again while leadership moves.
 const REMOVE_ATTEMPTS_MAX: u32 = 20;
@@ -67,8 +68,12 @@ impl Operator {
                 revision,
                 sequence,
                 size_bytes,
-                round_trip_us: health.as_ref().map_or(0, |one| one.round_trip.as_micros() as u64),
+                round_trip_us: us(keeper.health.round_trip(member.id)),
                 client_urls: peer.client_urls,
+                latency_us: us(match is_own {
+                    true => Some(keeper.roster.latency()),
+                    false => health.as_ref().and_then(|one| one.latency),
+                }),
             }
         };
         let members = keeper.members().await?;
@@ -106,11 +111,39 @@ impl Operator {
     }
 }
 
+fn us(duration: Option<Duration>) -> u64 {
+    duration.map_or(0, |duration| duration.as_micros() as u64)
+}
+
 fn wire_role(role: Role) -> WireRole {
     match role {
         Role::Voter => WireRole::Voter,
         Role::Standby => WireRole::Standby,
         Role::Spare => WireRole::Spare,
+    }
+}
+
+/// Where operators ask: finds the operator of the node that runs now.
+#[derive(Clone)]
+pub struct Desk(pub std::sync::Arc<Shared>);
+
+impl Desk {
+    fn operator(&self) -> Result<Operator, Status> {
+        self.0.operator().ok_or_else(|| Status::unavailable("the node is starting"))
+    }
+}
+
+#[tonic::async_trait]
+impl Members for Desk {
+    async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
+        Members::list(&self.operator()?, request).await
+    }
+
+    async fn remove(
+        &self,
+        request: Request<RemoveRequest>,
+    ) -> Result<Response<RemoveResponse>, Status> {
+        self.operator()?.remove(request).await
     }
 }
 

@@ -24,7 +24,8 @@ use super::channel::Channels;
 use super::follow::{Incoming, load_from};
 use super::remote::Remote;
 use super::roster::Roster;
-use crate::engine::{Engine, expire_leases};
+use super::run::Seat;
+use crate::engine::expire_leases;
 use crate::identity::Identity;
 use crate::pending::{Ended, Pending};
 use crate::proto::peer::follow_response::Part;
@@ -46,18 +47,14 @@ const SWEEP_REVISIONS_MAX: usize = 512;
 
 /// See the module's words.
 pub struct Replica {
-    pub engine: Engine,
+    pub seat: Seat,
     pub node: Arc<Node>,
     pub roster: Arc<Roster>,
     pub channels: Arc<Channels>,
     /// Who leads, as raft says.
     pub leader: watch::Receiver<Option<MemberId>>,
-    pub course: watch::Sender<Course>,
-    /// Becomes true when leadership is to be given away for good.
+    /// Becomes true when this node is to end.
     pub yielding: watch::Receiver<bool>,
-    /// Becomes true when there is something to read.
-    pub ready: watch::Sender<bool>,
-    pub copy: Copy,
 }
 
 /// What is kept from one turn to the next.
@@ -74,8 +71,8 @@ pub struct Copy {
 }
 
 impl Replica {
-    /// Leads and follows until told to stop.
-    pub async fn run(mut self) {
+    /// Leads and follows until told to stop; then leaves its seat.
+    pub async fn run(mut self) -> Seat {
         while !*self.yielding.borrow() {
             let leader = *self.leader.borrow_and_update();
             leader.into_iter().for_each(|leader| self.note_leader(leader));
@@ -84,23 +81,24 @@ impl Replica {
                 Some(id) => self.follow(id).await,
                 None => self.seek().await,
             };
-            self.course.send_replace(Course::Seeks);
+            self.seat.course.send_replace(Course::Seeks);
             self.expire_pending();
             if let Err(error) = turn {
                 debug!(error = &error as &dyn std::error::Error, "a turn ended");
                 tokio::time::sleep(RETRY_PAUSE).await;
             }
         }
-        self.engine.shared().feed.close();
+        self.shared().feed.close();
+        self.seat
     }
 
     fn shared(&self) -> &Arc<Shared> {
-        self.engine.shared()
+        self.seat.engine.shared()
     }
 
     /// Counts leaders after the first.
     fn note_leader(&mut self, leader: MemberId) {
-        let former = self.copy.leader.replace(leader);
+        let former = self.seat.copy.leader.replace(leader);
         if former.is_some_and(|former| former != leader) {
             self.shared().metrics.leader_changes.inc();
         }
@@ -110,7 +108,7 @@ impl Replica {
         tokio::select! {
             _ = self.leader.changed() => {}
             _ = self.yielding.changed() => {}
-            () = tokio::time::sleep(PENDING_TIMEOUT), if self.copy.pending.is_some() => {}
+            () = tokio::time::sleep(PENDING_TIMEOUT), if self.seat.copy.pending.is_some() => {}
         }
         Ok(())
     }
@@ -125,11 +123,12 @@ impl Replica {
             self.load(&mut store, &opened).await?;
         }
         // What the log does not hold now it never will: it was claimed.
-        if let Some((pending, _)) = self.copy.pending.take() {
+        if let Some((pending, _)) = self.seat.copy.pending.take() {
             pending.refuse();
+            self.shared().set_undecided(false);
         }
         let (rows, chunks) = store.read_layout(&opened.base).await?;
-        let touched = self.copy.books.touched(&chunks);
+        let touched = self.seat.copy.books.touched(&chunks);
         let layout = Layout { base: opened.base, rows, chunks, touched };
         let shared = self.shared().clone();
         shared.write().leases.renew_all((shared.clock)());
@@ -137,17 +136,17 @@ impl Replica {
         let writer = Writer::new(store, shared.clone(), commands, layout);
         shared.feed.open(Sequence(shared.sequence()));
         let mut writing = tokio::spawn(writer.lead());
-        self.course.send_replace(Course::Leads(queue));
-        self.ready.send_replace(true);
-        let expiry = tokio::spawn(expire_leases(self.engine.clone()));
-        let revision = self.engine.revision().0;
+        self.seat.course.send_replace(Course::Leads(queue));
+        self.seat.ready.send_replace(true);
+        let expiry = tokio::spawn(expire_leases(self.seat.engine.clone()));
+        let revision = self.seat.engine.revision().0;
         let after_ms = began.elapsed().as_millis() as u64;
         info!(epoch = opened.epoch, revision, after_ms, "this member leads");
         let ended = tokio::select! {
             ended = &mut writing => ended,
             () = self.is_over(own) => {
                 // Without its queue the writer ends when it has done what is in it.
-                self.course.send_replace(Course::Seeks);
+                self.seat.course.send_replace(Course::Seeks);
                 writing.await
             }
         };
@@ -162,11 +161,12 @@ impl Replica {
         self.shared().feed.close();
         self.shared().set_sole_voter(false);
         let Ended { result, pending, compactor, sequence } = ended;
-        self.copy.sequence = Some(sequence);
+        self.seat.copy.sequence = Some(sequence);
         let (chunks, dirty) = compactor.into_dirty();
-        self.copy.books = Books::new(chunks, &dirty);
-        self.copy.sweeping = true;
-        self.copy.pending = pending.map(|pending| (pending, Instant::now()));
+        self.seat.copy.books = Books::new(chunks, &dirty);
+        self.seat.copy.sweeping = true;
+        self.shared().set_undecided(pending.is_some());
+        self.seat.copy.pending = pending.map(|pending| (pending, Instant::now()));
         match result {
             Ok(()) => info!("this member leads no more"),
             Err(error) => info!(error = &error as &dyn std::error::Error, "leadership is lost"),
@@ -176,7 +176,7 @@ impl Replica {
     /// Reads what was written since the newest row that is known.
     async fn catch_up(&mut self, store: &mut SqlStore) -> Result<(), StoreError> {
         let missing = || StoreError::Failed("nothing was loaded yet".into());
-        let mut after = self.copy.sequence.ok_or_else(missing)?;
+        let mut after = self.seat.copy.sequence.ok_or_else(missing)?;
         loop {
             let rows = store.read_log(after).await?;
             let Some(last) = rows.last() else { return Ok(()) };
@@ -197,7 +197,7 @@ impl Replica {
     /// see. Watchers look through what is new to them.
     fn replace(&mut self, state: State, layout: &Layout) -> Result<(), StoreError> {
         let revision = state.index.committed();
-        let former = self.engine.revision();
+        let former = self.seat.engine.revision();
         if revision < former {
             return Err(StoreError::Damaged(format!(
                 "the leader's store ends at revision {revision}, this member has seen {former}"
@@ -213,12 +213,17 @@ impl Replica {
         shared.note_applied(revision);
         shared.set_sequence(last.0);
         let chunks = layout.chunks.iter().map(|chunk| chunk.first_key.clone());
-        self.copy.books = Books::new(chunks, &layout.touched);
-        self.copy.sequence = Some(last);
-        self.copy.sweeping = true;
-        if let Some((pending, _)) = self.copy.pending.take() {
+        self.seat.copy.books = Books::new(chunks, &layout.touched);
+        self.seat.copy.sequence = Some(last);
+        self.seat.copy.sweeping = true;
+        if let Some((pending, _)) = self.seat.copy.pending.take() {
             // Its row may be among those that were merged or folded.
-            if pending.row.sequence <= last { pending.give_up() } else { pending.refuse() }
+            if pending.row.sequence <= last {
+                pending.give_up()
+            } else {
+                pending.refuse()
+            }
+            self.shared().set_undecided(false);
         }
         Ok(())
     }
@@ -229,7 +234,7 @@ impl Replica {
             version: VERSION,
             cluster_id: self.roster.cluster_id().unwrap_or(0),
             from: self.roster.own().0,
-            after: self.copy.sequence.map(|sequence| sequence.0),
+            after: self.seat.copy.sequence.map(|sequence| sequence.0),
         };
         let mut incoming = tokio::select! {
             opened = client.follow(request) => match opened {
@@ -245,7 +250,7 @@ impl Replica {
             },
             () = self.is_over(leader) => return Ok(()),
         };
-        if begin.epoch < self.engine.identity().epoch {
+        if begin.epoch < self.seat.engine.identity().epoch {
             // It leads again and has not noticed that it did not in between.
             return Err(StoreError::Deposed { epoch: begin.epoch });
         }
@@ -265,9 +270,9 @@ impl Replica {
     fn settle_in(&mut self, leader: MemberId, client: super::channel::Client, begin: &Begin) {
         self.set_identity(begin.cluster_id, begin.epoch);
         let own = self.roster.own();
-        self.course.send_replace(Course::Follows(Arc::new(Remote { own, client })));
-        self.ready.send_replace(true);
-        let revision = self.engine.revision().0;
+        self.seat.course.send_replace(Course::Follows(Arc::new(Remote { own, client })));
+        self.seat.ready.send_replace(true);
+        let revision = self.seat.engine.revision().0;
         let everything = begin.everything;
         info!(leader = leader.0, epoch = begin.epoch, revision, everything, "this member follows");
     }
@@ -282,7 +287,7 @@ impl Replica {
                 biased;
                 () = self.is_over(leader) => return Ok(()),
                 part = next_part(incoming) => part,
-                () = tokio::task::yield_now(), if self.copy.sweeping => {
+                () = tokio::task::yield_now(), if self.seat.copy.sweeping => {
                     self.sweep();
                     continue;
                 }
@@ -291,15 +296,15 @@ impl Replica {
                 Ok(Part::Row(row)) => {
                     if let Err(error) = self.apply(row.into()) {
                         // Everything has to be told again.
-                        self.copy.sequence = None;
+                        self.seat.copy.sequence = None;
                         return Err(error);
                     }
                 }
-                Ok(Part::Folded(folded)) => self.copy.books.note(folded.put, &folded.remove),
+                Ok(Part::Folded(folded)) => self.seat.copy.books.note(folded.put, &folded.remove),
                 Ok(_) => return Err(StoreError::Failed("the leader is in disorder".into())),
                 Err(error) => {
                     if is_out_of_range(&error) {
-                        self.copy.sequence = None;
+                        self.seat.copy.sequence = None;
                     }
                     return Err(error);
                 }
@@ -319,7 +324,7 @@ impl Replica {
 
     /// Takes in one row that is committed.
     fn apply(&mut self, row: LogRow) -> Result<(), StoreError> {
-        if self.copy.sequence.is_some_and(|known| row.sequence <= known) {
+        if self.seat.copy.sequence.is_some_and(|known| row.sequence <= known) {
             return Err(StoreError::Failed(format!("row {} again", row.sequence.0).into()));
         }
         let entries = row_entries(&row)?;
@@ -340,15 +345,15 @@ impl Replica {
         }
         shared.set_sequence(row.sequence.0);
         shared.note_applied(row.last);
-        self.copy.sequence = Some(row.sequence);
-        self.copy.sweeping = true;
+        self.seat.copy.sequence = Some(row.sequence);
+        self.seat.copy.sweeping = true;
         self.decide_pending(&row);
         Ok(())
     }
 
     fn decide_pending(&mut self, row: &LogRow) {
         let is_due = |(pending, _): &mut (Pending, Instant)| pending.row.sequence <= row.sequence;
-        let Some((pending, _)) = self.copy.pending.take_if(is_due) else { return };
+        let Some((pending, _)) = self.seat.copy.pending.take_if(is_due) else { return };
         if pending.row == *row {
             pending.succeed();
         } else if pending.row.sequence == row.sequence && pending.row.first == row.first {
@@ -356,20 +361,22 @@ impl Replica {
         } else {
             pending.give_up();
         }
+        self.shared().set_undecided(false);
     }
 
     fn expire_pending(&mut self) {
         let is_old = |(_, since): &mut (Pending, Instant)| since.elapsed() >= PENDING_TIMEOUT;
-        if let Some((pending, _)) = self.copy.pending.take_if(is_old) {
+        if let Some((pending, _)) = self.seat.copy.pending.take_if(is_old) {
             warn!(sequence = pending.row.sequence.0, "nobody knows what became of a commit");
             pending.give_up();
+            self.shared().set_undecided(false);
         }
     }
 
     fn sweep(&mut self) {
         let (touched, more) = self.shared().write().index.sweep(SWEEP_REVISIONS_MAX);
-        self.copy.books.mark_dirty(&touched);
-        self.copy.sweeping = more;
+        self.seat.copy.books.mark_dirty(&touched);
+        self.seat.copy.sweeping = more;
     }
 
     fn set_identity(&self, cluster_id: u64, epoch: u64) {

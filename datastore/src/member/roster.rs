@@ -3,13 +3,16 @@
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use dqlite::MemberId;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::peers::{Peer, Peers};
+use super::timing::{choose_latency, patience};
 use crate::proto::peer::PeerEntry;
 
 /// The file in the datastore's directory.
@@ -63,6 +66,10 @@ pub struct Roster {
     path: PathBuf,
     kept: Mutex<Kept>,
     changed: watch::Sender<u64>,
+    /// The setting that the node began with.
+    latency_us: AtomicU64,
+    /// The largest round trip between members, as last seen.
+    live_round_trip_us: AtomicU64,
 }
 
 impl Roster {
@@ -85,6 +92,8 @@ impl Roster {
         let roster = Roster {
             own: MemberId(kept.id),
             path,
+            latency_us: AtomicU64::new(0),
+            live_round_trip_us: AtomicU64::new(kept.round_trip_us),
             kept: Mutex::new(kept),
             changed: watch::channel(0).0,
         };
@@ -141,9 +150,32 @@ impl Roster {
 
     /// Notes it for the next run.
     pub fn set_round_trip_us(&self, round_trip_us: u64) -> Result<(), RosterError> {
+        self.live_round_trip_us.store(round_trip_us, Ordering::Relaxed);
         self.change(|kept| {
             std::mem::replace(&mut kept.round_trip_us, round_trip_us) != round_trip_us
         })
+    }
+
+    /// Chooses the setting of libdqlite's timeouts for a node that begins.
+    pub fn begin(&self) -> Duration {
+        let latency = choose_latency(Duration::from_micros(self.round_trip_us()));
+        self.latency_us.store(latency.as_micros() as u64, Ordering::Relaxed);
+        latency
+    }
+
+    /// The setting that the node began with.
+    pub fn latency(&self) -> Duration {
+        Duration::from_micros(self.latency_us.load(Ordering::Relaxed))
+    }
+
+    /// Notes the largest round trip between members.
+    pub fn set_live_round_trip(&self, round_trip: Duration) {
+        self.live_round_trip_us.store(round_trip.as_micros() as u64, Ordering::Relaxed);
+    }
+
+    /// How much longer than in a good network others are waited for.
+    pub fn patience(&self) -> Duration {
+        patience(Duration::from_micros(self.live_round_trip_us.load(Ordering::Relaxed)))
     }
 
     /// Notes that this member belongs to a cluster from now on.

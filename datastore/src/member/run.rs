@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use dqlite::{MemberId, Node, NodeError, SnapshotParams};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::{info, warn};
@@ -21,12 +21,16 @@ use super::keeper::Keeper;
 use super::listener::{Door, INCOMING_MAX, accept};
 use super::operator::Operator;
 use super::peers::{Peer, raft_address};
+use super::ping::Ping;
 use super::replica::{Copy, Replica};
 use super::roster::{Roster, RosterError};
 use super::service::PeerService;
-use super::tls::{Identity, TlsError};
+use super::timing::choose_latency;
+use super::tls::{self, TlsError};
 use super::transport::Transport;
+use super::tuner::rescue;
 use crate::engine::Engine;
+use crate::identity::Identity;
 use crate::listen::Listen;
 use crate::options::Options;
 use crate::proto::peer::members_server::MembersServer;
@@ -36,13 +40,12 @@ use crate::shared::{Limits, Shared};
 use crate::state::State;
 use crate::store::disk;
 
-/// libdqlite's latency setting at least: a leader's death is noticed after 15
-/// to 30 times this, so that the first new write comes within a second.
-const LATENCY_MIN: Duration = Duration::from_millis(15);
-/// And at most: then a leader's death costs up to 15 seconds.
-const LATENCY_MAX: Duration = Duration::from_millis(500);
-/// How many round trips the setting stands for.
-const ROUND_TRIPS: u32 = 4;
+/// How long the next leader may take to be followed, in a good network.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long answers to other members may take to leave, in a good network.
+const LEAVE_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long what was begun may take before the node ends under it.
+const REPLICA_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often the space taken is looked at.
 const SIZE_PERIOD: Duration = Duration::from_secs(2);
 /// How often the round trips are noted for the next start.
@@ -86,38 +89,71 @@ pub enum MemberError {
     Removed { dir: PathBuf },
 }
 
+/// What outlives a node: the state that readers see, with its watchers, and
+/// where requests find the leader.
+pub struct Seat {
+    pub engine: Engine,
+    /// Becomes true when there is something to read.
+    pub ready: watch::Sender<bool>,
+    pub(super) course: watch::Sender<Course>,
+    pub(super) copy: Copy,
+}
+
+impl Seat {
+    /// With nothing in it, and nobody who leads.
+    pub fn new(options: &Options) -> Seat {
+        let limits = Limits {
+            request_bytes_max: options.max_request_bytes,
+            quota_bytes: options.quota_backend_bytes,
+            ..Limits::default()
+        };
+        let nobody = Identity { cluster_id: 0, member_id: 0, epoch: 0 };
+        let shared = Arc::new(Shared::new(State::default(), nobody, limits, Instant::now));
+        shared.set_among_others();
+        let (course, course_seen) = watch::channel(Course::Seeks);
+        let engine = Engine::among(shared, Route::among(course_seen));
+        Seat { engine, ready: watch::channel(false).0, course, copy: Copy::default() }
+    }
+}
+
 /// A member that runs.
 pub struct Member {
-    pub engine: Engine,
-    pub operator: Operator,
-    /// Becomes true when there is something to read.
-    pub ready: watch::Receiver<bool>,
+    engine: Engine,
     node: Arc<Node>,
     roster: Arc<Roster>,
     keeper: Keeper,
-    replica: JoinHandle<()>,
+    replica: JoinHandle<Seat>,
+    /// Serves other members.
+    members: JoinHandle<()>,
+    closing: watch::Sender<bool>,
     yielding: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
     transport: Transport,
 }
 
-/// The latency to tell libdqlite, from the largest round trip that was seen.
-pub fn choose_latency(round_trip: Duration) -> Duration {
-    (round_trip * ROUND_TRIPS).clamp(LATENCY_MIN, LATENCY_MAX)
+/// What reaches the others.
+struct Links {
+    transport: Transport,
+    roster: Arc<Roster>,
+    channels: Arc<Channels>,
+    health: Arc<HealthTable>,
+    node: Arc<Node>,
+    connections: mpsc::Receiver<io::Result<super::listener::PeerStream>>,
 }
 
 impl Member {
     /// Joins if need be, starts the node, and begins to lead or follow.
-    pub async fn start(options: &Options) -> Result<Member, MemberError> {
+    pub async fn start(options: &Options, seat: Seat) -> Result<Member, MemberError> {
         let dir = &options.dir;
         let roster = Arc::new(open_roster(dir, &options.join)?);
-        let identity = Identity::load(options.pki.as_deref().unwrap_or(dir))?;
+        let identity = tls::Identity::load(options.pki.as_deref().unwrap_or(dir))?;
         let transport = Transport::start().map_err(MemberError::Transport)?;
         let listener = bind(&transport, options).await?;
         roster.state(own_line(options, &listener)?)?;
         let channels = Arc::new(Channels::new(roster.clone(), &identity));
+        let ping = Ping { roster: roster.clone(), config: identity.ping.clone() };
         if roster.cluster_id().is_none() {
-            join(&roster, &channels, &options.join).await?;
+            join(&roster, &channels, &ping, &options.join).await?;
         }
         let (socket, bound) = watch::channel(None);
         let (incoming, connections) = mpsc::channel(INCOMING_MAX);
@@ -128,31 +164,21 @@ impl Member {
         let connector = RaftConnector { roster: roster.clone(), identity, runtime };
         let node = Arc::new(start_node(dir, &roster, connector).await?);
         socket.send_replace(Some(node.socket().clone()));
-        Ok(Member::assemble(options, transport, roster, channels, node, connections))
+        let health = Arc::new(HealthTable::default());
+        transport.handle().spawn(ping.run(health.clone()));
+        let links = Links { transport, roster, channels, health, node, connections };
+        Ok(Member::assemble(options, seat, links))
     }
 
-    fn assemble(
-        options: &Options,
-        transport: Transport,
-        roster: Arc<Roster>,
-        channels: Arc<Channels>,
-        node: Arc<Node>,
-        connections: mpsc::Receiver<io::Result<super::listener::PeerStream>>,
-    ) -> Member {
-        let limits = Limits {
-            request_bytes_max: options.max_request_bytes,
-            quota_bytes: options.quota_backend_bytes,
-            ..Limits::default()
-        };
-        let nobody =
-            crate::identity::Identity { cluster_id: 0, member_id: roster.own().0, epoch: 0 };
-        let shared = Arc::new(Shared::new(State::default(), nobody, limits, Instant::now));
-        let (course, course_seen) = watch::channel(Course::Seeks);
-        let engine = Engine::among(shared.clone(), Route::among(course_seen));
+    fn assemble(options: &Options, seat: Seat, links: Links) -> Member {
+        let Links { transport, roster, channels, health, node, connections } = links;
+        let engine = seat.engine.clone();
+        let shared = engine.shared().clone();
+        let nobody = Identity { member_id: roster.own().0, ..shared.identity() };
+        shared.set_identity(nobody);
         let (leader_seen, leader) = watch::channel(None);
         let (yielding, yields) = watch::channel(false);
-        let (ready_seen, ready) = watch::channel(false);
-        let health = Arc::new(HealthTable::default());
+        let restart = Arc::new(Notify::new());
         let keeper = Keeper {
             engine: engine.clone(),
             node: node.clone(),
@@ -160,19 +186,17 @@ impl Member {
             channels: channels.clone(),
             health: health.clone(),
             leader: leader.clone(),
+            restart: restart.clone(),
         };
         let operator = Operator { keeper: keeper.clone() };
-        shared.set_operator(operator.clone());
+        shared.set_operator(Some(operator.clone()));
         let replica = Replica {
-            engine: engine.clone(),
+            seat,
             node: node.clone(),
             roster: roster.clone(),
             channels: channels.clone(),
             leader: leader.clone(),
-            course,
             yielding: yields,
-            ready: ready_seen,
-            copy: Copy::default(),
         };
         let service = PeerService {
             engine: engine.clone(),
@@ -181,6 +205,7 @@ impl Member {
             channels: channels.clone(),
             leader,
             health: health.clone(),
+            restart: restart.clone(),
         };
         let gossip = Gossip {
             engine: engine.clone(),
@@ -194,17 +219,19 @@ impl Member {
             tokio::spawn(note_size(shared.clone(), options.dir.clone())),
             tokio::spawn(gossip.run()),
             tokio::spawn(keeper.clone().run()),
-            tokio::spawn(serve_members(service, operator.clone(), connections)),
+            tokio::spawn(rescue(keeper.clone())),
         ];
+        let (closing, closed) = watch::channel(false);
+        let members = tokio::spawn(serve_members(service, operator, connections, closed));
         let replica = tokio::spawn(replica.run());
         Member {
             engine,
-            operator,
-            ready,
             node,
             roster,
             keeper,
             replica,
+            members,
+            closing,
             yielding,
             tasks,
             transport,
@@ -220,6 +247,11 @@ impl Member {
         }
     }
 
+    /// Returns when the node is to start again, with other timeouts.
+    pub async fn restart(&self) {
+        self.keeper.restart.notified().await;
+    }
+
     /// Gives leadership away while requests are still served.
     pub async fn hand_over(&self) {
         if !self.engine.leads() {
@@ -229,16 +261,30 @@ impl Member {
             Ok(members) => self.keeper.hand_over(&members).await,
             Err(error) => Err(error),
         };
-        if let Err(error) = result {
-            warn!(%error, "leadership could not be handed over");
+        match result {
+            Err(error) => warn!(%error, "leadership could not be handed over"),
+            // Whoever waits for the last commit learns its outcome from the next leader.
+            Ok(false) => {}
+            Ok(true) => {
+                let bound = SETTLE_TIMEOUT + self.roster.patience();
+                let _ = tokio::time::timeout(bound, self.engine.wait_until_following()).await;
+            }
         }
     }
 
     /// Ends orderly. What was acknowledged is safe with or without this.
-    pub async fn stop(self) {
-        let Member { node, replica, yielding, tasks, transport, .. } = self;
+    pub async fn stop(self) -> Seat {
+        let Member { engine, node, roster, mut replica, mut members, .. } = self;
+        let Member { yielding, closing, tasks, transport, .. } = self;
+        engine.shared().set_operator(None);
         yielding.send_replace(true);
-        let _ = tokio::time::timeout(Duration::from_secs(5), replica).await;
+        // A commit that finds no majority ends with the node.
+        let ended = tokio::time::timeout(REPLICA_TIMEOUT, &mut replica).await.ok();
+        // What other members asked is answered before their connections end.
+        closing.send_replace(true);
+        let bound = LEAVE_TIMEOUT + roster.patience();
+        let _ = tokio::time::timeout(bound, &mut members).await;
+        members.abort();
         tasks.iter().for_each(JoinHandle::abort);
         let stop = move || {
             if let Err(error) = node.end() {
@@ -247,6 +293,11 @@ impl Member {
             drop(transport);
         };
         tokio::task::spawn_blocking(stop).await.expect("stopping a node does not panic");
+        let ended = match ended {
+            Some(ended) => ended,
+            None => replica.await,
+        };
+        ended.expect("the replica does not panic and is not aborted")
     }
 }
 
@@ -316,7 +367,7 @@ async fn start_node(
 ) -> Result<Node, MemberError> {
     let dir = dir.to_owned();
     let id: MemberId = roster.own();
-    let latency = choose_latency(Duration::from_micros(roster.round_trip_us()));
+    let latency = roster.begin();
     info!(member = id.0, latency_ms = latency.as_millis() as u64, "dqlite starts");
     let of_node = dir.clone();
     let start = move || {
@@ -338,7 +389,12 @@ async fn serve_members(
     service: PeerService,
     operator: Operator,
     connections: mpsc::Receiver<io::Result<super::listener::PeerStream>>,
+    mut closed: watch::Receiver<bool>,
 ) {
+    let close = async move {
+        // An error means that the member has gone.
+        let _ = closed.wait_for(|closed| *closed).await;
+    };
     let peers = PeerServer::new(service)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
@@ -349,7 +405,7 @@ async fn serve_members(
         .initial_connection_window_size(4 << 20)
         .add_service(peers)
         .add_service(MembersServer::new(operator))
-        .serve_with_incoming(ReceiverStream::new(connections));
+        .serve_with_incoming_shutdown(ReceiverStream::new(connections), close);
     if let Err(error) = served.await {
         tracing::error!(error = &error as &dyn std::error::Error, "members are not served");
     }
@@ -379,18 +435,5 @@ async fn note_round_trips(health: Arc<HealthTable>, roster: Arc<Roster>) {
                 warn!(error = &error as &dyn std::error::Error, "round trips are not kept");
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn timeouts_follow_the_network_within_bounds() {
-        let ms = Duration::from_millis;
-        assert_eq!(choose_latency(Duration::ZERO), LATENCY_MIN);
-        assert_eq!(choose_latency(ms(10)), ms(40));
-        assert_eq!(choose_latency(ms(600)), LATENCY_MAX);
     }
 }

@@ -2,10 +2,11 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use dqlite::{MemberId, Node};
 use futures::Stream;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tonic::{Request, Response, Status};
 
 use super::channel::{Channels, is_passed_on, pass_on};
@@ -34,6 +35,8 @@ pub struct PeerService {
     pub channels: Arc<Channels>,
     pub leader: watch::Receiver<Option<MemberId>>,
     pub health: Arc<HealthTable>,
+    /// Rung when the node has to start again.
+    pub restart: Arc<Notify>,
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -109,6 +112,10 @@ impl Peer for PeerService {
                 version: VERSION,
                 cluster_id: self.roster.cluster_id().unwrap_or(0),
                 peers: self.roster.entries(),
+                round_trip_us: self
+                    .health
+                    .round_trip_max(Instant::now())
+                    .map_or(0, |round_trip| round_trip.as_micros() as u64),
             })),
             Err(error @ AdmitError::Removed) => Err(Status::permission_denied(error.to_string())),
             Err(error) => Err(Status::unavailable(error.to_string())),
@@ -149,6 +156,15 @@ impl Peer for PeerService {
             },
         };
         Ok(Response::new(ForwardResponse { outcome: Some(outcome) }))
+    }
+
+    async fn retune(&self, request: Request<RetuneRequest>) -> Answer<RetuneResponse> {
+        let request = request.into_inner();
+        self.check(request.version, request.cluster_id, request.from)?;
+        let noted = self.roster.set_round_trip_us(request.round_trip_us);
+        noted.map_err(|error| Status::internal(error.to_string()))?;
+        self.restart.notify_one();
+        Ok(Response::new(RetuneResponse {}))
     }
 
     async fn barrier(&self, _request: Request<BarrierRequest>) -> Answer<BarrierResponse> {

@@ -24,6 +24,8 @@ pub const MEMBER_NAME: &str = "member.datastore.skiff.internal";
 pub const ALPN_RAFT: &[u8] = b"skiff-raft/1";
 /// Our own protocol, gRPC.
 pub const ALPN_PEER: &[u8] = b"skiff-peer/1";
+/// Echoes, to measure round trips.
+pub const ALPN_PING: &[u8] = b"skiff-ping/1";
 
 /// Why an identity could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +56,7 @@ pub struct Identity {
     pub server: Arc<ServerConfig>,
     pub raft: Arc<ClientConfig>,
     pub peer: Arc<ClientConfig>,
+    pub ping: Arc<ClientConfig>,
 }
 
 impl Identity {
@@ -80,12 +83,13 @@ impl Identity {
             .with_client_cert_verifier(verifier)
             .with_single_cert(chain.clone(), key.clone_key())
             .map_err(failed)?;
-        server.alpn_protocols = vec![ALPN_RAFT.to_vec(), ALPN_PEER.to_vec()];
+        server.alpn_protocols = vec![ALPN_RAFT.to_vec(), ALPN_PEER.to_vec(), ALPN_PING.to_vec()];
         let client = |protocol: &[u8]| {
             client_config(&provider, &roots, &chain, &key, protocol).map_err(failed)
         };
         let (raft, peer) = (client(ALPN_RAFT)?, client(ALPN_PEER)?);
-        Ok(Identity { server: Arc::new(server), raft, peer })
+        let ping = client(ALPN_PING)?;
+        Ok(Identity { server: Arc::new(server), raft, peer, ping })
     }
 }
 

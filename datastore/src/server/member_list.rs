@@ -16,6 +16,9 @@ pub async fn member_list(server: &Server) -> Result<MemberListResponse, Status> 
         let members = listed.members.into_iter().map(etcd_member).collect();
         return Ok(MemberListResponse { header, members });
     }
+    if !server.engine.is_alone() {
+        return Err(Status::unavailable("the node is starting"));
+    }
     let member = Member {
         id: identity.member_id,
         name: "skiff".to_owned(),

@@ -137,7 +137,7 @@ impl Maintenance for Server {
         super::hash::hash_kv(self, &request.into_inner()).map(Response::new)
     }
 
-    async fn snapshot(&self, _request: Request<SnapshotRequest>) -> Answer<Self::SnapshotStream> {
-        super::snapshot::snapshot(self).await.map(Response::new)
+    async fn snapshot(&self, request: Request<SnapshotRequest>) -> Answer<Self::SnapshotStream> {
+        super::snapshot::snapshot(self, request.metadata()).await.map(Response::new)
     }
 }

@@ -1,5 +1,8 @@
-//! How much space the datastore's directory takes and has.
+//! The datastore's directory: its making, and how much space it takes and has.
 
+use std::fs::{DirBuilder, File};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use super::{Size, StoreError};
@@ -8,6 +11,31 @@ use super::{Size, StoreError};
 /// in files of 8 MiB and writes snapshots beside it; running into a full disk
 /// would end it, so the writer stops before.
 pub const SPACE_NEEDED_BYTES: u64 = 64 << 20;
+
+/// Makes the directory, if it is missing, and its name durable: to sync what is
+/// in it does not make the names above it so (fsync(2)).
+pub fn ensure_dir(dir: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    std::path::absolute(dir)?.ancestors().skip(1).try_for_each(sync_names)
+}
+
+/// Whoever may not look into a directory has made no name in it, and a file
+/// system that can't be written to misses none.
+fn sync_names(dir: &Path) -> io::Result<()> {
+    match File::open(dir).and_then(|dir| dir.sync_all()) {
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::PermissionDenied
+                    | ErrorKind::InvalidInput
+                    | ErrorKind::ReadOnlyFilesystem
+            ) =>
+        {
+            Ok(())
+        }
+        synced => synced,
+    }
+}
 
 /// Refuses when the file system below `dir` is nearly full. One cheap system
 /// call; when it fails, the write itself will tell.

@@ -11,7 +11,6 @@
 //! think it does, and it dirties as few pages as possible: every page is 4 KiB
 //! of log on every member.
 
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,10 +92,7 @@ struct Link {
 impl SqlStore {
     /// Starts dqlite on `dir`, which is made when it is missing.
     pub async fn open_dir(dir: &Path) -> Result<SqlStore, OpenError> {
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)
+        disk::ensure_dir(dir)
             .map_err(|source| OpenError::Directory { dir: dir.to_owned(), source })?;
         let dir = dir.to_owned();
         let of_node = dir.clone();

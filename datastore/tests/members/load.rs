@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use skiff_datastore::proto::kv_client::KvClient;
@@ -28,6 +28,7 @@ pub struct Told {
 /// Writers that run until they are stopped.
 pub struct Load {
     stop: Arc<AtomicBool>,
+    written: Arc<AtomicU64>,
     writers: Vec<JoinHandle<Told>>,
 }
 
@@ -35,11 +36,18 @@ impl Load {
     /// One writer a channel, each writing keys of its own.
     pub fn start(name: &str, channels: Vec<Channel>) -> Load {
         let stop = Arc::new(AtomicBool::new(false));
+        let written = Arc::new(AtomicU64::new(0));
         let writers = channels.into_iter().enumerate().map(|(number, channel)| {
-            tokio::spawn(write(format!("{name}-{number}"), channel, stop.clone()))
+            let name = format!("{name}-{number}");
+            tokio::spawn(write(name, channel, stop.clone(), written.clone()))
         });
         let writers = writers.collect();
-        Load { stop, writers }
+        Load { stop, written, writers }
+    }
+
+    /// Writes that were acknowledged until now.
+    pub fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
     }
 
     /// Ends the writers; what they were told.
@@ -56,7 +64,12 @@ impl Load {
     }
 }
 
-async fn write(name: String, channel: Channel, stop: Arc<AtomicBool>) -> Told {
+async fn write(
+    name: String,
+    channel: Channel,
+    stop: Arc<AtomicBool>,
+    written: Arc<AtomicU64>,
+) -> Told {
     let mut client = KvClient::new(channel);
     let mut told = Told::default();
     let mut last = Instant::now();
@@ -69,6 +82,7 @@ async fn write(name: String, channel: Channel, stop: Arc<AtomicBool>) -> Told {
             Ok(answer) => {
                 let revision = answer.into_inner().header.unwrap().revision;
                 told.acknowledged.insert(key, revision);
+                written.fetch_add(1, Ordering::Relaxed);
                 told.longest_pause = told.longest_pause.max(last.elapsed());
                 last = Instant::now();
             }

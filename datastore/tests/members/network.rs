@@ -50,7 +50,7 @@ impl Drop for Network {
             let _ = child.wait();
         }
         for host in 0..self.children.len() {
-            if std::thread::panicking() {
+            if std::thread::panicking() || std::env::var_os("SKIFF_TEST_LOGS").is_some() {
                 let log = std::fs::read_to_string(self.path(host, "log")).unwrap_or_default();
                 eprintln!("--- member {host}\n{log}");
             }
@@ -110,6 +110,12 @@ impl Network {
         let log = std::fs::File::create(self.path(host, "log")).unwrap();
         command.stderr(log).stdout(Stdio::null()).process_group(0);
         self.children.push(command.spawn().unwrap());
+    }
+
+    /// What all members said.
+    pub fn logs(&self) -> String {
+        let read = |host| std::fs::read_to_string(self.path(host, "log")).unwrap_or_default();
+        (0..self.children.len()).map(read).collect()
     }
 
     /// A channel to a member's clients' socket.

@@ -1,3 +1,6 @@
+mod backup;
+mod restore;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -60,6 +63,8 @@ enum Verb {
     /// Change who is a member
     #[command(subcommand)]
     Member(MemberVerb),
+    Backup(Box<backup::Arguments>),
+    Restore(restore::Arguments),
 }
 
 #[derive(clap::Subcommand, Debug)]
@@ -93,6 +98,8 @@ pub(super) async fn run(arguments: Arguments) -> Outcome {
             ui::say(&format!("identities are in {}", dir.display()));
         }
         Some(Verb::Status { endpoints, output }) => return status(&endpoints, output).await,
+        Some(Verb::Backup(arguments)) => return backup::run(*arguments).await,
+        Some(Verb::Restore(arguments)) => return restore::run(arguments).await,
         Some(Verb::Member(MemberVerb::Remove { id, endpoints })) => {
             remove(&endpoints, &id).await?;
             ui::say(&format!("member {id} is removed"));

@@ -20,7 +20,7 @@ const FIGURES: [&str; 7] = ["start", "memory", "cpu", "pods", "commands", "size"
 const DATASTORE: &str = "datastore";
 
 /// The long forms of tests that `soak` runs.
-const FORMS: [&str; 5] = ["datastore", "members", "leaves", "machine", "memory"];
+const FORMS: [&str; 6] = ["datastore", "members", "power-cuts", "leaves", "machine", "memory"];
 
 #[derive(Args, Debug, Default)]
 pub struct BenchArguments {
@@ -94,13 +94,19 @@ pub fn soak(project: &Project, arguments: &SoakArguments) -> Result<()> {
         long_form(project, "differential", "", full)?;
         long_form(project, "fuzz", "", ("SKIFF_TEST_FUZZ_CASES", "200000"))?;
     }
-    if wanted("members") {
-        announce("several members: kills and cuts of the leader, twenty in a row", 600);
+    if wanted("members") || wanted("power-cuts") {
         // The daemon that they kill is an example.
         run_shown(cargo(project).args(["build", "--release", "--workspace", "--examples"]))?;
+    }
+    if wanted("members") {
+        announce("several members: kills and cuts of the leader, twenty in a row", 600);
         for target in ["members", "members_change", "members_network"] {
             long_form(project, target, "", ("SKIFF_TEST_MEMBERS", "full"))?;
         }
+    }
+    if wanted("power-cuts") {
+        announce("power cuts on disks that lose what was not synced, forty in a row", 600);
+        long_form(project, "power_cut", "", ("SKIFF_TEST_POWER_CUTS", "full"))?;
     }
     if wanted("leaves") {
         announce("ten-minute leaves through three renewals", 1300);

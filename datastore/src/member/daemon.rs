@@ -1,0 +1,106 @@
+//! Serves clients as one of several members, while its node comes and goes.
+
+use std::pin::Pin;
+use std::time::Instant;
+
+use tokio::sync::watch;
+use tracing::info;
+
+use super::run::{Member, MemberError, Seat};
+use crate::options::Options;
+use crate::run::{DRAIN_TIMEOUT, RunError, bind_all, remove_sockets, serve_all};
+use crate::server::Server;
+use crate::store::disk;
+use crate::store::sql::OpenError;
+
+/// How far the end has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Run,
+    /// Leadership is given away while requests are still served.
+    HandOver,
+    /// Nobody is served any more.
+    End,
+}
+
+/// Serves until `stop` comes, the server fails, or this member was removed.
+pub async fn run_member(
+    options: &Options,
+    mut stop: Pin<&mut impl Future<Output = ()>>,
+) -> Result<(), RunError> {
+    let began = Instant::now();
+    disk::ensure_dir(&options.dir)
+        .map_err(|source| OpenError::Directory { dir: options.dir.clone(), source })?;
+    let seat = Seat::new(options);
+    let (engine, mut ready) = (seat.engine.clone(), seat.ready.subscribe());
+    let (stopping, stopped) = watch::channel(false);
+    let serve = async {
+        // An error means that the node has ended, and everything with it.
+        let _ = ready.wait_for(|ready| *ready).await;
+        let progress_interval = options.watch_progress_notify_interval;
+        let slow_after = options.warning_unary_request_duration;
+        let server = Server { engine, progress_interval, slow_after, stopping: stopped };
+        let bound = bind_all(&options.listen, options).await?;
+        info!(after_ms = began.elapsed().as_millis() as u64, "datastore serves");
+        serve_all(bound, server, options).await
+    };
+    let mut serving = Box::pin(serve);
+    let (phase, phases) = watch::channel(Phase::Run);
+    let (handed_over, mut handed) = watch::channel(false);
+    let mut nodes = Box::pin(run_nodes(options, seat, phases, handed_over));
+    let result = tokio::select! {
+        result = &mut serving => Err(result.err().unwrap_or(RunError::Unasked)),
+        result = &mut nodes => result.map_err(RunError::from),
+        () = &mut stop => {
+            phase.send_replace(Phase::HandOver);
+            let ended = tokio::select! {
+                // An error means that the node ends by itself.
+                _ = handed.wait_for(|handed| *handed) => None,
+                result = &mut nodes => Some(result),
+            };
+            stopping.send_replace(true);
+            // A client that does not let go is cut off.
+            let _ = tokio::time::timeout(DRAIN_TIMEOUT, &mut serving).await;
+            phase.send_replace(Phase::End);
+            match ended {
+                Some(result) => Ok(result?),
+                None => Ok(nodes.await?),
+            }
+        }
+    };
+    remove_sockets(&options.listen);
+    remove_sockets(&options.listen_metrics_urls);
+    result
+}
+
+/// Runs one node after the other: each begins with timeouts of its own.
+async fn run_nodes(
+    options: &Options,
+    mut seat: Seat,
+    mut phase: watch::Receiver<Phase>,
+    handed_over: watch::Sender<bool>,
+) -> Result<(), MemberError> {
+    loop {
+        let member = tokio::select! {
+            member = Member::start(options, seat) => member?,
+            _ = phase.wait_for(|phase| *phase != Phase::Run) => return Ok(()),
+        };
+        let again = tokio::select! {
+            () = member.removed() => {
+                member.stop().await;
+                return Err(MemberError::Removed { dir: options.dir.clone() });
+            }
+            () = member.restart() => true,
+            _ = phase.wait_for(|phase| *phase != Phase::Run) => false,
+        };
+        member.hand_over().await;
+        if again {
+            seat = member.stop().await;
+            continue;
+        }
+        handed_over.send_replace(true);
+        let _ = phase.wait_for(|phase| *phase == Phase::End).await;
+        member.stop().await;
+        return Ok(());
+    }
+}
