@@ -2,13 +2,20 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
 	"time"
 
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
+	genericapiserver "k8s.io/apiserver/pkg/server"
 	restclient "k8s.io/client-go/rest"
+	"k8s.io/component-base/compatibility"
+	"k8s.io/component-base/featuregate"
+	"k8s.io/component-base/version"
 	"k8s.io/klog/v2"
 	"k8s.io/kubernetes/cmd/kube-apiserver/app"
 	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
@@ -55,6 +62,8 @@ func newAPIServer(ctx context.Context, o *apiServerOptions) (*apiServer, error) 
 	if err != nil {
 		return nil, err
 	}
+	generic := config.KubeAPIs.ControlPlane.Generic
+	generic.SkipOpenAPIInstallation = true
 	completed, err := config.Complete()
 	if err != nil {
 		return nil, err
@@ -63,11 +72,33 @@ func newAPIServer(ctx context.Context, o *apiServerOptions) (*apiServer, error) 
 	if err != nil {
 		return nil, err
 	}
+	kube, ok := chain.GenericAPIServer.NextDelegate().(*genericapiserver.GenericAPIServer)
+	if !ok {
+		return nil, errors.New("the aggregator delegates to no server that it is known how to describe")
+	}
+	if err := describeAPI(kube, generic, describedVersion(o)); err != nil {
+		return nil, err
+	}
 	prepared, err := chain.PrepareRun()
 	if err != nil {
 		return nil, err
 	}
+	// Only descriptions need it from now on, and can make it again.
+	generic.OpenAPIV3Config.Definitions = nil
 	return &apiServer{prepared: prepared, loopback: chain.GenericAPIServer.LoopbackClientConfig}, nil
+}
+
+// describedVersion names what the API's description follows from, beside the
+// groups that are served.
+func describedVersion(o *apiServerOptions) string {
+	text := version.Get().GitVersion
+	gates := o.GenericServerRunOptions.ComponentGlobalsRegistry.FeatureGateFor(compatibility.DefaultKubeComponent)
+	if all, ok := gates.(featuregate.MutableFeatureGate); ok {
+		for _, name := range slices.Sorted(maps.Keys(all.GetAll())) {
+			text += fmt.Sprintf(" %s=%t", name, gates.Enabled(name))
+		}
+	}
+	return text
 }
 
 // waitReady returns once /readyz answers 200, which is after the bootstrap

@@ -25,6 +25,8 @@ const (
 	percentMin, percentMax = 15, 100
 	// percentStep is a change that is worth stopping the world for.
 	percentStep = 10
+	// startInterval is how often a start is looked at.
+	startInterval = 500 * time.Millisecond
 )
 
 // choosePercent returns the percentage for a heap with that much alive and
@@ -37,9 +39,34 @@ func choosePercent(live uint64, allocatedPerSecond float64) int {
 	return min(max(int(headroom/float64(live)*100), percentMin), percentMax)
 }
 
+// isCrowded says whether so much lives that a start's memory limit would soon
+// have it collected all the time: stacks and the runtime's own are a quarter.
+func isCrowded(live uint64, limit int64) bool {
+	return float64(live) > float64(limit)*0.7
+}
+
+// waitForStart returns when a start is over, which takes collectorInterval, or
+// when it has become crowded.
+func waitForStart(ctx context.Context, readLive func() uint64) {
+	limit := debug.SetMemoryLimit(-1)
+	ticker := time.NewTicker(startInterval)
+	defer ticker.Stop()
+	over := time.After(collectorInterval)
+	for !isCrowded(readLive(), limit) {
+		select {
+		case <-ctx.Done():
+			return
+		case <-over:
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
 // followLoad adjusts the collector until ctx ends. It leaves the start to what
 // GOGC and GOMEMLIMIT gave: most of what a start allocates is soon garbage, so
-// it is let lie until it is much. Later the limit would make a process whose
+// it is let lie until it is much, but not so long that what stays is scattered
+// over many half-empty pages. Later the limit would make a process whose
 // objects take more than that collect without end.
 func followLoad(ctx context.Context) {
 	samples := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/heap/allocs:bytes"}}
@@ -47,29 +74,29 @@ func followLoad(ctx context.Context) {
 		metrics.Read(samples)
 		return samples[0].Value.Uint64(), samples[1].Value.Uint64()
 	}
+	at := time.Now()
+	_, before := read()
+	waitForStart(ctx, func() uint64 { live, _ := read(); return live })
+	debug.SetMemoryLimit(math.MaxInt64)
 	ticker := time.NewTicker(collectorInterval)
 	defer ticker.Stop()
-	_, before := read()
-	current := math.MaxInt32
-	for {
+	for current := math.MaxInt32; ctx.Err() == nil; {
+		now := time.Now()
+		live, allocated := read()
+		percent := choosePercent(live, float64(allocated-before)/now.Sub(at).Seconds())
+		at, before = now, allocated
+		if percent <= current-percentStep || percent >= current+percentStep {
+			lowered := percent < current
+			current = percent
+			debug.SetGCPercent(percent)
+			if lowered {
+				// What the higher percentage had kept goes back to the system now.
+				debug.FreeOSMemory()
+			}
+		}
 		select {
 		case <-ctx.Done():
-			return
 		case <-ticker.C:
-		}
-		debug.SetMemoryLimit(math.MaxInt64)
-		live, allocated := read()
-		percent := choosePercent(live, float64(allocated-before)/collectorInterval.Seconds())
-		before = allocated
-		if percent > current-percentStep && percent < current+percentStep {
-			continue
-		}
-		lowered := percent < current
-		current = percent
-		debug.SetGCPercent(percent)
-		if lowered {
-			// What the higher percentage had kept goes back to the system now.
-			debug.FreeOSMemory()
 		}
 	}
 }

@@ -1,6 +1,11 @@
 package main
 
-import "testing"
+import (
+	"context"
+	"runtime/debug"
+	"testing"
+	"time"
+)
 
 func TestCollectorFollowsTheLoad(t *testing.T) {
 	const mb = 1 << 20
@@ -19,4 +24,21 @@ func TestCollectorFollowsTheLoad(t *testing.T) {
 			t.Errorf("%s: %d, want %d", c.what, percent, c.percent)
 		}
 	}
+}
+
+func TestACrowdedStartIsOverEarly(t *testing.T) {
+	const mb = 1 << 20
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(130 * mb))
+	live := uint64(60 * mb)
+	began := time.Now()
+	waitForStart(t.Context(), func() uint64 { live += 20 * mb; return live })
+	if took := time.Since(began); took > collectorInterval/2 {
+		t.Errorf("it took %s", took)
+	}
+	if live != 100*mb {
+		t.Errorf("it ended with %d MiB alive, want 100", live/mb)
+	}
+	ended, end := context.WithCancel(t.Context())
+	end()
+	waitForStart(ended, func() uint64 { return 0 })
 }

@@ -144,13 +144,17 @@ fn make_log_dir(session: &Session) -> Result<(), CommandError> {
 }
 
 fn unit(session: &Session) -> String {
-    let program = session.paths.builds().join("current/bin/skiff");
-    let program = program.display();
-    let log = session.paths.daemon_log("skiffd");
-    let log = log.display();
     let config = session.config.as_ref().and_then(|path| std::path::absolute(path).ok());
+    let program = session.paths.builds().join("current/bin/skiff");
+    let log = session.paths.daemon_log("skiffd");
+    unit_text(&program, &log, config.as_deref(), snap_file().as_deref())
+}
+
+/// What systemd is told; `snap` is the file with the snap's settings, if there is a snap.
+fn unit_text(program: &Path, log: &Path, config: Option<&Path>, snap: Option<&Path>) -> String {
+    let (program, log) = (program.display(), log.display());
     let config = config.map(|path| format!(" --config {}", path.display())).unwrap_or_default();
-    let snap = snap_file().map_or_else(String::new, |file| {
+    let snap = snap.map_or_else(String::new, |file| {
         format!("Environment=\"{}={}\"\n", SNAP_VARIABLE, file.display())
     });
     format!(

@@ -143,6 +143,7 @@ fn a_new_node_runs_what_the_tutorial_says() {
 
     serves(&node);
     kubectl_verbs(&node);
+    describes(&node);
     node.wait_for("job/once", "condition=Complete", POD_BOUND);
     eventually("the CronJob runs", Duration::from_secs(100), || {
         let path = "jsonpath={.status.lastSuccessfulTime}";
@@ -235,6 +236,51 @@ fn kubectl_verbs(node: &TestNode) {
     let path = "jsonpath={.status.readyReplicas}";
     let ready = node.kubectl(&["get", "deployment", "shop", "--output", path]).must();
     assert_eq!(ready, "3");
+}
+
+const FRUITS: &str = r"
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: fruits.example.org}
+spec:
+  group: example.org
+  scope: Namespaced
+  names: {plural: fruits, singular: fruit, kind: Fruit}
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    schema:
+      openAPIV3Schema:
+        type: object
+        properties:
+          colour: {type: string, description: How it looks when it is ripe}
+";
+
+/// What the API says of itself: made when it is asked for, for our own kinds and for upstream's.
+fn describes(node: &TestNode) {
+    let said = node.kubectl(&["explain", "deployment.spec.replicas"]).must();
+    assert!(said.contains("Number of desired pods"), "{said}");
+    node.apply(FRUITS);
+    node.wait_for("crd/fruits.example.org", "condition=Established", POD_BOUND);
+    eventually("a new kind is explained", Duration::from_secs(60), || {
+        let said = node.kubectl(&["explain", "fruit.colour"]);
+        if said.stdout.contains("when it is ripe") { Ok(()) } else { Err(said.stderr) }
+    });
+    eventually("the older form has both", Duration::from_secs(60), || {
+        let all = node.kubectl(&["get", "--raw", "/openapi/v2"]).must();
+        let has = |name: &str| all.contains(&format!("\"{name}\":"));
+        match has("io.k8s.api.apps.v1.Deployment") && has("org.example.v1.Fruit") {
+            true => Ok(()),
+            false => Err(format!("{} bytes", all.len())),
+        }
+    });
+    let pod =
+        r#"{"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "x"}, "spec": {"colour": 1}}"#;
+    let file = node.root().join("unknown-field.json");
+    std::fs::write(&file, pod).expect("the pod's file");
+    let refused = node.kubectl(&["apply", "--validate=strict", "-f", &file.to_string_lossy()]);
+    assert!(refused.stderr.contains("unknown field \"spec.colour\""), "{}", refused.stderr);
 }
 
 /// Ids of all containers, sorted.

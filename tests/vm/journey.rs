@@ -78,10 +78,17 @@ impl Journey {
         self.must(INSTALL, INSTALL_BOUND).map(drop)
     }
 
+    /// As in the snap, with a setting that comes from there: systemd has to hand it on.
     pub fn start_node(&mut self) -> Result<()> {
         let seconds = READY_BOUND.as_secs();
-        self.must(&format!("skiff start --timeout {seconds}"), READY_BOUND + COMMAND_BOUND)?;
+        let settings = r#"echo '{"network": {"mtu": 1400}}' > /etc/skiff-snap.json"#;
+        self.must(settings, COMMAND_BOUND)?;
+        let start =
+            format!("SKIFF_SNAP_SETTINGS=/etc/skiff-snap.json skiff start --timeout {seconds}");
+        self.must(&start, READY_BOUND + COMMAND_BOUND)?;
         self.must("systemctl is-enabled skiffd && systemctl is-active skiffd", COMMAND_BOUND)?;
+        let mtu = self.must("skiff get network.mtu", COMMAND_BOUND)?;
+        ensure!(mtu.trim() == "1400", "the snap's setting did not arrive: {mtu}");
         Ok(())
     }
 
