@@ -55,6 +55,8 @@ pub enum RecoveryError {
     Roster(#[from] RosterError),
     #[error("the member in {dir} was removed from its cluster")]
     Removed { dir: PathBuf },
+    #[error("the member in {dir} has received nothing yet")]
+    Empty { dir: PathBuf },
     #[error("{dir} belongs to another cluster")]
     Foreign { dir: PathBuf },
     #[error("can't use the identity of members")]
@@ -108,6 +110,9 @@ impl Recovery {
         let scratch = Scratch::make(dir, place.scratch())?;
         let copied = scratch.copy(dir)?;
         let position = survey::position(dir, &copied)?;
+        if position.index == 0 {
+            return Err(RecoveryError::Empty { dir: dir.clone() });
+        }
         let snapshot = scratch.path().join(SNAPSHOT);
         let summary = extract(dir, &copied, &snapshot).await?;
         let others = survey::ask(&roster, identity.as_ref(), &options.also, &scratch).await?;

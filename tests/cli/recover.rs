@@ -55,7 +55,8 @@ fn a_recovery_says_what_there_is_and_does_it_only_when_it_is_meant() {
     let (first, second) = (free_port(), free_port());
     let members = [start(&place, "a", first, None), start(&place, "b", second, Some(first))];
     wait_for_members(&place, "a", 2);
-    let recover = ["datastore", "recover", "--dir", "b", "--pki", "pki"];
+    wait_for_members(&place, "b", 2);
+    let recover = ["datastore", "recover", "--dir", "a", "--pki", "pki"];
     let runs = place.run(&recover);
     assert_eq!(runs.code, 1);
     assert!(runs.stderr.contains("hint: stop that member first"), "{}", runs.whole());
@@ -69,7 +70,7 @@ fn a_recovery_says_what_there_is_and_does_it_only_when_it_is_meant() {
         "{}",
         dry.stdout
     );
-    let also = place.run(&[&recover[..], &["--dry-run", "--also", "a", "-o", "json"]].concat());
+    let also = place.run(&[&recover[..], &["--dry-run", "--also", "b", "-o", "json"]].concat());
     let found: serde_json::Value = serde_json::from_str(&also.stdout).expect("JSON");
     assert_eq!(found["others"][0]["state"], "stopped", "{}", also.whole());
     assert!(found["recovered"].is_null() && found["unasked"] == serde_json::json!([]));
@@ -87,8 +88,8 @@ fn a_recovery_says_what_there_is_and_does_it_only_when_it_is_meant() {
     done.assert_fits();
     assert_eq!(done.code, 0, "{}", done.whole());
     assert!(done.stdout.contains("Start it without --join"), "{}", done.whole());
-    let _again = start(&place, "b", second, None);
-    wait_for_members(&place, "b", 1);
+    let _again = start(&place, "a", first, None);
+    wait_for_members(&place, "a", 1);
     let none = place.run(&["datastore", "recover", "--dir", "pki", "--yes", "-o", "yaml"]);
     assert_eq!(none.code, 1);
     assert!(none.stderr.contains("no directory of one of several members"), "{}", none.whole());

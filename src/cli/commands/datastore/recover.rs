@@ -216,6 +216,7 @@ fn failed(error: RecoveryError) -> CommandError {
             Some("a store of one member has no quorum to lose: start it, or restore a backup")
         }
         RecoveryError::Removed { .. } => Some("recover from a member that was not removed"),
+        RecoveryError::Empty { .. } => Some("recover from another member"),
         RecoveryError::Foreign { .. } => Some("name directories of members of this cluster"),
         RecoveryError::Log { .. } | RecoveryError::Load { .. } => {
             Some("its files are damaged: recover from another member, or restore a backup")
