@@ -122,7 +122,7 @@ pub(super) async fn run(arguments: Arguments) -> Outcome {
         cluster: format!("{:016x}", restored.contents.cluster_id),
         former: restored.former,
     });
-    output::print(arguments.output, &screen, |screen, paint| done(screen, paint))?;
+    output::print(arguments.output, &screen, done)?;
     Ok(ExitCode::SUCCESS)
 }
 
