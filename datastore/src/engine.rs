@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::info;
 
+use crate::admission::{Admission, Waiting};
 use crate::check::{check_delete_range, check_put, check_range, check_txn};
 use crate::command::{Change, Outcome};
 use crate::error::RequestError;
@@ -40,6 +41,7 @@ const EXPIRE_RETRY: Duration = Duration::from_secs(1);
 pub struct Engine {
     shared: Arc<Shared>,
     route: Route,
+    admission: Admission,
 }
 
 /// The tasks behind an [`Engine`].
@@ -87,7 +89,8 @@ impl Engine {
         let shared = Arc::new(Shared::new(state, identity, limits, clock));
         let (sender, receiver) = mpsc::channel(QUEUE_MAX);
         let writer = Writer::new(store, shared.clone(), receiver, layout);
-        let engine = Engine { shared, route: Route::alone(sender) };
+        let engine =
+            Engine { shared, route: Route::alone(sender), admission: Admission::default() };
         Ok(Running {
             engine: engine.clone(),
             writer: tokio::spawn(writer.run()),
@@ -97,7 +100,7 @@ impl Engine {
 
     /// A handle on what a replica keeps, which says on `route` who leads.
     pub fn among(shared: Arc<Shared>, route: Route) -> Engine {
-        Engine { shared, route }
+        Engine { shared, route, admission: Admission::default() }
     }
 
     /// What the writer and this handle share.
@@ -173,7 +176,7 @@ impl Engine {
     /// Writes one key.
     pub async fn put(&self, request: PutRequest) -> Result<PutResponse, RequestError> {
         check_put(&request)?;
-        self.check_size(&request)?;
+        let _waiting = self.admit(&request)?;
         match self.change(Change::Put(request)).await? {
             Outcome::Put(response) => Ok(response),
             _ => unreachable!("a put is answered as a put"),
@@ -186,7 +189,7 @@ impl Engine {
         request: DeleteRangeRequest,
     ) -> Result<DeleteRangeResponse, RequestError> {
         check_delete_range(&request)?;
-        self.check_size(&request)?;
+        let _waiting = self.admit(&request)?;
         match self.change(Change::DeleteRange(request)).await? {
             Outcome::DeleteRange(response) => Ok(response),
             _ => unreachable!("a deletion is answered as a deletion"),
@@ -202,7 +205,7 @@ impl Engine {
             let newest = state.index.committed();
             return answer_read_only(&state.index, &request, newest, &self.identity());
         }
-        self.check_size(&request)?;
+        let _waiting = self.admit(&request)?;
         match self.change(Change::Txn(request)).await? {
             Outcome::Txn(response) => Ok(response),
             _ => unreachable!("a transaction is answered as a transaction"),
@@ -320,11 +323,13 @@ impl Engine {
         self.route.ask(Lost::Unknown, ask).await
     }
 
-    fn check_size(&self, request: &impl Message) -> Result<(), RequestError> {
-        if request.encoded_len() > self.shared.limits.request_bytes_max {
+    /// Counts the bytes of a request until what is returned is dropped.
+    fn admit(&self, request: &impl Message) -> Result<Waiting, RequestError> {
+        let bytes = request.encoded_len();
+        if bytes > self.shared.limits.request_bytes_max {
             return Err(RequestError::TooLarge);
         }
-        Ok(())
+        self.admission.admit(bytes).ok_or(RequestError::TooManyRequests)
     }
 }
 

@@ -93,6 +93,7 @@ pub fn soak(project: &Project, arguments: &SoakArguments) -> Result<()> {
         let full = ("SKIFF_TEST_DIFFERENTIAL", "full");
         long_form(project, "differential", "", full)?;
         long_form(project, "fuzz", "", ("SKIFF_TEST_FUZZ_CASES", "200000"))?;
+        long_form(project, "wire", "", ("PROPTEST_CASES", "200000"))?;
     }
     if wanted("members") || wanted("power-cuts") {
         // The daemon that they kill is an example.
