@@ -308,6 +308,15 @@ impl Member {
     }
 }
 
+impl Member {
+    /// Ends without any order, as a process that is killed: for simulations.
+    pub fn abandon(self) {
+        self.engine.shared().set_operator(None);
+        self.tasks.iter().chain([&self.members]).for_each(JoinHandle::abort);
+        self.replica.abort();
+    }
+}
+
 fn open_roster(dir: &Path, join: &[String]) -> Result<Roster, MemberError> {
     let is_new = !Roster::exists(dir);
     if is_new && !join.is_empty() && dir.join("metadata1").exists() {

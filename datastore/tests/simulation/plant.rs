@@ -1,0 +1,42 @@
+//! Bugs that are planted to prove that the simulation finds them.
+
+/// Which bug a history has. Each stands for a mistake that is easily made in
+/// the code that it changes from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plant {
+    /// The node acknowledges a write when it is in its own log.
+    AnswerBeforeCommit,
+    /// Members acknowledge entries before they are on disk.
+    AnswerBeforeSync,
+    /// A write whose outcome is unknown counts as refused, and so is repeated.
+    UnknownAsRefused,
+    /// A barrier changes nothing, so that it proves nothing.
+    EmptyBarrier,
+    /// Linearizable reads do without a barrier.
+    ReadWithoutBarrier,
+    /// A watch that is resumed begins one revision late.
+    ResumeLate,
+    /// A watch that is resumed begins one revision early.
+    ResumeEarly,
+    /// A new leader's voters forget whom they voted for.
+    VoteTwice,
+}
+
+impl Plant {
+    /// All of them, by their names.
+    pub const ALL: [(&'static str, Plant); 8] = [
+        ("answer-before-commit", Plant::AnswerBeforeCommit),
+        ("answer-before-sync", Plant::AnswerBeforeSync),
+        ("unknown-as-refused", Plant::UnknownAsRefused),
+        ("empty-barrier", Plant::EmptyBarrier),
+        ("read-without-barrier", Plant::ReadWithoutBarrier),
+        ("resume-late", Plant::ResumeLate),
+        ("resume-early", Plant::ResumeEarly),
+        ("vote-twice", Plant::VoteTwice),
+    ];
+
+    /// The bug of that name.
+    pub fn named(name: &str) -> Option<Plant> {
+        Plant::ALL.iter().find(|(known, _)| *known == name).map(|(_, plant)| *plant)
+    }
+}

@@ -1,0 +1,173 @@
+//! Whether what clients saw of one key fits a single register that does one
+//! thing after the other (Wing and Gong's search, with the memory of Lowe).
+//!
+//! ```text
+//!   write 1 |-----|            fits: write 1, read 1
+//!   read 1       |----|
+//!   read 0             |--|    does not: the write was over before
+//! ```
+
+use std::collections::BTreeSet;
+
+/// Operations on one key that are judged at once.
+const OPERATIONS_MAX: usize = 512;
+const WORDS: usize = OPERATIONS_MAX / 64;
+
+/// What a key holds; values are unique.
+pub type Held = Option<u64>;
+
+/// What a client did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    Read(Held),
+    Write(Held),
+    /// Writes if the key holds `from`; whether it did, when that is known.
+    Swap { from: Held, to: u64, done: Option<bool> },
+}
+
+/// When, and what came of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Operation {
+    pub begin: u64,
+    /// Missing when nobody knows whether it was done.
+    pub end: Option<u64>,
+    pub action: Action,
+}
+
+type Done = [u64; WORDS];
+
+/// Whether there is an order that explains everything, beginning with nothing.
+pub fn is_linearizable(operations: &[Operation]) -> bool {
+    let operations = relevant(operations);
+    assert!(operations.len() <= OPERATIONS_MAX, "{} operations on a key", operations.len());
+    let mut seen: BTreeSet<(Done, Held)> = BTreeSet::new();
+    let mut open: Vec<(Done, Held)> = vec![([0; WORDS], None)];
+    while let Some((done, held)) = open.pop() {
+        if !seen.insert((done, held)) {
+            continue;
+        }
+        let left = |at: &usize| done[at / 64] & (1 << (at % 64)) == 0;
+        let ends = (0..operations.len()).filter(left).filter_map(|at| operations[at].end);
+        let Some(first_end) = ends.min() else { return true };
+        for at in (0..operations.len()).filter(left) {
+            if operations[at].begin > first_end {
+                continue;
+            }
+            if let Some(held) = apply(operations[at].action, held) {
+                let mut done = done;
+                done[at / 64] |= 1 << (at % 64);
+                open.push((done, held));
+            }
+        }
+    }
+    false
+}
+
+/// Leaves out what nobody knows of and nobody saw: it may not have happened.
+fn relevant(operations: &[Operation]) -> Vec<Operation> {
+    let was_seen = |value: Held| {
+        operations.iter().any(|one| match one.action {
+            Action::Read(held) => held == value,
+            Action::Swap { from, done, .. } => from == value && done != Some(false),
+            Action::Write(_) => false,
+        })
+    };
+    let is_relevant = |one: &&Operation| match one.action {
+        Action::Write(Some(value)) | Action::Swap { to: value, .. } if one.end.is_none() => {
+            was_seen(Some(value))
+        }
+        Action::Read(_) => one.end.is_some(),
+        _ => true,
+    };
+    operations.iter().filter(is_relevant).copied().collect()
+}
+
+/// What the key holds afterwards; nothing when the action can't come here.
+fn apply(action: Action, held: Held) -> Option<Held> {
+    match action {
+        Action::Read(seen) => (seen == held).then_some(held),
+        Action::Write(value) => Some(value),
+        Action::Swap { from, to, done } => match (held == from, done) {
+            (true, Some(true) | None) => Some(Some(to)),
+            (false, Some(false) | None) => Some(held),
+            _ => None,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(begin: u64, end: u64, action: Action) -> Operation {
+        Operation { begin, end: Some(end), action }
+    }
+
+    fn unknown(begin: u64, action: Action) -> Operation {
+        Operation { begin, end: None, action }
+    }
+
+    #[test]
+    fn histories_that_fit_a_register_are_accepted() {
+        for history in [
+            vec![at(1, 2, Action::Read(None)), at(3, 4, Action::Write(Some(1)))],
+            // A read beside a write sees it or not.
+            vec![at(1, 5, Action::Write(Some(1))), at(2, 3, Action::Read(None))],
+            vec![at(1, 5, Action::Write(Some(1))), at(2, 3, Action::Read(Some(1)))],
+            // What is unknown may happen late, or never.
+            vec![
+                unknown(1, Action::Write(Some(1))),
+                at(2, 3, Action::Write(Some(2))),
+                at(4, 5, Action::Read(Some(2))),
+                at(6, 7, Action::Read(Some(1))),
+            ],
+            vec![unknown(1, Action::Write(Some(1))), at(2, 3, Action::Read(None))],
+            vec![
+                at(1, 2, Action::Write(Some(1))),
+                at(3, 9, Action::Swap { from: Some(1), to: 2, done: Some(true) }),
+                at(4, 8, Action::Swap { from: Some(1), to: 3, done: Some(false) }),
+                at(10, 11, Action::Read(Some(2))),
+            ],
+        ] {
+            assert!(is_linearizable(&history), "{history:?}");
+        }
+    }
+
+    #[test]
+    fn histories_that_fit_no_register_are_refused() {
+        for history in [
+            // A stale read.
+            vec![at(1, 2, Action::Write(Some(1))), at(3, 4, Action::Read(None))],
+            // A lost write.
+            vec![
+                at(1, 2, Action::Write(Some(1))),
+                at(3, 4, Action::Write(Some(2))),
+                at(5, 6, Action::Read(Some(1))),
+            ],
+            // Time goes back between two reads.
+            vec![
+                at(1, 9, Action::Write(Some(1))),
+                at(2, 3, Action::Read(Some(1))),
+                at(4, 5, Action::Read(None)),
+            ],
+            // A value out of nowhere.
+            vec![at(1, 2, Action::Read(Some(7)))],
+            // A write that happens twice.
+            vec![
+                at(1, 2, Action::Write(Some(1))),
+                at(3, 4, Action::Write(Some(2))),
+                at(5, 6, Action::Read(Some(2))),
+                at(7, 8, Action::Read(Some(1))),
+            ],
+            // Two who both swapped the same.
+            vec![
+                at(1, 9, Action::Swap { from: None, to: 1, done: Some(true) }),
+                at(1, 9, Action::Swap { from: None, to: 2, done: Some(true) }),
+            ],
+            // Something of unknown outcome that was seen before it began.
+            vec![at(1, 2, Action::Read(Some(1))), unknown(3, Action::Write(Some(1)))],
+        ] {
+            assert!(!is_linearizable(&history), "{history:?}");
+        }
+    }
+}
