@@ -19,7 +19,10 @@ pub async fn harm(boat: Arc<Boat>, mut chance: Chance, until: Instant) {
         for (id, _) in down.extract_if(.., |(_, back)| *back <= now) {
             boat.start(id);
         }
-        let id = *chance.pick(&boat.ids);
+        let leads = |id: &&u64| boat.cluster.leads(**id).is_some();
+        // Leaders are where harm does most.
+        let leader = boat.ids.iter().find(leads).copied().filter(|_| chance.happens(400));
+        let id = leader.unwrap_or(*chance.pick(&boat.ids));
         let is_up = boat.up().iter().any(|up| up.id == id);
         let back = now + chance.time_us(50_000, 2_500_000);
         match chance.within(0, 100) {

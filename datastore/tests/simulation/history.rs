@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use skiff_datastore::Revision;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -42,6 +43,7 @@ pub fn run(seed: u64, plant: Option<Plant>) -> Judgement {
     let panics: Arc<Mutex<Vec<String>>> = Arc::default();
     let noted = panics.clone();
     std::panic::set_hook(Box::new(move |panic| {
+        eprintln!("{panic}");
         noted.lock().unwrap().push(format!("nothing-panics: {panic}"));
     }));
     let runtime =
@@ -138,6 +140,9 @@ async fn voyage(
         };
         watchers.push(tokio::spawn(watcher.run()));
     }
+    if chance.happens(500) {
+        tasks.push(tokio::spawn(compact(boat.clone(), Chance::new(seed, 6), stopped.clone())));
+    }
     harm(boat.clone(), Chance::new(seed, 5), ends).await;
     // A request that waits for a leader waits as long as etcd's.
     sleep(Duration::from_millis(chance.within(0, 500))).await;
@@ -151,6 +156,25 @@ async fn voyage(
         let _ = watcher.await;
     }
     agree(&boat.up(), broken).await;
+}
+
+/// Compacts now and then, as an API server does.
+async fn compact(boat: Arc<Boat>, mut chance: Chance, stop: watch::Receiver<bool>) {
+    while !*stop.borrow() {
+        sleep(Duration::from_millis(chance.within(200, 1_500))).await;
+        let up = boat.up();
+        if up.is_empty() {
+            continue;
+        }
+        let mut up = chance.pick(&up).clone();
+        let revision = Revision(up.engine.revision().0 - chance.within(0, 40) as i64);
+        let result = tokio::select! {
+            biased;
+            _ = up.killed.wait_for(|killed| *killed) => continue,
+            result = up.engine.compact(revision) => result,
+        };
+        boat.trace.note(format!("compaction up to {revision} at {}: {result:?}", up.id));
+    }
 }
 
 /// `heals`: every member takes a write and a read; the last revision.

@@ -18,7 +18,7 @@ pub enum Plant {
     ResumeLate,
     /// A watch that is resumed begins one revision early.
     ResumeEarly,
-    /// A new leader's voters forget whom they voted for.
+    /// Voters forget whom they voted for.
     VoteTwice,
 }
 

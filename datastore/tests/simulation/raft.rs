@@ -143,9 +143,6 @@ impl Raft {
         (self.role, self.leader, self.heard, self.commit) = (Role::Follower, None, None, 0);
         self.owed.clear();
         self.out.clear();
-        if self.plant == Some(Plant::VoteTwice) {
-            self.voted = None;
-        }
     }
 
     /// The power is back.
@@ -353,7 +350,8 @@ impl Raft {
             self.step_down(term);
             (self.role, self.leader) = (Role::Follower, None);
         }
-        let is_free = pre || self.voted.is_none_or(|voted| voted == from);
+        let forgets = self.plant == Some(Plant::VoteTwice);
+        let is_free = pre || forgets || self.voted.is_none_or(|voted| voted == from);
         let granted = term >= self.term + u64::from(pre) && is_free && last >= self.last();
         if granted && !pre {
             self.voted = Some(from);

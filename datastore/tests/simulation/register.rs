@@ -9,10 +9,6 @@
 
 use std::collections::BTreeSet;
 
-/// Operations on one key that are judged at once.
-const OPERATIONS_MAX: usize = 512;
-const WORDS: usize = OPERATIONS_MAX / 64;
-
 /// What a key holds; values are unique.
 pub type Held = Option<u64>;
 
@@ -34,29 +30,54 @@ pub struct Operation {
     pub action: Action,
 }
 
-type Done = [u64; WORDS];
+/// Which operations have been put in order: all before a place, and some behind.
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Done {
+    before: usize,
+    more: BTreeSet<usize>,
+}
+
+impl Done {
+    fn has(&self, at: usize) -> bool {
+        at < self.before || self.more.contains(&at)
+    }
+
+    fn with(&self, at: usize) -> Done {
+        let mut done = self.clone();
+        done.more.insert(at);
+        while done.more.remove(&done.before) {
+            done.before += 1;
+        }
+        done
+    }
+}
 
 /// Whether there is an order that explains everything, beginning with nothing.
 pub fn is_linearizable(operations: &[Operation]) -> bool {
-    let operations = relevant(operations);
-    assert!(operations.len() <= OPERATIONS_MAX, "{} operations on a key", operations.len());
+    let mut operations = relevant(operations);
+    operations.sort_by_key(|one| one.begin);
     let mut seen: BTreeSet<(Done, Held)> = BTreeSet::new();
-    let mut open: Vec<(Done, Held)> = vec![([0; WORDS], None)];
+    let mut open: Vec<(Done, Held)> = vec![(Done::default(), None)];
     while let Some((done, held)) = open.pop() {
-        if !seen.insert((done, held)) {
+        if !seen.insert((done.clone(), held)) {
             continue;
         }
-        let left = |at: &usize| done[at / 64] & (1 << (at % 64)) == 0;
-        let ends = (0..operations.len()).filter(left).filter_map(|at| operations[at].end);
-        let Some(first_end) = ends.min() else { return true };
-        for at in (0..operations.len()).filter(left) {
-            if operations[at].begin > first_end {
-                continue;
+        let is_left = |at: &usize| !done.has(*at);
+        let mut first_end = None;
+        // Whatever begins behind the first end has to come later.
+        let mut next = Vec::new();
+        for at in (done.before..operations.len()).filter(is_left) {
+            if first_end.is_some_and(|end| operations[at].begin > end) {
+                break;
             }
+            let ends = [first_end, operations[at].end];
+            first_end = ends.into_iter().flatten().min();
+            next.push(at);
+        }
+        let Some(first_end) = first_end else { return true };
+        for at in next.into_iter().rev().filter(|at| operations[*at].begin <= first_end) {
             if let Some(held) = apply(operations[at].action, held) {
-                let mut done = done;
-                done[at / 64] |= 1 << (at % 64);
-                open.push((done, held));
+                open.push((done.with(at), held));
             }
         }
     }
