@@ -110,6 +110,11 @@ impl Seat {
             quota_bytes: options.quota_backend_bytes,
             ..Limits::default()
         };
+        Seat::within(limits)
+    }
+
+    /// The same with bounds that an operator can't set.
+    pub fn within(limits: Limits) -> Seat {
         let nobody = Identity { cluster_id: 0, member_id: 0, epoch: 0 };
         let shared = Arc::new(Shared::new(State::default(), nobody, limits, clock::now));
         shared.set_among_others();

@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use skiff_datastore::compactor::LayoutLimits;
 use skiff_datastore::member::channel::Channels;
 use skiff_datastore::member::gossip::HealthTable;
 use skiff_datastore::member::roster::Roster;
 use skiff_datastore::member::run::{Links, Member, Seat};
+use skiff_datastore::shared::Limits;
 use skiff_datastore::{Engine, Options};
 use tokio::sync::watch;
 
@@ -42,6 +44,7 @@ pub struct Boat {
     running: Mutex<BTreeMap<u64, Running>>,
     chance: Arc<Mutex<Chance>>,
     busy: u64,
+    layout: LayoutLimits,
     plant: Option<Plant>,
 }
 
@@ -56,8 +59,10 @@ impl Boat {
         (dir, trace): (&Path, Trace),
     ) -> Arc<Boat> {
         let busy = if chance.happens(500) { 0 } else { chance.within(1, 60) };
+        let layout = choose_layout(&mut chance);
         let boat = Boat {
             ids,
+            layout,
             cluster,
             network,
             trace,
@@ -94,7 +99,7 @@ impl Boat {
         let roster = Arc::new(Roster::open(&dir, true).unwrap());
         roster.begin();
         let options = options(&dir);
-        let seat = Seat::new(&options);
+        let seat = Seat::within(Limits { layout: self.layout, ..Limits::default() });
         let engine = seat.engine.clone();
         let network = self.network.clone();
         let dial = SimDial { network, own: id, killed: killed.clone() };
@@ -141,6 +146,20 @@ impl Boat {
     pub fn up(&self) -> Vec<Up> {
         self.running.lock().unwrap().values().map(|running| running.up.clone()).collect()
     }
+}
+
+/// In half of the histories the log is merged and folded all the time.
+fn choose_layout(chance: &mut Chance) -> LayoutLimits {
+    let small = LayoutLimits {
+        chunk_bytes_max: chance.within(60, 300) as usize,
+        chunks_per_step: chance.within(1, 3) as usize,
+        small_rows_max: chance.within(3, 20) as usize,
+        merge_rows_max: chance.within(2, 8) as usize,
+        fold_bytes_min: chance.within(100, 1_000) as usize,
+        fold_rows_min: chance.within(3, 20) as usize,
+        ..LayoutLimits::default()
+    };
+    if chance.happens(500) { small } else { LayoutLimits::default() }
 }
 
 fn options(dir: &Path) -> Options {

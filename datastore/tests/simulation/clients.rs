@@ -31,6 +31,8 @@ pub struct Client {
     pub plant: Option<Plant>,
     pub began: Instant,
     pub pause_us: (u64, u64),
+    /// Whether it does nothing else, and so is seldom in want of a majority.
+    pub only_reads: bool,
 }
 
 impl Client {
@@ -46,6 +48,9 @@ impl Client {
     }
 
     fn choose(&mut self, known: &[Held]) -> Wish {
+        if self.only_reads {
+            return Wish::ReadAll;
+        }
         let key = self.chance.within(0, KEYS as u64) as usize;
         let other = self.chance.within(0, KEYS as u64) as usize;
         let value = self.values.fetch_add(1, Ordering::Relaxed);
@@ -80,7 +85,7 @@ impl Client {
         note(&wish, &came, known);
         let (client, member, end) = (self.number, up.id, self.now());
         self.boat.trace.note(format!("client {client} at {member}: {wish:?} {came:?}"));
-        let request = Request { client, member, begin, end, wish, came };
+        let request = Request { begin, end, wish, came };
         self.record.requests.lock().unwrap().push(request);
     }
 

@@ -112,9 +112,11 @@ async fn voyage(
     let (last, last_seen) = watch::channel(0);
     let values = Arc::new(AtomicU64::new(1));
     let mut tasks = Vec::new();
-    let pause_us = *chance.pick(&[(500, 20_000), (5_000, 60_000), (20_000, 200_000)]);
-    for number in 0..chance.within(2, 5) as usize {
+    let pause_us = *chance.pick(&[(1_000, 20_000), (5_000, 60_000), (20_000, 200_000)]);
+    let (writers, readers) = (chance.within(2, 5) as usize, chance.within(0, 4) as usize);
+    for number in 0..writers + readers {
         let client = Client {
+            only_reads: number >= writers,
             number,
             boat: boat.clone(),
             record: record.clone(),

@@ -18,13 +18,15 @@ pub enum Plant {
     ResumeLate,
     /// A watch that is resumed begins one revision early.
     ResumeEarly,
-    /// Voters forget whom they voted for.
-    VoteTwice,
+    /// Voters do not ask how much a candidate has.
+    VoteForAnyone,
+    /// Writes do without the guard of the epoch.
+    SkipEpochGuard,
 }
 
 impl Plant {
     /// All of them, by their names.
-    pub const ALL: [(&'static str, Plant); 8] = [
+    pub const ALL: [(&'static str, Plant); 9] = [
         ("answer-before-commit", Plant::AnswerBeforeCommit),
         ("answer-before-sync", Plant::AnswerBeforeSync),
         ("unknown-as-refused", Plant::UnknownAsRefused),
@@ -32,7 +34,8 @@ impl Plant {
         ("read-without-barrier", Plant::ReadWithoutBarrier),
         ("resume-late", Plant::ResumeLate),
         ("resume-early", Plant::ResumeEarly),
-        ("vote-twice", Plant::VoteTwice),
+        ("vote-for-anyone", Plant::VoteForAnyone),
+        ("skip-epoch-guard", Plant::SkipEpochGuard),
     ];
 
     /// The bug of that name.

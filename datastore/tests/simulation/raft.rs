@@ -350,9 +350,10 @@ impl Raft {
             self.step_down(term);
             (self.role, self.leader) = (Role::Follower, None);
         }
-        let forgets = self.plant == Some(Plant::VoteTwice);
-        let is_free = pre || forgets || self.voted.is_none_or(|voted| voted == from);
-        let granted = term >= self.term + u64::from(pre) && is_free && last >= self.last();
+        let is_free = pre || self.voted.is_none_or(|voted| voted == from);
+        let is_blind = self.plant == Some(Plant::VoteForAnyone);
+        let has_all = is_blind || last >= self.last();
+        let granted = term >= self.term + u64::from(pre) && is_free && has_all;
         if granted && !pre {
             self.voted = Some(from);
             self.wait_anew();

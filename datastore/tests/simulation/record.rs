@@ -26,8 +26,6 @@ pub enum Came {
 /// One request of a client.
 #[derive(Clone, Debug)]
 pub struct Request {
-    pub client: usize,
-    pub member: u64,
     pub begin: u64,
     pub end: u64,
     pub wish: Wish,
@@ -35,7 +33,7 @@ pub struct Request {
 }
 
 /// One event that a watcher was told.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Told {
     pub revision: i64,
     pub key: String,
