@@ -13,8 +13,8 @@ use super::peers::raft_address;
 use super::roles::{Observed, RoleChange, choose_change, keeps_majority};
 use super::roster::{Roster, RosterError};
 use super::tuner::Tuner;
-use crate::engine::Engine;
 use crate::clock;
+use crate::engine::Engine;
 use crate::proto::peer::PeerEntry;
 use crate::store::node::SqlNode;
 
@@ -41,7 +41,11 @@ pub enum AdmitError {
 }
 
 /// Lets a member in, as a spare. Safe to repeat.
-pub async fn admit(node: &dyn SqlNode, roster: &Roster, entry: PeerEntry) -> Result<(), AdmitError> {
+pub async fn admit(
+    node: &dyn SqlNode,
+    roster: &Roster,
+    entry: PeerEntry,
+) -> Result<(), AdmitError> {
     let id = MemberId(entry.id);
     if roster.is_removed(id) {
         return Err(AdmitError::Removed);
