@@ -82,7 +82,9 @@ impl Boat {
 
     /// What joining leaves behind.
     fn write_roster(&self, id: u64) {
-        let line = |id: &u64| (id.to_string(), serde_json::json!({ "version": 1, "address": address(*id) }));
+        let line = |id: &u64| {
+            (id.to_string(), serde_json::json!({ "version": 1, "address": address(*id) }))
+        };
         let peers: serde_json::Map<_, _> = self.ids.iter().map(line).collect();
         let roster = serde_json::json!({
             "format": 1, "id": id, "cluster_id": 77, "round_trip_us": 0, "peers": peers,

@@ -21,6 +21,9 @@ use super::promises::{KEYS, key_name, number};
 use super::record::{Came, Record, Request, Wish};
 use super::register::Held;
 
+/// Of a thousand requests so many go where the one before went.
+const STAYS: u64 = 950;
+
 /// Sends requests until told to stop.
 pub struct Client {
     pub number: usize,
@@ -31,6 +34,10 @@ pub struct Client {
     pub plant: Option<Plant>,
     pub began: Instant,
     pub pause_us: (u64, u64),
+    /// How long it waits for an answer.
+    pub patience: Duration,
+    /// The member that it asks while that is there.
+    pub home: u64,
     /// Whether it does nothing else, and so is seldom in want of a majority.
     pub only_reads: bool,
 }
@@ -68,7 +75,10 @@ impl Client {
         if up.is_empty() {
             return;
         }
-        let mut up = self.chance.pick(&up).clone();
+        let at_home = up.iter().find(|one| one.id == self.home);
+        let at_home = at_home.filter(|_| self.chance.happens(STAYS));
+        let mut up = at_home.unwrap_or_else(|| self.chance.pick(&up)).clone();
+        self.home = up.id;
         let begin = self.now();
         let serializable = self.plant == Some(Plant::ReadWithoutBarrier);
         let result = tokio::select! {
@@ -76,6 +86,8 @@ impl Client {
             // A process that died says nothing.
             _ = up.killed.wait_for(|killed| *killed) => Err(RequestError::TimedOut),
             result = ask(&up.engine, &wish, serializable) => result,
+            // A client that gives up: nobody tells it what became of that.
+            () = tokio::time::sleep(self.patience) => Err(RequestError::TimedOut),
         };
         let came = match result {
             Ok(came) => came,

@@ -349,8 +349,13 @@ fn row_of(sql: &str, values: &[Value]) -> Option<LogRow> {
     if !sql.starts_with("INSERT INTO log") {
         return None;
     }
-    let [Value::Integer(sequence), Value::Integer(first), Value::Integer(last), Value::Blob(data), ..] =
-        values
+    let [
+        Value::Integer(sequence),
+        Value::Integer(first),
+        Value::Integer(last),
+        Value::Blob(data),
+        ..,
+    ] = values
     else {
         return None;
     };

@@ -59,8 +59,7 @@ async fn live(seed: u64, plant: Option<Plant>) -> Judgement {
     let members = *chance.pick(&[3, 3, 3, 5, 1]);
     let ids: Vec<u64> = (1..=members).collect();
     let links = Arc::new(Links::new(Chance::new(seed, 2)));
-    let cluster =
-        Cluster::start(&ids, links.clone(), Chance::new(seed, 3), plant, trace.clone());
+    let cluster = Cluster::start(&ids, links.clone(), Chance::new(seed, 3), plant, trace.clone());
     let memory = std::path::Path::new("/dev/shm");
     let dir = if memory.is_dir() {
         tempfile::tempdir_in(memory).unwrap()
@@ -69,8 +68,7 @@ async fn live(seed: u64, plant: Option<Plant>) -> Judgement {
     };
     let place = (dir.path(), trace.clone());
     let chance_of_nodes = Chance::new(seed, 4);
-    let boat =
-        Boat::new(ids, cluster.clone(), Network::new(links), chance_of_nodes, plant, place);
+    let boat = Boat::new(ids, cluster.clone(), Network::new(links), chance_of_nodes, plant, place);
     let record = Arc::new(Record::default());
     let mut broken = Vec::new();
     let lived = voyage(&boat, &record, seed, plant, chance, &mut broken);
@@ -83,7 +81,7 @@ async fn live(seed: u64, plant: Option<Plant>) -> Judgement {
     check_writes(&requests, &truth, &mut broken);
     check_times(&requests, &mut broken);
     check_reads(&requests, &truth, &mut broken);
-    check_registers(&requests, &mut broken);
+    check_registers(&requests, &truth, &mut broken);
     let watched = record.watched.lock().unwrap().clone();
     watched.iter().for_each(|one| check_watch(one, &truth, &mut broken));
     Judgement {
@@ -116,6 +114,8 @@ async fn voyage(
     let (writers, readers) = (chance.within(2, 5) as usize, chance.within(0, 4) as usize);
     for number in 0..writers + readers {
         let client = Client {
+            patience: Duration::from_millis(*chance.pick(&[60, 200, 1_000, 10_000])),
+            home: *chance.pick(&boat.ids),
             only_reads: number >= writers,
             number,
             boat: boat.clone(),

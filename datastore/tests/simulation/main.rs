@@ -1,8 +1,8 @@
 //! Several members in one thread, over a network, disks, a clock and SQL
 //! nodes that a seed decides. See `docs/design/2026-11-23-simulation.md`.
 //!
-//! `SIMULATION_SEED=7 cargo test -p skiff-datastore --test simulation one_history -- --ignored --nocapture`
-//! repeats the history of seed 7; `SIMULATION_TRACE=1` tells all that happens.
+//! `SKIFF_TEST_SEED=7 cargo test -p skiff-datastore --test simulation one_history -- --ignored --nocapture`
+//! repeats the history of seed 7; `SKIFF_TEST_TRACE=1` tells all that happens.
 #![allow(clippy::unwrap_used)] // a test that panics says where
 
 mod boat;
@@ -39,14 +39,14 @@ use runs::{Run, from_environment, run_all, run_one};
 use trace::Trace;
 
 /// Histories in the short form.
-const HISTORIES: u64 = 200;
+const HISTORIES: u64 = 120;
 /// Seeds within which a planted bug must be found.
-const SEEDS_PER_PLANT: u64 = 60;
+const SEEDS_PER_PLANT: u64 = 150;
 
 #[test]
 fn every_history_keeps_every_promise() {
-    let count = from_environment("SIMULATION_HISTORIES").unwrap_or(HISTORIES);
-    let first = from_environment("SIMULATION_SEED").unwrap_or(1);
+    let count = from_environment("SKIFF_TEST_HISTORIES").unwrap_or(HISTORIES);
+    let first = from_environment("SKIFF_TEST_SEED").unwrap_or(1);
     let runs = run_all(first..first + count, None, |run| !run.is_good());
     let bad: Vec<&Run> = runs.iter().filter(|run| !run.is_good()).collect();
     bad.iter().for_each(|run| println!("{run}"));
@@ -86,8 +86,8 @@ fn planted_bugs_are_found() {
 #[test]
 #[ignore = "the other tests start this, one process a history"]
 fn one_history() {
-    let seed = from_environment("SIMULATION_SEED").unwrap_or(1);
-    let plant = std::env::var("SIMULATION_PLANT").ok();
+    let seed = from_environment("SKIFF_TEST_SEED").unwrap_or(1);
+    let plant = std::env::var("SKIFF_TEST_PLANT").ok();
     let plant = plant.map(|name| Plant::named(&name).expect("a planted bug of that name"));
     dqlite::model::begin(seed);
     // A new thread has asked for no chance yet.

@@ -195,9 +195,6 @@ impl Talk {
 
     async fn exec(&mut self, sql: &str, values: &[Value]) -> Result<Response, (u64, String)> {
         self.ready().await?;
-        let unguarded = sql.replace("id = 1 AND epoch = ?", "id = 1 AND ? IS NOT NULL");
-        let skips = self.plant == Some(Plant::SkipEpochGuard) && !sql.contains("SET epoch");
-        let sql = if skips { &unguarded } else { sql };
         let ran = match self.cluster.propose(self.id, sql, values).map_err(refused)? {
             Proposed::Unchanged(ran) => ran,
             Proposed::Waits(fate) => match fate.await {

@@ -20,13 +20,11 @@ pub enum Plant {
     ResumeEarly,
     /// Voters do not ask how much a candidate has.
     VoteForAnyone,
-    /// Writes do without the guard of the epoch.
-    SkipEpochGuard,
 }
 
 impl Plant {
     /// All of them, by their names.
-    pub const ALL: [(&'static str, Plant); 9] = [
+    pub const ALL: [(&'static str, Plant); 8] = [
         ("answer-before-commit", Plant::AnswerBeforeCommit),
         ("answer-before-sync", Plant::AnswerBeforeSync),
         ("unknown-as-refused", Plant::UnknownAsRefused),
@@ -35,7 +33,6 @@ impl Plant {
         ("resume-late", Plant::ResumeLate),
         ("resume-early", Plant::ResumeEarly),
         ("vote-for-anyone", Plant::VoteForAnyone),
-        ("skip-epoch-guard", Plant::SkipEpochGuard),
     ];
 
     /// The bug of that name.

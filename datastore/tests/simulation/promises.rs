@@ -67,10 +67,26 @@ pub fn number(value: &Bytes) -> u64 {
     std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
-/// `linearizable`: each key is a register, whatever revisions say.
-pub fn check_registers(requests: &[Request], broken: &mut Vec<String>) {
+/// `linearizable`: each key is a register, whatever revisions say. Of what
+/// nobody was told, the log says whether it happened, and before what.
+pub fn check_registers(requests: &[Request], truth: &Truth, broken: &mut Vec<String>) {
+    let answered = requests.iter().filter_map(|one| match one.came {
+        Came::Done { revision, .. } => Some((revision, one.end)),
+        _ => None,
+    });
+    let answered: Vec<(i64, u64)> = answered.collect();
     for key in 0..KEYS {
-        let of_key = requests.iter().filter_map(|one| operation(one, key));
+        let mut places: BTreeMap<u64, i64> = BTreeMap::new();
+        for (revision, events) in &truth.events {
+            let of_key = events.iter().filter(|(name, _)| *name == key_name(key));
+            places.extend(of_key.filter_map(|(_, held)| Some(((*held)?, *revision))));
+        }
+        let seen_by = |value: u64| {
+            let revision = places.get(&value)?;
+            let later = answered.iter().filter(|(seen, _)| seen >= revision);
+            Some(later.map(|(_, end)| *end).min().unwrap_or(u64::MAX))
+        };
+        let of_key = requests.iter().filter_map(|one| operation(one, key, &seen_by));
         let operations: Vec<Operation> = of_key.collect();
         if !is_linearizable(&operations) {
             broken.push(format!("linearizable: no order explains what was seen of key {key}"));
@@ -78,23 +94,35 @@ pub fn check_registers(requests: &[Request], broken: &mut Vec<String>) {
     }
 }
 
-fn operation(request: &Request, key: usize) -> Option<Operation> {
+fn operation(
+    request: &Request,
+    key: usize,
+    seen_by: impl Fn(u64) -> Option<u64>,
+) -> Option<Operation> {
+    let begin = request.begin;
     let (swapped, read) = match &request.came {
         Came::Refused => return None,
         Came::Unknown => (None, None),
         Came::Done { swapped, read, .. } => (Some(*swapped), Some(read)),
     };
-    let action = match &request.wish {
-        Wish::Put { keys, value } if keys.contains(&key) => Action::Write(Some(*value)),
-        Wish::Delete { key: of } if *of == key => Action::Write(None),
-        Wish::Swap { key: of, from, to } if *of == key => {
-            Action::Swap { from: *from, to: *to, done: swapped }
+    let (action, value) = match &request.wish {
+        Wish::Put { keys, value } if keys.contains(&key) => {
+            (Action::Write(Some(*value)), Some(*value))
         }
-        Wish::ReadAll => Action::Read(*read?.get(key)?),
+        Wish::Delete { key: of } if *of == key => (Action::Write(None), None),
+        Wish::Swap { key: of, from, to } if *of == key => {
+            let done = swapped.or(Some(true));
+            (Action::Swap { from: *from, to: *to, done }, Some(*to))
+        }
+        Wish::ReadAll => (Action::Read(*read?.get(key)?), None),
         _ => return None,
     };
-    let end = (request.came != Came::Unknown).then_some(request.end);
-    Some(Operation { begin: request.begin, end, action })
+    let end = match (&request.came, value) {
+        (Came::Unknown, Some(value)) => Some(seen_by(value)?),
+        (Came::Unknown, None) => None,
+        _ => Some(request.end),
+    };
+    Some(Operation { begin, end, action })
 }
 
 /// `acknowledged-writes-stay`, `refused-writes-leave-nothing`,

@@ -44,13 +44,32 @@ type Place = (u64, u64);
 /// What members say to each other.
 #[derive(Clone, Debug)]
 pub enum Message {
-    Vote { term: u64, last: Place, pre: bool, disrupts: bool },
-    Voted { term: u64, granted: bool, pre: bool },
-    Append { term: u64, previous: Place, entries: Vec<Entry>, commit: u64 },
+    Vote {
+        term: u64,
+        last: Place,
+        pre: bool,
+        disrupts: bool,
+    },
+    Voted {
+        term: u64,
+        granted: bool,
+        pre: bool,
+    },
+    Append {
+        term: u64,
+        previous: Place,
+        entries: Vec<Entry>,
+        commit: u64,
+    },
     /// Up to where the logs are the same, or from where to try again.
-    Appended { term: u64, matched: Result<u64, u64> },
+    Appended {
+        term: u64,
+        matched: Result<u64, u64>,
+    },
     /// Leadership is given away.
-    Lead { term: u64 },
+    Lead {
+        term: u64,
+    },
 }
 
 /// What is to be done.
@@ -372,14 +391,7 @@ impl Raft {
         }
     }
 
-    fn append(
-        &mut self,
-        from: u64,
-        term: u64,
-        previous: Place,
-        entries: Vec<Entry>,
-        commit: u64,
-    ) {
+    fn append(&mut self, from: u64, term: u64, previous: Place, entries: Vec<Entry>, commit: u64) {
         if term < self.term {
             let (term, length) = (self.term, self.length());
             return self.send(from, Message::Appended { term, matched: Err(length) });

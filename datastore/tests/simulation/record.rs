@@ -17,7 +17,11 @@ pub enum Wish {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Came {
     /// Done at this revision; whether a swap swapped, what a read read.
-    Done { revision: i64, swapped: bool, read: Vec<Held> },
+    Done {
+        revision: i64,
+        swapped: bool,
+        read: Vec<Held>,
+    },
     /// It was certainly not done.
     Refused,
     Unknown,

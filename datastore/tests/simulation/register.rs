@@ -18,7 +18,11 @@ pub enum Action {
     Read(Held),
     Write(Held),
     /// Writes if the key holds `from`; whether it did, when that is known.
-    Swap { from: Held, to: u64, done: Option<bool> },
+    Swap {
+        from: Held,
+        to: u64,
+        done: Option<bool>,
+    },
 }
 
 /// When, and what came of it.
@@ -54,7 +58,7 @@ impl Done {
 
 /// Whether there is an order that explains everything, beginning with nothing.
 pub fn is_linearizable(operations: &[Operation]) -> bool {
-    let mut operations = relevant(operations);
+    let mut operations = operations.to_vec();
     operations.sort_by_key(|one| one.begin);
     let mut seen: BTreeSet<(Done, Held)> = BTreeSet::new();
     let mut open: Vec<(Done, Held)> = vec![(Done::default(), None)];
@@ -82,25 +86,6 @@ pub fn is_linearizable(operations: &[Operation]) -> bool {
         }
     }
     false
-}
-
-/// Leaves out what nobody knows of and nobody saw: it may not have happened.
-fn relevant(operations: &[Operation]) -> Vec<Operation> {
-    let was_seen = |value: Held| {
-        operations.iter().any(|one| match one.action {
-            Action::Read(held) => held == value,
-            Action::Swap { from, done, .. } => from == value && done != Some(false),
-            Action::Write(_) => false,
-        })
-    };
-    let is_relevant = |one: &&Operation| match one.action {
-        Action::Write(Some(value)) | Action::Swap { to: value, .. } if one.end.is_none() => {
-            was_seen(Some(value))
-        }
-        Action::Read(_) => one.end.is_some(),
-        _ => true,
-    };
-    operations.iter().filter(is_relevant).copied().collect()
 }
 
 /// What the key holds afterwards; nothing when the action can't come here.

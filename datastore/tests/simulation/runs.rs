@@ -2,13 +2,17 @@
 //! seed only when nothing has happened in it before.
 
 use std::fmt;
+use std::io::Read;
 use std::ops::Range;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::history::Judgement;
 
+/// A history that takes longer than this, by the clock on the wall, hangs.
+const HANG: Duration = Duration::from_secs(120);
 /// Begins the line that a history ends with.
 const RESULT: &str = "simulation-result";
 
@@ -47,10 +51,10 @@ impl fmt::Display for Run {
         for text in self.broken.iter().take(8) {
             writeln!(f, "  {text}")?;
         }
-        let plant = self.plant.map_or(String::new(), |name| format!("SIMULATION_PLANT={name} "));
+        let plant = self.plant.map_or(String::new(), |name| format!("SKIFF_TEST_PLANT={name} "));
         write!(
             f,
-            "  again: SIMULATION_SEED={} {plant}SIMULATION_TRACE=1 cargo test -p skiff-datastore \
+            "  again: SKIFF_TEST_SEED={} {plant}SKIFF_TEST_TRACE=1 cargo test -p skiff-datastore \
              --test simulation one_history -- --ignored --nocapture",
             self.seed
         )
@@ -64,7 +68,7 @@ pub fn from_environment(name: &str) -> Option<u64> {
 
 /// Says what came out, for the process that started this one.
 pub fn report(seed: u64, judgement: &Judgement) {
-    if std::env::var_os("SIMULATION_TRACE").is_some() {
+    if std::env::var_os("SKIFF_TEST_TRACE").is_some() {
         println!("{}", judgement.trace);
     }
     for text in &judgement.broken {
@@ -78,15 +82,15 @@ pub fn report(seed: u64, judgement: &Judgement) {
 pub fn run_one(seed: u64, plant: Option<&'static str>) -> Run {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["one_history", "--exact", "--ignored", "--nocapture"]);
-    command.env("SIMULATION_SEED", seed.to_string()).env_remove("SIMULATION_TRACE");
+    command.env("SKIFF_TEST_SEED", seed.to_string()).env_remove("SKIFF_TEST_TRACE");
     match plant {
-        Some(name) => command.env("SIMULATION_PLANT", name),
-        None => command.env_remove("SIMULATION_PLANT"),
+        Some(name) => command.env("SKIFF_TEST_PLANT", name),
+        None => command.env_remove("SKIFF_TEST_PLANT"),
     };
-    let output = command.output().unwrap();
     let mut run = Run { seed, plant, ..Run::default() };
-    let text = String::from_utf8_lossy(&output.stdout);
-    for line in text.lines().filter_map(|line| line.split_once(RESULT)).map(|(_, rest)| rest.trim()) {
+    let (text, end) = output(&mut command);
+    for line in text.lines().filter_map(|line| line.split_once(RESULT)).map(|(_, rest)| rest.trim())
+    {
         if let Some(broken) = line.strip_prefix("broken ") {
             run.broken.push(broken.to_owned());
             continue;
@@ -97,10 +101,32 @@ pub fn run_one(seed: u64, plant: Option<&'static str>) -> Run {
         (run.revisions, run.events) = (revisions, events);
     }
     if run.digest == 0 {
-        let error = String::from_utf8_lossy(&output.stderr);
-        run.broken.push(format!("ends: {} {error}", output.status).replace('\n', " "));
+        run.broken.push(format!("ends: {end}"));
     }
     run
+}
+
+/// What a process says, and how it ends; one that does not is killed.
+fn output(command: &mut Command) -> (String, String) {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    let reading = std::thread::spawn(move || {
+        let mut text = String::new();
+        stdout.read_to_string(&mut text).map(|_| text)
+    });
+    let began = Instant::now();
+    let end = loop {
+        match child.try_wait().unwrap() {
+            Some(status) => break status.to_string(),
+            None if began.elapsed() > HANG => {
+                child.kill().unwrap();
+                child.wait().unwrap();
+                break "the history hangs".to_owned();
+            }
+            None => std::thread::sleep(Duration::from_millis(5)),
+        }
+    };
+    (reading.join().unwrap().unwrap(), end)
 }
 
 /// Runs the histories of many seeds, as many at a time as there are cores,
@@ -127,5 +153,7 @@ pub fn run_all(
     };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| (0..cores).for_each(|_| drop(scope.spawn(work))));
-    runs.into_inner().unwrap_or_else(PoisonError::into_inner)
+    let mut runs = runs.into_inner().unwrap_or_else(PoisonError::into_inner);
+    runs.sort_by_key(|run| run.seed);
+    runs
 }

@@ -41,7 +41,8 @@ struct Progress {
 impl Watcher {
     /// See above.
     pub async fn run(mut self) {
-        let mut progress = Progress { next: 2, watched: Watched { start: 2, ..Watched::default() } };
+        let mut progress =
+            Progress { next: 2, watched: Watched { start: 2, ..Watched::default() } };
         let mut resumed = false;
         while Instant::now() < self.deadline && !self.is_over(&progress) {
             let up = self.boat.up();

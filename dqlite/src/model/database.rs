@@ -170,9 +170,7 @@ impl Database {
                     Value::Integer(value) | Value::UnixTime(value) => {
                         sqlite3_bind_int64(statement.0, at, *value)
                     }
-                    Value::Boolean(value) => {
-                        sqlite3_bind_int64(statement.0, at, i64::from(*value))
-                    }
+                    Value::Boolean(value) => sqlite3_bind_int64(statement.0, at, i64::from(*value)),
                     Value::Float(value) => sqlite3_bind_double(statement.0, at, *value),
                     Value::Text(text) | Value::Iso8601(text) => {
                         let length = text.len() as c_int;
@@ -249,7 +247,8 @@ mod tests {
         let mut database = Database::open().unwrap();
         let made = database.run("CREATE TABLE t (a INTEGER PRIMARY KEY, b)", &[], false).unwrap();
         assert!(made.changed);
-        let two = "BEGIN IMMEDIATE; INSERT INTO t VALUES (?, ?); INSERT INTO t VALUES (?, x''); COMMIT";
+        let two =
+            "BEGIN IMMEDIATE; INSERT INTO t VALUES (?, ?); INSERT INTO t VALUES (?, x''); COMMIT";
         let tried = database.run(two, &params![1, "one", 2], true).unwrap();
         assert_eq!((tried.changed, tried.rows_affected), (true, 1));
         let count = |database: &mut Database| database.query("SELECT b FROM t", &[]).unwrap().rows;

@@ -20,7 +20,7 @@ const FIGURES: [&str; 7] = ["start", "memory", "cpu", "pods", "commands", "size"
 const DATASTORE: &str = "datastore";
 
 /// The long forms of tests that `soak` runs.
-const FORMS: [&str; 5] = ["datastore", "members", "leaves", "machine", "memory"];
+const FORMS: [&str; 6] = ["datastore", "simulation", "members", "leaves", "machine", "memory"];
 
 #[derive(Args, Debug, Default)]
 pub struct BenchArguments {
@@ -93,6 +93,11 @@ pub fn soak(project: &Project, arguments: &SoakArguments) -> Result<()> {
         let full = ("SKIFF_TEST_DIFFERENTIAL", "full");
         long_form(project, "differential", "", full)?;
         long_form(project, "fuzz", "", ("SKIFF_TEST_FUZZ_CASES", "200000"))?;
+    }
+    if wanted("simulation") {
+        announce("ten thousand simulated histories of several members", 3600);
+        let count = ("SKIFF_TEST_HISTORIES", "10000");
+        long_form(project, "simulation", "every_history", count)?;
     }
     if wanted("members") {
         announce("several members: kills and cuts of the leader, twenty in a row", 600);
