@@ -155,7 +155,7 @@ pub async fn ask(engine: &Engine, wish: &Wish, serializable: bool) -> Result<Cam
                 let found = answer.kvs.iter().find(|kv| kv.key == name.as_bytes());
                 found.map(|kv| number(&kv.value))
             };
-            Ok(done(answer.header.clone(), true, (0..KEYS).map(held).collect()))
+            Ok(done(answer.header, true, (0..KEYS).map(held).collect()))
         }
     }
 }

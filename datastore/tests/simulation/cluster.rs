@@ -206,10 +206,7 @@ impl Cluster {
         if !member.waiting.is_empty() {
             return Err(Refusal::Busy);
         }
-        let mut ran = member.database.run(sql, values, true).map_err(Refusal::Sql)?;
-        if plant == Some(Plant::EmptyBarrier) && sql.starts_with("UPDATE barrier") {
-            ran.changed = false;
-        }
+        let ran = member.database.run(sql, values, true).map_err(Refusal::Sql)?;
         if !ran.changed {
             return Ok(Proposed::Unchanged(ran));
         }

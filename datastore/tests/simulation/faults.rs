@@ -34,7 +34,8 @@ pub async fn harm(boat: Arc<Boat>, mut chance: Chance, until: Instant) {
                 boat.stop(id).await;
                 down.push((id, back));
             }
-            24..50 => cut(&boat, &mut chance, id),
+            24..38 => isolate(&boat, leader.unwrap_or(id)),
+            38..50 => cut(&boat, &mut chance, id),
             50..65 => {
                 boat.trace.note("links heal");
                 boat.network.links.heal();
@@ -65,6 +66,15 @@ pub async fn harm(boat: Arc<Boat>, mut chance: Chance, until: Instant) {
         if !boat.up().iter().any(|up| up.id == *id) {
             boat.start(*id);
         }
+    }
+}
+
+/// Cuts a member off from all others: a leader does not know at once.
+fn isolate(boat: &Boat, id: u64) {
+    boat.trace.note(format!("{id} is isolated"));
+    for other in boat.ids.iter().copied().filter(|other| *other != id) {
+        boat.network.links.cut(other, id);
+        boat.network.links.cut(id, other);
     }
 }
 

@@ -111,7 +111,7 @@ async fn voyage(
     let values = Arc::new(AtomicU64::new(1));
     let mut tasks = Vec::new();
     let pause_us = *chance.pick(&[(1_000, 20_000), (5_000, 60_000), (20_000, 200_000)]);
-    let (writers, readers) = (chance.within(2, 5) as usize, chance.within(0, 4) as usize);
+    let (writers, readers) = (chance.within(1, 5) as usize, chance.within(0, 4) as usize);
     for number in 0..writers + readers {
         let client = Client {
             patience: Duration::from_millis(*chance.pick(&[60, 200, 1_000, 10_000])),

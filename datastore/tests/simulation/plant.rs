@@ -10,8 +10,6 @@ pub enum Plant {
     AnswerBeforeSync,
     /// A write whose outcome is unknown counts as refused, and so is repeated.
     UnknownAsRefused,
-    /// A barrier changes nothing, so that it proves nothing.
-    EmptyBarrier,
     /// Linearizable reads do without a barrier.
     ReadWithoutBarrier,
     /// A watch that is resumed begins one revision late.
@@ -24,11 +22,10 @@ pub enum Plant {
 
 impl Plant {
     /// All of them, by their names.
-    pub const ALL: [(&'static str, Plant); 8] = [
+    pub const ALL: [(&'static str, Plant); 7] = [
         ("answer-before-commit", Plant::AnswerBeforeCommit),
         ("answer-before-sync", Plant::AnswerBeforeSync),
         ("unknown-as-refused", Plant::UnknownAsRefused),
-        ("empty-barrier", Plant::EmptyBarrier),
         ("read-without-barrier", Plant::ReadWithoutBarrier),
         ("resume-late", Plant::ResumeLate),
         ("resume-early", Plant::ResumeEarly),

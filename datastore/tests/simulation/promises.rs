@@ -86,7 +86,7 @@ pub fn check_registers(requests: &[Request], truth: &Truth, broken: &mut Vec<Str
             let later = answered.iter().filter(|(seen, _)| seen >= revision);
             Some(later.map(|(_, end)| *end).min().unwrap_or(u64::MAX))
         };
-        let of_key = requests.iter().filter_map(|one| operation(one, key, &seen_by));
+        let of_key = requests.iter().filter_map(|one| operation(one, key, seen_by));
         let operations: Vec<Operation> = of_key.collect();
         if !is_linearizable(&operations) {
             broken.push(format!("linearizable: no order explains what was seen of key {key}"));
