@@ -181,7 +181,11 @@ impl Route {
             // Either somebody else leads now, or the leader needs a moment.
             let seeks = matches!(self.heading(), Heading::Nowhere);
             let wait = if seeks { deadline } else { Instant::now() + RETRY_PAUSE };
-            let _ = tokio::time::timeout_at(wait.min(deadline), course.changed()).await;
+            let changed = tokio::time::timeout_at(wait.min(deadline), course.changed()).await;
+            if let Ok(Err(_)) = changed {
+                // Nobody will ever say again who leads.
+                return Err(RequestError::Stopped);
+            }
         }
     }
 
@@ -230,5 +234,21 @@ async fn share_barriers(route: Route, mut waiting: mpsc::Receiver<Read>) {
         for read in reads {
             let _ = read.send(result);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_end_when_their_member_has_gone() {
+        let (course, seen) = watch::channel(Course::Seeks);
+        let route = Route::among(seen);
+        let asking = tokio::spawn(async move { route.barrier().await });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        drop(course);
+        // Without the answer the wait would spin, and this clock stand still.
+        assert_eq!(asking.await.expect("no panic"), Err(RequestError::Stopped));
     }
 }
