@@ -241,14 +241,19 @@ async fn share_barriers(route: Route, mut waiting: mpsc::Receiver<Read>) {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn requests_end_when_their_member_has_gone() {
+    #[test]
+    fn requests_end_when_their_member_has_gone() {
         let (course, seen) = watch::channel(Course::Seeks);
-        let route = Route::among(seen);
-        let asking = tokio::spawn(async move { route.barrier().await });
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        let (answer, answered) = std::sync::mpsc::channel();
+        // On a thread of its own: without the answer it would spin there.
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+            let asked = async move { Route::among(seen).barrier().await };
+            let _ = answer.send(runtime.expect("a runtime").block_on(asked));
+        });
+        std::thread::sleep(Duration::from_millis(50));
         drop(course);
-        // Without the answer the wait would spin, and this clock stand still.
-        assert_eq!(asking.await.expect("no panic"), Err(RequestError::Stopped));
+        let told = answered.recv_timeout(Duration::from_secs(10)).expect("an answer");
+        assert_eq!(told, Err(RequestError::Stopped));
     }
 }

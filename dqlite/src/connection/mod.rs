@@ -93,7 +93,6 @@ impl Connection {
         Connection::counted(fd, Arc::default()).await
     }
 
-    /// The same, with the count of open queries that the node looks at when it ends.
     /// Speaks over a stream that is connected already, whatever carries it: the seam for a
     /// simulated node.
     pub async fn over(
@@ -102,6 +101,7 @@ impl Connection {
         Connection::begin(Socket::over(Box::new(stream)), Arc::default()).await
     }
 
+    /// The same, with the count of open queries that the node looks at when it ends.
     pub(crate) async fn counted(
         fd: OwnedFd,
         open_queries: Arc<OpenQueries>,
