@@ -19,6 +19,7 @@ pub mod backup;
 pub mod batch;
 pub mod census;
 pub mod check;
+pub mod clock;
 pub mod command;
 pub mod compactor;
 pub mod digest;

@@ -38,6 +38,7 @@ pub mod tls;
 pub mod transport;
 pub mod tuner;
 pub mod watcher;
+pub mod wire;
 
 /// What this version of the protocol between members is called. A member
 /// talks to those of its own version and the one before.

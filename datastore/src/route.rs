@@ -181,7 +181,11 @@ impl Route {
             // Either somebody else leads now, or the leader needs a moment.
             let seeks = matches!(self.heading(), Heading::Nowhere);
             let wait = if seeks { deadline } else { Instant::now() + RETRY_PAUSE };
-            let _ = tokio::time::timeout_at(wait.min(deadline), course.changed()).await;
+            let changed = tokio::time::timeout_at(wait.min(deadline), course.changed()).await;
+            if let Ok(Err(_)) = changed {
+                // Nobody will ever say again who leads.
+                return Err(RequestError::Stopped);
+            }
         }
     }
 
@@ -230,5 +234,26 @@ async fn share_barriers(route: Route, mut waiting: mpsc::Receiver<Read>) {
         for read in reads {
             let _ = read.send(result);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_end_when_their_member_has_gone() {
+        let (course, seen) = watch::channel(Course::Seeks);
+        let (answer, answered) = std::sync::mpsc::channel();
+        // On a thread of its own: without the answer it would spin there.
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+            let asked = async move { Route::among(seen).barrier().await };
+            let _ = answer.send(runtime.expect("a runtime").block_on(asked));
+        });
+        std::thread::sleep(Duration::from_millis(50));
+        drop(course);
+        let told = answered.recv_timeout(Duration::from_secs(10)).expect("an answer");
+        assert_eq!(told, Err(RequestError::Stopped));
     }
 }

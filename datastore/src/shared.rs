@@ -153,7 +153,7 @@ impl Shared {
         match self.operator() {
             Some(operator) => operator.leader().map(|id| id.0),
             // One of several, whose node is starting, knows nobody.
-            None if self.is_among_others.load(Ordering::Relaxed) => None,
+            None if self.is_among_others() => None,
             None => Some(self.identity().member_id),
         }
     }
@@ -161,6 +161,11 @@ impl Shared {
     /// Says that there can be other members.
     pub fn set_among_others(&self) {
         self.is_among_others.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether there can be other members.
+    pub fn is_among_others(&self) -> bool {
+        self.is_among_others.load(Ordering::Relaxed)
     }
 
     /// Who knows of the other members, if there can be any.

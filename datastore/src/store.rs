@@ -16,6 +16,7 @@
 
 pub(crate) mod disk;
 pub mod memory;
+pub mod node;
 mod schema;
 pub mod sql;
 

@@ -158,10 +158,12 @@ impl<S: Store> Writer<S> {
         }
     }
 
-    /// Answers a group that staged nothing. Who asked for a barrier gets one;
-    /// with anything to write, the commit of that is the barrier.
+    /// Answers a group that staged nothing. What it was evaluated against is
+    /// the truth only while this member leads, so among others that is proven
+    /// first; with anything to write, the commit of that is the barrier.
     async fn answer_unwritten(&mut self, replies: Vec<Reply>) -> Result<(), WriterError> {
-        if !self.wants_barrier {
+        let is_truth = !self.shared.is_among_others() || self.shared.is_sole_voter();
+        if !self.wants_barrier && is_truth {
             answer(replies);
             return Ok(());
         }

@@ -4,8 +4,11 @@
 use std::time::Instant;
 
 use skiff_datastore::error::RequestError;
-use skiff_datastore::proto::{PutRequest, RangeRequest};
+use skiff_datastore::proto::compare::{CompareTarget, TargetUnion};
+use skiff_datastore::proto::request_op::Request;
+use skiff_datastore::proto::{Compare, PutRequest, RangeRequest, RequestOp, TxnRequest};
 use skiff_datastore::shared::Limits;
+use skiff_datastore::store::Store;
 use skiff_datastore::store::memory::{Fault, MemoryStore};
 use skiff_datastore::suite::{self, Place};
 use skiff_datastore::{Engine, Revision};
@@ -88,6 +91,29 @@ async fn a_writer_that_was_replaced_ends() {
     assert_eq!(second.engine.revision(), Revision(2));
     second.engine.put(put("c")).await.unwrap();
     second.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_txn_that_loses_at_a_leader_that_was_replaced_is_not_answered() {
+    let lost = TxnRequest {
+        compare: vec![Compare {
+            key: "a".into(),
+            target: CompareTarget::Version as i32,
+            target_union: Some(TargetUnion::Version(7)),
+            ..Default::default()
+        }],
+        success: vec![RequestOp { request: Some(Request::RequestPut(put("b"))) }],
+        failure: Vec::new(),
+    };
+    let store = MemoryStore::default();
+    let running = Engine::start(store.clone(), Limits::default(), Instant::now).await.unwrap();
+    running.engine.shared().set_among_others();
+    running.engine.put(put("a")).await.unwrap();
+    assert!(!running.engine.txn(lost.clone()).await.unwrap().succeeded);
+    store.clone().open().await.unwrap();
+    // By now the other leader may have made the comparison true.
+    assert_eq!(running.engine.txn(lost).await, Err(RequestError::LeaderChanged));
+    assert!(running.stop().await.is_err());
 }
 
 #[tokio::test]

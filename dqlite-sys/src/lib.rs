@@ -3,6 +3,9 @@
 //! Only what `dqlite` uses is declared. Everything here is unsafe to call and is wrapped there; the
 //! comments state what the C side expects, because its header leaves some of it out.
 
+/// SQLite itself, for a modelled node.
+pub mod sqlite;
+
 use std::ffi::{c_char, c_int, c_uint, c_ulonglong, c_void};
 
 /// The version whose header the build found, "1.18.7".

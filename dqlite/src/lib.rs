@@ -32,6 +32,8 @@ mod connector;
 mod error;
 mod identity;
 pub mod memory;
+#[cfg(feature = "model")]
+pub mod model;
 mod node;
 pub mod recover;
 pub mod wire;

@@ -10,17 +10,14 @@ use std::time::Duration;
 use dqlite::MemberId;
 use http::Uri;
 use hyper_util::rt::TokioIo;
-use rustls::ClientConfig;
-use tokio::net::TcpStream;
-use tokio_rustls::client::TlsStream;
 use tonic::Request;
 use tonic::codegen::Service;
 use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
 
-use super::dial::{attempt, connect};
 use super::roster::Roster;
 use super::tls::Identity;
+use super::wire::{Dial, Duplex, TlsDial};
 use crate::proto::peer::members_client::MembersClient;
 use crate::proto::peer::peer_client::PeerClient;
 
@@ -59,23 +56,23 @@ enum Target {
 #[derive(Clone)]
 struct Dialer {
     roster: Arc<Roster>,
-    config: Arc<ClientConfig>,
+    dial: Arc<dyn Dial>,
     target: Target,
 }
 
-type Dialled = Pin<Box<dyn Future<Output = io::Result<TokioIo<TlsStream<TcpStream>>>> + Send>>;
+type Connecting = Pin<Box<dyn Future<Output = io::Result<TokioIo<Box<dyn Duplex>>>> + Send>>;
 
 impl Service<Uri> for Dialer {
-    type Response = TokioIo<TlsStream<TcpStream>>;
+    type Response = TokioIo<Box<dyn Duplex>>;
     type Error = io::Error;
-    type Future = Dialled;
+    type Future = Connecting;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, _: Uri) -> Self::Future {
-        let Dialer { roster, config, target } = self.clone();
+        let Dialer { roster, dial, target } = self.clone();
         Box::pin(async move {
             let patience = roster.patience();
             let address = match target {
@@ -86,8 +83,7 @@ impl Service<Uri> for Dialer {
                     .map(|peer| peer.address)
                     .ok_or_else(|| io::Error::other(format!("no member {id}")))?,
             };
-            let stream = attempt(patience, || connect(&address, config.clone(), patience)).await?;
-            Ok(TokioIo::new(stream))
+            Ok(TokioIo::new(dial.dial(address, patience).await?))
         })
     }
 }
@@ -115,14 +111,19 @@ fn client(channel: Channel) -> Client {
 /// Channels to members, made when first needed and kept.
 pub struct Channels {
     roster: Arc<Roster>,
-    config: Arc<ClientConfig>,
+    dial: Arc<dyn Dial>,
     open: Mutex<HashMap<MemberId, Channel>>,
 }
 
 impl Channels {
     /// None yet.
     pub fn new(roster: Arc<Roster>, identity: &Identity) -> Channels {
-        Channels { roster, config: identity.peer.clone(), open: Mutex::default() }
+        Channels::over(roster, Arc::new(TlsDial { config: identity.peer.clone() }))
+    }
+
+    /// The same over streams of another kind.
+    pub fn over(roster: Arc<Roster>, dial: Arc<dyn Dial>) -> Channels {
+        Channels { roster, dial, open: Mutex::default() }
     }
 
     /// A client of the member `id`; connects when it is used.
@@ -146,6 +147,6 @@ impl Channels {
     }
 
     fn dialer(&self, target: Target) -> Dialer {
-        Dialer { roster: self.roster.clone(), config: self.config.clone(), target }
+        Dialer { roster: self.roster.clone(), dial: self.dial.clone(), target }
     }
 }

@@ -10,6 +10,7 @@ use tracing::{info, warn};
 use super::VERSION;
 use super::channel::Channels;
 use super::roster::Roster;
+use crate::clock;
 use crate::engine::Engine;
 use crate::proto::peer::GossipMessage;
 
@@ -202,7 +203,7 @@ pub fn message(engine: &Engine, roster: &Roster, health: &HealthTable) -> Gossip
         spares,
         standbys,
         round_trip_us: health
-            .own_round_trip(Instant::now())
+            .own_round_trip(clock::now())
             .map_or(0, |round_trip| round_trip.as_micros() as u64),
         latency_us: roster.latency().as_micros() as u64,
     }
@@ -256,9 +257,9 @@ impl Gossip {
         let answer = told.ok().and_then(Result::ok).map(tonic::Response::into_inner);
         // Another member may have its address by now.
         let Some(answer) = answer.filter(|answer| answer.from == id.0) else {
-            return self.health.get(id).is_some_and(|one| one.is_reachable(Instant::now()));
+            return self.health.get(id).is_some_and(|one| one.is_reachable(clock::now()));
         };
-        if self.health.note(id, &answer, patience, Instant::now()) {
+        if self.health.note(id, &answer, patience, clock::now()) {
             info!(member = id.0, "a member is reachable");
         }
         self.engine.set_patience(self.roster.patience());

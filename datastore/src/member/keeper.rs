@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dqlite::{MemberId, MemberInfo, Node, Role};
+use dqlite::{MemberId, MemberInfo, Role};
 use tokio::sync::{Notify, watch};
 use tracing::{debug, info, warn};
 
@@ -13,8 +13,10 @@ use super::peers::raft_address;
 use super::roles::{Observed, RoleChange, choose_change, keeps_majority};
 use super::roster::{Roster, RosterError};
 use super::tuner::Tuner;
+use crate::clock;
 use crate::engine::Engine;
 use crate::proto::peer::PeerEntry;
+use crate::store::node::SqlNode;
 
 /// How often the members are looked at.
 const PERIOD: Duration = Duration::from_millis(250);
@@ -39,7 +41,11 @@ pub enum AdmitError {
 }
 
 /// Lets a member in, as a spare. Safe to repeat.
-pub async fn admit(node: &Node, roster: &Roster, entry: PeerEntry) -> Result<(), AdmitError> {
+pub async fn admit(
+    node: &dyn SqlNode,
+    roster: &Roster,
+    entry: PeerEntry,
+) -> Result<(), AdmitError> {
     let id = MemberId(entry.id);
     if roster.is_removed(id) {
         return Err(AdmitError::Removed);
@@ -74,7 +80,7 @@ pub enum RemoveError {
 #[derive(Clone)]
 pub struct Keeper {
     pub engine: Engine,
-    pub node: Arc<Node>,
+    pub node: Arc<dyn SqlNode>,
     pub roster: Arc<Roster>,
     pub channels: Arc<Channels>,
     pub health: Arc<HealthTable>,
@@ -95,7 +101,7 @@ impl Keeper {
                 tuner = Tuner::default();
                 continue;
             }
-            let since = *leads_since.get_or_insert_with(Instant::now);
+            let since = *leads_since.get_or_insert_with(clock::now);
             if let Err(error) = self.look(since, &mut tuner).await {
                 debug!(%error, "the members' roles wait");
             }
@@ -159,7 +165,7 @@ impl Keeper {
     /// The members as the roles see them. A new leader has heard of nobody
     /// yet and counts nobody out for a while.
     pub fn observe(&self, members: &[MemberInfo], leads_since: Instant) -> Vec<Observed> {
-        let now = Instant::now();
+        let now = clock::now();
         let own = self.roster.own();
         let newest = self.engine.shared().sequence();
         let patience = self.roster.patience();
@@ -230,7 +236,7 @@ impl Keeper {
     /// Gives leadership away for good. A sole voter lets another one vote
     /// first; the next leader makes the number of voters odd again.
     async fn give_way(&self, members: &[MemberInfo]) -> Result<bool, dqlite::Error> {
-        let observed = self.observe(members, Instant::now());
+        let observed = self.observe(members, clock::now());
         let others = observed.iter().filter(|one| !one.is_leader && one.is_steady);
         let heir = others.min_by_key(|one| (one.role != Role::Voter, one.lag, one.id));
         if let Some(heir) = heir.filter(|heir| heir.role != Role::Voter) {
@@ -245,7 +251,7 @@ impl Keeper {
     /// as dead, for the others must be able to commit a removal without it,
     /// and what is refused can be asked again.
     async fn ask_around(&self, members: &[MemberInfo]) -> Vec<Observed> {
-        let mut observed = self.observe(members, Instant::now());
+        let mut observed = self.observe(members, clock::now());
         let asked = observed.iter().map(|one| async {
             let message = message(&self.engine, &self.roster, &self.health);
             let mut client = self.channels.to(one.id);
@@ -263,7 +269,7 @@ impl Keeper {
     /// member leads, or when nobody can; whether it was given.
     pub async fn hand_over(&self, members: &[MemberInfo]) -> Result<bool, dqlite::Error> {
         let own = self.roster.own();
-        let mut voters = self.observe(members, Instant::now());
+        let mut voters = self.observe(members, clock::now());
         voters.retain(|one| one.role == Role::Voter && one.is_steady && one.id != own);
         voters.sort_by_key(|voter| voter.lag);
         for voter in voters {

@@ -42,7 +42,7 @@ impl Operator {
     /// The members as this one sees them.
     pub async fn list(&self) -> Result<ListResponse, dqlite::Error> {
         let keeper = &self.keeper;
-        let now = std::time::Instant::now();
+        let now = crate::clock::now();
         let own = keeper.roster.own();
         let leader = *keeper.leader.borrow();
         let shared = keeper.engine.shared();

@@ -14,7 +14,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dqlite::{MemberId, Node};
+use dqlite::MemberId;
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 
@@ -25,6 +25,7 @@ use super::follow::{Incoming, load_from};
 use super::remote::Remote;
 use super::roster::Roster;
 use super::run::Seat;
+use crate::clock;
 use crate::engine::expire_leases;
 use crate::identity::Identity;
 use crate::pending::{Ended, Pending};
@@ -34,6 +35,7 @@ use crate::record::Revision;
 use crate::route::Course;
 use crate::shared::Shared;
 use crate::state::{Layout, State, load, row_entries};
+use crate::store::node::SqlNode;
 use crate::store::sql::SqlStore;
 use crate::store::{LogRow, Opened, Sequence, Store, StoreError};
 use crate::writer::{QUEUE_MAX, Writer};
@@ -48,7 +50,7 @@ const SWEEP_REVISIONS_MAX: usize = 512;
 /// See the module's words.
 pub struct Replica {
     pub seat: Seat,
-    pub node: Arc<Node>,
+    pub node: Arc<dyn SqlNode>,
     pub roster: Arc<Roster>,
     pub channels: Arc<Channels>,
     /// Who leads, as raft says.
@@ -114,7 +116,7 @@ impl Replica {
     }
 
     async fn lead(&mut self) -> Result<(), StoreError> {
-        let began = Instant::now();
+        let began = clock::now();
         let own = self.roster.own();
         let mut store = SqlStore::on(self.node.clone());
         let opened = store.open().await?;
@@ -140,7 +142,7 @@ impl Replica {
         self.seat.ready.send_replace(true);
         let expiry = tokio::spawn(expire_leases(self.seat.engine.clone()));
         let revision = self.seat.engine.revision().0;
-        let after_ms = began.elapsed().as_millis() as u64;
+        let after_ms = (clock::now() - began).as_millis() as u64;
         info!(epoch = opened.epoch, revision, after_ms, "this member leads");
         let ended = tokio::select! {
             ended = &mut writing => ended,
@@ -166,7 +168,7 @@ impl Replica {
         self.seat.copy.books = Books::new(chunks, &dirty);
         self.seat.copy.sweeping = true;
         self.shared().set_undecided(pending.is_some());
-        self.seat.copy.pending = pending.map(|pending| (pending, Instant::now()));
+        self.seat.copy.pending = pending.map(|pending| (pending, clock::now()));
         match result {
             Ok(()) => info!("this member leads no more"),
             Err(error) => info!(error = &error as &dyn std::error::Error, "leadership is lost"),
@@ -365,7 +367,7 @@ impl Replica {
     }
 
     fn expire_pending(&mut self) {
-        let is_old = |(_, since): &mut (Pending, Instant)| since.elapsed() >= PENDING_TIMEOUT;
+        let is_old = |(_, since): &mut (Pending, Instant)| clock::now() - *since >= PENDING_TIMEOUT;
         if let Some((pending, _)) = self.seat.copy.pending.take_if(is_old) {
             warn!(sequence = pending.row.sequence.0, "nobody knows what became of a commit");
             pending.give_up();

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dqlite::{MemberId, Node, NodeError, SnapshotParams};
 use tokio::net::TcpListener;
@@ -29,6 +29,8 @@ use super::timing::choose_latency;
 use super::tls::{self, TlsError};
 use super::transport::Transport;
 use super::tuner::rescue;
+use super::wire::Incoming;
+use crate::clock;
 use crate::engine::Engine;
 use crate::identity::Identity;
 use crate::listen::Listen;
@@ -39,6 +41,7 @@ use crate::route::{Course, Route};
 use crate::shared::{Limits, Shared};
 use crate::state::State;
 use crate::store::disk;
+use crate::store::node::SqlNode;
 
 /// How long the next leader may take to be followed, in a good network.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -107,8 +110,13 @@ impl Seat {
             quota_bytes: options.quota_backend_bytes,
             ..Limits::default()
         };
+        Seat::within(limits)
+    }
+
+    /// The same with bounds that an operator can't set.
+    pub fn within(limits: Limits) -> Seat {
         let nobody = Identity { cluster_id: 0, member_id: 0, epoch: 0 };
-        let shared = Arc::new(Shared::new(State::default(), nobody, limits, Instant::now));
+        let shared = Arc::new(Shared::new(State::default(), nobody, limits, clock::now));
         shared.set_among_others();
         let (course, course_seen) = watch::channel(Course::Seeks);
         let engine = Engine::among(shared, Route::among(course_seen));
@@ -119,7 +127,7 @@ impl Seat {
 /// A member that runs.
 pub struct Member {
     engine: Engine,
-    node: Arc<Node>,
+    node: Arc<dyn SqlNode>,
     roster: Arc<Roster>,
     keeper: Keeper,
     replica: JoinHandle<Seat>,
@@ -128,17 +136,19 @@ pub struct Member {
     closing: watch::Sender<bool>,
     yielding: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
-    transport: Transport,
+    transport: Option<Transport>,
 }
 
-/// What reaches the others.
-struct Links {
-    transport: Transport,
-    roster: Arc<Roster>,
-    channels: Arc<Channels>,
-    health: Arc<HealthTable>,
-    node: Arc<Node>,
-    connections: mpsc::Receiver<io::Result<super::listener::PeerStream>>,
+/// What reaches the others, and the own node.
+pub struct Links<S> {
+    /// Missing when something else carries bytes between members.
+    pub transport: Option<Transport>,
+    pub roster: Arc<Roster>,
+    pub channels: Arc<Channels>,
+    pub health: Arc<HealthTable>,
+    pub node: Arc<dyn SqlNode>,
+    /// Connections of our own protocol that came in.
+    pub connections: mpsc::Receiver<io::Result<S>>,
 }
 
 impl Member {
@@ -166,11 +176,13 @@ impl Member {
         socket.send_replace(Some(node.socket().clone()));
         let health = Arc::new(HealthTable::default());
         transport.handle().spawn(ping.run(health.clone()));
+        let transport = Some(transport);
         let links = Links { transport, roster, channels, health, node, connections };
         Ok(Member::assemble(options, seat, links))
     }
 
-    fn assemble(options: &Options, seat: Seat, links: Links) -> Member {
+    /// Begins to lead or follow, with a node that runs.
+    pub fn assemble<S: Incoming>(options: &Options, seat: Seat, links: Links<S>) -> Member {
         let Links { transport, roster, channels, health, node, connections } = links;
         let engine = seat.engine.clone();
         let shared = engine.shared().clone();
@@ -286,18 +298,27 @@ impl Member {
         let _ = tokio::time::timeout(bound, &mut members).await;
         members.abort();
         tasks.iter().for_each(JoinHandle::abort);
-        let stop = move || {
-            if let Err(error) = node.end() {
-                warn!(%error, "dqlite did not stop orderly");
-            }
-            drop(transport);
-        };
-        tokio::task::spawn_blocking(stop).await.expect("stopping a node does not panic");
+        if let Err(error) = node.end().await {
+            warn!(%error, "dqlite did not stop orderly");
+        }
+        if let Some(transport) = transport {
+            let stop = move || drop(transport);
+            tokio::task::spawn_blocking(stop).await.expect("the transport does not panic");
+        }
         let ended = match ended {
             Some(ended) => ended,
             None => replica.await,
         };
         ended.expect("the replica does not panic and is not aborted")
+    }
+}
+
+impl Member {
+    /// Ends without any order, as a process that is killed: for simulations.
+    pub fn abandon(self) {
+        self.engine.shared().set_operator(None);
+        self.tasks.iter().chain([&self.members]).for_each(JoinHandle::abort);
+        self.replica.abort();
     }
 }
 
@@ -385,10 +406,10 @@ async fn start_node(
     })
 }
 
-async fn serve_members(
+async fn serve_members<S: Incoming>(
     service: PeerService,
     operator: Operator,
-    connections: mpsc::Receiver<io::Result<super::listener::PeerStream>>,
+    connections: mpsc::Receiver<io::Result<S>>,
     mut closed: watch::Receiver<bool>,
 ) {
     let close = async move {
@@ -424,7 +445,7 @@ async fn note_size(shared: Arc<Shared>, dir: PathBuf) {
 async fn note_round_trips(health: Arc<HealthTable>, roster: Arc<Roster>) {
     loop {
         tokio::time::sleep(NOTE_PERIOD).await;
-        let Some(round_trip) = health.round_trip_max(Instant::now()) else { continue };
+        let Some(round_trip) = health.round_trip_max(clock::now()) else { continue };
         let former = choose_latency(Duration::from_micros(roster.round_trip_us()));
         let now = choose_latency(round_trip);
         // Small changes are not worth a write.

@@ -2,9 +2,8 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
 
-use dqlite::{MemberId, Node};
+use dqlite::MemberId;
 use futures::Stream;
 use tokio::sync::{Notify, watch};
 use tonic::{Request, Response, Status};
@@ -16,6 +15,7 @@ use super::keeper::{AdmitError, admit};
 use super::roster::Roster;
 use super::source;
 use super::{VERSION, is_understood};
+use crate::clock;
 use crate::command::{Change, Outcome};
 use crate::engine::Engine;
 use crate::error::RequestError;
@@ -25,12 +25,13 @@ use crate::proto::peer::peer_server::Peer;
 use crate::proto::peer::*;
 use crate::record::LeaseId;
 use crate::store::Sequence;
+use crate::store::node::SqlNode;
 
 /// See the module's words.
 #[derive(Clone)]
 pub struct PeerService {
     pub engine: Engine,
-    pub node: Arc<Node>,
+    pub node: Arc<dyn SqlNode>,
     pub roster: Arc<Roster>,
     pub channels: Arc<Channels>,
     pub leader: watch::Receiver<Option<MemberId>>,
@@ -107,14 +108,14 @@ impl Peer for PeerService {
         if !self.engine.leads() {
             return self.join_at_leader(request).await;
         }
-        match admit(&self.node, &self.roster, member).await {
+        match admit(&*self.node, &self.roster, member).await {
             Ok(()) => Ok(Response::new(JoinResponse {
                 version: VERSION,
                 cluster_id: self.roster.cluster_id().unwrap_or(0),
                 peers: self.roster.entries(),
                 round_trip_us: self
                     .health
-                    .round_trip_max(Instant::now())
+                    .round_trip_max(clock::now())
                     .map_or(0, |round_trip| round_trip.as_micros() as u64),
             })),
             Err(error @ AdmitError::Removed) => Err(Status::permission_denied(error.to_string())),

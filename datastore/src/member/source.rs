@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use dqlite::Node;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
@@ -11,6 +10,7 @@ use crate::feed::{Item, Next, Place};
 use crate::proto::peer::follow_response::Part;
 use crate::proto::peer::{Begin, Empty, Folded, FollowResponse};
 use crate::shared::Shared;
+use crate::store::node::SqlNode;
 use crate::store::sql::SqlStore;
 use crate::store::{Sequence, Store, StoreError};
 
@@ -37,7 +37,7 @@ impl From<StoreError> for End {
 /// this member leads.
 pub fn follow(
     shared: Arc<Shared>,
-    node: Arc<Node>,
+    node: Arc<dyn SqlNode>,
     after: Option<Sequence>,
 ) -> ReceiverStream<Result<FollowResponse, Status>> {
     let (parts, receiver) = mpsc::channel(PARTS_MAX);
@@ -52,7 +52,7 @@ pub fn follow(
 
 struct Source {
     shared: Arc<Shared>,
-    node: Arc<Node>,
+    node: Arc<dyn SqlNode>,
     parts: Parts,
 }
 

@@ -10,6 +10,7 @@ use super::gossip::REACHABLE_FOR;
 use super::keeper::Keeper;
 use super::roles::Observed;
 use super::timing::{Suits, Tuned, Tuning, choose_tuning, suits};
+use crate::clock;
 use crate::proto::peer::RetuneRequest;
 
 /// Timeouts that are too short are suffered for so long, which a busy moment
@@ -42,7 +43,7 @@ impl Tuner {
         members: &[MemberInfo],
         observed: &[Observed],
     ) -> Result<bool, dqlite::Error> {
-        let now = Instant::now();
+        let now = clock::now();
         let tuned = tuned(keeper, observed);
         let round_trip = keeper.health.round_trip_max(now);
         let next = round_trip.and_then(|one| Some((choose_tuning(&tuned, one)?, one)));
@@ -65,7 +66,7 @@ impl Tuner {
             Tuning::Restart(id) if id == keeper.roster.own() => restart(keeper, round_trip),
             Tuning::Restart(id) => ask(keeper, id, round_trip).await,
         }
-        self.wait_until = Some(Instant::now() + REACHABLE_FOR * 2 + keeper.roster.patience());
+        self.wait_until = Some(clock::now() + REACHABLE_FOR * 2 + keeper.roster.patience());
         Ok(false)
     }
 }
@@ -118,7 +119,7 @@ pub async fn rescue(keeper: Keeper) {
     let (mut led_since, mut leaderless_since) = (None, None);
     loop {
         tokio::time::sleep(PERIOD).await;
-        let now = Instant::now();
+        let now = clock::now();
         if keeper.leader.borrow().is_some() {
             if now - *led_since.get_or_insert(now) >= LEADER_MIN {
                 leaderless_since = None;

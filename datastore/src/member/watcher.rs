@@ -2,13 +2,15 @@
 //! nothing, because it does not vote, believes the others' gossip.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use dqlite::{Connection, MemberId, Node, Role};
+use dqlite::{Connection, MemberId, Role};
 use tokio::sync::watch;
 use tracing::debug;
 
 use super::gossip::{Claim, HealthTable};
+use crate::clock;
+use crate::store::node::SqlNode;
 
 /// How often is asked. The answer is in the node's memory; this is what a
 /// change of the leader takes longer than raft needs.
@@ -16,14 +18,14 @@ const PERIOD: Duration = Duration::from_millis(20);
 
 /// Tells who leads until nobody listens any more.
 pub async fn watch_leader(
-    node: Arc<Node>,
+    node: Arc<dyn SqlNode>,
     health: Arc<HealthTable>,
     leader: watch::Sender<Option<MemberId>>,
 ) {
     let mut connection = None;
     let mut was_told = false;
     while !leader.is_closed() {
-        let found = match ask(&node, &mut connection).await {
+        let found = match ask(&*node, &mut connection).await {
             Ok(found) => found,
             Err(error) => {
                 debug!(%error, "the own node does not say who leads");
@@ -32,7 +34,7 @@ pub async fn watch_leader(
             }
         };
         was_told |= found.is_some();
-        let claim = health.claim(node.id(), Instant::now());
+        let claim = health.claim(node.id(), clock::now());
         let found = choose_leader(node.id(), found, was_told, claim);
         leader.send_if_modified(|known| std::mem::replace(known, found) != found);
         tokio::time::sleep(PERIOD).await;
@@ -60,7 +62,7 @@ fn choose_leader(
 }
 
 async fn ask(
-    node: &Node,
+    node: &dyn SqlNode,
     connection: &mut Option<Connection>,
 ) -> Result<Option<MemberId>, dqlite::Error> {
     let connection = match connection {

@@ -22,6 +22,7 @@ use dqlite::{
 };
 
 use super::disk;
+use super::node::SqlNode;
 use super::schema::{self, META};
 use super::{Base, Chunk, Fold, LogRow, Opened, Sequence, Size, Store, StoreError};
 use crate::record::Revision;
@@ -74,7 +75,7 @@ pub enum OpenError {
 /// A member of dqlite in this process, and the connection of its writer.
 pub struct SqlStore {
     dir: PathBuf,
-    node: Option<Arc<Node>>,
+    node: Option<Arc<dyn SqlNode>>,
     /// How long to wait for leadership: with other members, not at all.
     leader_timeout: Duration,
     link: Option<Link>,
@@ -112,12 +113,18 @@ impl SqlStore {
                 NodeError::Locked { .. } => OpenError::InUse { dir: dir.clone() },
                 source => OpenError::Start { dir: dir.clone(), source },
             })?;
-        Ok(SqlStore { leader_timeout: LEADER_TIMEOUT, ..SqlStore::on(Arc::new(node)) })
+        Ok(SqlStore::alone(Arc::new(node)))
+    }
+
+    /// The store on a node without other members: it waits until the node
+    /// leads, and ends it when it is closed.
+    pub fn alone(node: Arc<dyn SqlNode>) -> SqlStore {
+        SqlStore { leader_timeout: LEADER_TIMEOUT, ..SqlStore::on(node) }
     }
 
     /// The store on a node that has other members beside it: whoever does
     /// not lead is told so at once.
-    pub fn on(node: Arc<Node>) -> SqlStore {
+    pub fn on(node: Arc<dyn SqlNode>) -> SqlStore {
         SqlStore {
             dir: node.data_dir().to_owned(),
             node: Some(node),
@@ -378,13 +385,11 @@ impl Store for SqlStore {
     async fn close(&mut self) {
         self.link = None;
         // With other members the node goes on as a follower.
-        let Some(node) = self.node.take().and_then(Arc::into_inner) else { return };
-        let stop = move || {
-            if let Err(error) = node.stop() {
-                tracing::warn!(%error, "dqlite did not stop orderly");
-            }
-        };
-        tokio::task::spawn_blocking(stop).await.expect("stopping a node does not panic");
+        let node = self.node.take().filter(|_| self.leader_timeout > Duration::ZERO);
+        let Some(node) = node else { return };
+        if let Err(error) = node.end().await {
+            tracing::warn!(%error, "dqlite did not stop orderly");
+        }
     }
 }
 

@@ -13,6 +13,8 @@ pub use cluster::Metadata;
 pub(crate) use open_queries::OpenQueries;
 pub use rows::{Row, RowStream, Rows};
 
+use tokio::io::{AsyncRead, AsyncWrite};
+
 use crate::busy::{BusyPolicy, is_single_statement, may_retry_busy, plan_busy_retry};
 use crate::error::{Error, UnknownCause};
 use crate::identity::DatabaseName;
@@ -91,13 +93,28 @@ impl Connection {
         Connection::counted(fd, Arc::default()).await
     }
 
+    /// Speaks over a stream that is connected already, whatever carries it: the seam for a
+    /// simulated node.
+    pub async fn over(
+        stream: impl AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static,
+    ) -> Result<Connection, Error> {
+        Connection::begin(Socket::over(Box::new(stream)), Arc::default()).await
+    }
+
     /// The same, with the count of open queries that the node looks at when it ends.
     pub(crate) async fn counted(
         fd: OwnedFd,
         open_queries: Arc<OpenQueries>,
     ) -> Result<Connection, Error> {
         let io = |source| Error::Io { during: "connecting to the node", source };
-        let mut socket = Socket::from_fd(fd).map_err(io)?;
+        Connection::begin(Socket::from_fd(fd).map_err(io)?, open_queries).await
+    }
+
+    async fn begin(
+        mut socket: Socket,
+        open_queries: Arc<OpenQueries>,
+    ) -> Result<Connection, Error> {
+        let io = |source| Error::Io { during: "connecting to the node", source };
         socket.handshake().await.map_err(io)?;
         let (socket, busy) = (Some(socket), BusyPolicy::default());
         Ok(Connection { socket, phase: Phase::Idle, busy, open_queries })

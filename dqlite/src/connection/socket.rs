@@ -18,7 +18,7 @@ const BODY_AT_ONCE_BYTES: usize = 8 * 1024 * 1024;
 /// A buffer for sending that has grown beyond this is given back.
 const KEEP_BYTES: usize = 64 * 1024;
 
-trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Stream for T {}
 
@@ -42,7 +42,12 @@ impl Socket {
             tcp.set_nonblocking(true)?;
             Box::new(TcpStream::from_std(tcp)?)
         };
-        Ok(Socket { stream, input: BytesMut::new(), output: BytesMut::new() })
+        Ok(Socket::over(stream))
+    }
+
+    /// Over a stream that is connected already.
+    pub(super) fn over(stream: Box<dyn Stream>) -> Socket {
+        Socket { stream, input: BytesMut::new(), output: BytesMut::new() }
     }
 
     /// Names the protocol's version, as each connection begins.

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
 
-use super::build::cargo;
+use super::build::{EVERYTHING, cargo, simulation};
 use super::{build, components, setup};
 use crate::command::{announce, run_shown};
 use crate::packages;
@@ -20,7 +20,8 @@ const FIGURES: [&str; 7] = ["start", "memory", "cpu", "pods", "commands", "size"
 const DATASTORE: &str = "datastore";
 
 /// The long forms of tests that `soak` runs.
-const FORMS: [&str; 6] = ["datastore", "members", "power-cuts", "leaves", "machine", "memory"];
+const FORMS: [&str; 7] =
+    ["datastore", "simulation", "members", "power-cuts", "leaves", "machine", "memory"];
 
 #[derive(Args, Debug, Default)]
 pub struct BenchArguments {
@@ -95,9 +96,15 @@ pub fn soak(project: &Project, arguments: &SoakArguments) -> Result<()> {
         long_form(project, "fuzz", "", ("SKIFF_TEST_FUZZ_CASES", "200000"))?;
         long_form(project, "wire", "", ("PROPTEST_CASES", "200000"))?;
     }
+    if wanted("simulation") {
+        announce("ten thousand simulated histories of several members", 3600);
+        let mut command = simulation(project);
+        command.args(["--", "--nocapture", "every_history"]).env("SKIFF_TEST_HISTORIES", "10000");
+        run_shown(&mut command)?;
+    }
     if wanted("members") || wanted("power-cuts") {
         // The daemon that they kill is an example.
-        run_shown(cargo(project).args(["build", "--release", "--workspace", "--examples"]))?;
+        run_shown(cargo(project).args(["build", "--release", "--examples"]).args(EVERYTHING))?;
     }
     if wanted("members") {
         announce("several members: kills and cuts of the leader, twenty in a row", 600);
@@ -144,8 +151,8 @@ fn compare_datastores(project: &Project, arguments: &BenchArguments) -> Result<(
 
 fn long_form(project: &Project, target: &str, filter: &str, form: (&str, &str)) -> Result<()> {
     let mut command = cargo(project);
-    command.args(["test", "--release", "--workspace", "--test", target, "--"]);
-    command.args(["--test-threads=1", "--nocapture", filter]).env(form.0, form.1);
+    command.args(["test", "--release", "--test", target]).args(EVERYTHING);
+    command.args(["--", "--test-threads=1", "--nocapture", filter]).env(form.0, form.1);
     run_shown(&mut command)
 }
 
@@ -165,7 +172,7 @@ fn prepare(project: &Project, common: &Common) -> Result<()> {
     build::run(project)?;
     announce("building the programs that measure", 120);
     let programs = ["--example", "measure", "--example", "compare"];
-    run_shown(cargo(project).args(["build", "--release", "--workspace"]).args(programs))
+    run_shown(cargo(project).args(["build", "--release"]).args(EVERYTHING).args(programs))
 }
 
 /// In place of this process, so that Ctrl-C and the exit code are the program's own affair.

@@ -16,11 +16,25 @@ pub fn run(project: &Project) -> Result<()> {
     let started = Instant::now();
     announce("building skiff", if project.program().exists() { 0 } else { USUAL_SECONDS });
     // The whole workspace, as the tests select it: the same features, so nothing is built twice.
-    run_shown(cargo(project).args(["build", "--release", "--workspace", "--bins"]))?;
+    run_shown(cargo(project).args(["build", "--release", "--bins"]).args(EVERYTHING))?;
     place_program(&project.program(), &project.dist().join("bin/skiff"))?;
     place_tree(&project.root.join("addons"), &project.dist().join("addons"))?;
     eprintln!("    skiff is built, {}", duration(started.elapsed()));
     Ok(())
+}
+
+/// The package that is built by itself: it needs a modelled node and a clock that stands still in
+/// everything it is made of.
+pub const SIMULATION: &str = "datastore-simulation";
+/// All others, which share what they are made of.
+pub const EVERYTHING: [&str; 3] = ["--workspace", "--exclude", SIMULATION];
+
+/// The simulation's tests.
+pub fn simulation(project: &Project) -> Command {
+    let mut command = cargo(project);
+    command.args(["test", "--release", "--no-fail-fast", "--package", SIMULATION]);
+    command.args(["--test", "simulation"]);
+    command
 }
 
 /// Cargo in the clone, the same one that runs this program.

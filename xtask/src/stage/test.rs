@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::Deserialize;
 
-use super::build::cargo;
+use super::build::{EVERYTHING, cargo, simulation};
 use super::{build, components, setup};
 use crate::command::{announce, duration, output_of, run_logged};
 use crate::project::Project;
@@ -38,6 +38,12 @@ struct Stage {
 const STAGES: &[Stage] = &[
     Stage { name: "plain", what: "everything that needs no node", usual_seconds: 120, run: plain },
     Stage {
+        name: "simulation",
+        what: "datastore members by a seed",
+        usual_seconds: 300,
+        run: simulated,
+    },
+    Stage {
         name: "components",
         what: "the wrappers of upstream",
         usual_seconds: 60,
@@ -58,6 +64,8 @@ const STAGES: &[Stage] = &[
 const NODE_TARGETS: &[&str] = &["node", "cluster", "addons", "performance", "confinement", "snap"];
 /// The test target whose node lives in a virtual machine: a stage of its own.
 const MACHINE_TARGET: &str = "vm";
+/// The test target that is built apart from all others: a stage of its own as well.
+const SIMULATION_TARGET: &str = "simulation";
 
 pub fn run(project: &Project, arguments: &Arguments) -> Result<()> {
     let stages = choose_stages(&arguments.stages)?;
@@ -120,7 +128,7 @@ fn plain(project: &Project, log: &Path) -> Result<TestReport> {
     // Tests that kill a daemon run it as an example of its crate, and `cargo test` builds those
     // only when no target is chosen.
     let mut examples = cargo(project);
-    examples.args(["build", "--release", "--workspace", "--examples"]);
+    examples.args(["build", "--release", "--examples"]).args(EVERYTHING);
     run_logged(&mut examples, &log.with_extension("examples.log"))?;
     let mut report = TestReport::default();
     for (number, arguments) in plain_runs(&test_targets(project)?).into_iter().enumerate() {
@@ -132,11 +140,15 @@ fn plain(project: &Project, log: &Path) -> Result<TestReport> {
     Ok(report)
 }
 
+fn simulated(project: &Project, log: &Path) -> Result<TestReport> {
+    Ok(cargo_test(simulation(project), &["--show-output"], log))
+}
+
 fn node(project: &Project, log: &Path) -> Result<TestReport> {
     let mut report = TestReport::default();
     for target in test_targets(project)?.iter().filter(|t| NODE_TARGETS.contains(&t.as_str())) {
         let mut command = cargo(project);
-        command.args(["test", "--release", "--no-fail-fast", "--workspace", "--test", target]);
+        command.args(["test", "--release", "--no-fail-fast", "--test", target]).args(EVERYTHING);
         let log = log.with_extension(format!("{target}.log"));
         report.add(cargo_test(command, &["--show-output", "--test-threads=1"], &log));
     }
@@ -146,7 +158,7 @@ fn node(project: &Project, log: &Path) -> Result<TestReport> {
 /// The short form; the full one belongs to `soak`.
 fn machine(project: &Project, log: &Path) -> Result<TestReport> {
     let mut command = cargo(project);
-    command.args(["test", "--release", "--workspace", "--test", MACHINE_TARGET]);
+    command.args(["test", "--release", "--test", MACHINE_TARGET]).args(EVERYTHING);
     command.env("SKIFF_TEST_VM", "short");
     Ok(cargo_test(command, &["--show-output", "--test-threads=1", "--skip", "full_form"], log))
 }
@@ -155,12 +167,14 @@ fn machine(project: &Project, log: &Path) -> Result<TestReport> {
 /// selected each time, so that shared crates are compiled once and with the same features.
 pub fn plain_runs(targets: &[String]) -> Vec<Vec<String>> {
     let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
-    let mut programs = words("--workspace --lib --bins");
-    let plain = |t: &&String| !NODE_TARGETS.contains(&t.as_str()) && *t != MACHINE_TARGET;
+    let mut programs = words(&format!("{} --lib --bins", EVERYTHING.join(" ")));
+    let of_another = [MACHINE_TARGET, SIMULATION_TARGET];
+    let plain =
+        |t: &&String| !NODE_TARGETS.contains(&t.as_str()) && !of_another.contains(&t.as_str());
     for target in targets.iter().filter(plain) {
         programs.extend(["--test".to_owned(), target.clone()]);
     }
-    vec![programs, words("--workspace --doc")]
+    vec![programs, words(&format!("{} --doc", EVERYTHING.join(" ")))]
 }
 
 /// The names of all integration tests of the workspace.
@@ -246,8 +260,15 @@ mod tests {
 
     #[test]
     fn targets_that_need_a_node_are_not_among_the_plain_ones() {
-        let runs = plain_runs(&["tidy".into(), "node".into(), "vm".into(), "cli".into()]);
-        assert_eq!(runs[0].join(" "), "--workspace --lib --bins --test tidy --test cli");
+        let runs = plain_runs(&[
+            "tidy".into(),
+            "node".into(),
+            "vm".into(),
+            "simulation".into(),
+            "cli".into(),
+        ]);
+        let everything = EVERYTHING.join(" ");
+        assert_eq!(runs[0].join(" "), format!("{everything} --lib --bins --test tidy --test cli"));
     }
 
     #[test]

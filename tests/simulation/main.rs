@@ -1,0 +1,135 @@
+//! Several members in one thread, over a network, disks, a clock and SQL
+//! nodes that a seed decides. See `docs/design/2026-11-23-simulation.md`.
+//!
+//! `SKIFF_TEST_SEED=7 cargo test -p datastore-simulation one_history -- --ignored --nocapture`
+//! repeats the history of seed 7; `SKIFF_TEST_TRACE=1` tells all that happens.
+#![allow(clippy::unwrap_used)] // a test that panics says where
+
+mod boat;
+mod chance;
+mod clients;
+mod cluster;
+mod faults;
+mod history;
+mod links;
+mod network;
+mod node;
+mod plant;
+mod promises;
+mod raft;
+mod record;
+mod register;
+mod runs;
+mod trace;
+mod watchers;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use skiff_datastore::store::sql::SqlStore;
+use skiff_datastore::suite::{self, Place};
+use tempfile::TempDir;
+
+use chance::Chance;
+use cluster::Cluster;
+use links::Links;
+use node::SimNode;
+use plant::Plant;
+use runs::{Run, from_environment, run_all, run_one};
+use trace::Trace;
+
+/// Histories in the short form.
+const HISTORIES: u64 = 120;
+/// Seeds within which a planted bug must be found.
+const SEEDS_PER_PLANT: u64 = 150;
+
+#[test]
+fn every_history_keeps_every_promise() {
+    let count = from_environment("SKIFF_TEST_HISTORIES").unwrap_or(HISTORIES);
+    let first = from_environment("SKIFF_TEST_SEED").unwrap_or(1);
+    let runs = run_all(first..first + count, None, |run| !run.is_good());
+    let bad: Vec<&Run> = runs.iter().filter(|run| !run.is_good()).collect();
+    bad.iter().for_each(|run| println!("{run}"));
+    let sum = |of: fn(&Run) -> u64| runs.iter().map(of).sum::<u64>();
+    println!(
+        "{} histories: {} requests, {} of them answered, {} revisions, {} events",
+        runs.len(),
+        sum(|run| run.requests),
+        sum(|run| run.answered),
+        sum(|run| run.revisions),
+        sum(|run| run.events),
+    );
+    assert!(bad.is_empty(), "{} histories broke a promise", bad.len());
+    assert!(sum(|run| run.answered) * 2 > sum(|run| run.requests), "most requests fail");
+}
+
+#[test]
+fn one_seed_gives_one_trace() {
+    for seed in [1, 2, 3, 4, 5] {
+        let (first, second) = (run_one(seed, None), run_one(seed, None));
+        assert_eq!(first.digest, second.digest, "seed {seed}");
+        assert_ne!(first.digest, 0, "seed {seed}: {first}");
+    }
+}
+
+#[test]
+fn planted_bugs_are_found() {
+    for (name, _) in Plant::ALL {
+        let runs = run_all(1..SEEDS_PER_PLANT, Some(name), |run| !run.is_good());
+        let found = runs.iter().find(|run| !run.is_good());
+        let found = found.unwrap_or_else(|| panic!("{name} is not found"));
+        println!("{name}: {} seeds, {}", runs.len(), found.names().join(", "));
+    }
+}
+
+/// One history, in a process of its own: see `runs.rs`.
+#[test]
+#[ignore = "the other tests start this, one process a history"]
+fn one_history() {
+    let seed = from_environment("SKIFF_TEST_SEED").unwrap_or(1);
+    let plant = std::env::var("SKIFF_TEST_PLANT").ok();
+    let plant = plant.map(|name| Plant::named(&name).expect("a planted bug of that name"));
+    dqlite::model::begin(seed);
+    // A new thread has asked for no chance yet.
+    let run = std::thread::spawn(move || history::run(seed, plant));
+    let judgement = run.join().expect("a history is judged whatever happens");
+    runs::report(seed, &judgement);
+    assert!(judgement.broken.is_empty(), "seed {seed} broke a promise");
+}
+
+/// A modelled node without others, whose disk outlives its process.
+struct Alone {
+    cluster: Arc<Cluster>,
+    dir: Arc<TempDir>,
+}
+
+impl Place for Alone {
+    type Store = SqlStore;
+
+    async fn open(&self) -> SqlStore {
+        let (_, killed) = self.cluster.boot(1);
+        let dir: PathBuf = self.dir.path().to_owned();
+        let node = SimNode {
+            cluster: self.cluster.clone(),
+            id: 1,
+            killed,
+            dir,
+            all: vec![1],
+            chance: Arc::new(Mutex::new(Chance::new(1, 1))),
+            busy: 20,
+            plant: None,
+        };
+        SqlStore::alone(Arc::new(node))
+    }
+}
+
+/// The suite that libdqlite passes in `sql_suite.rs`.
+#[tokio::test(start_paused = true)]
+async fn modelled_nodes_pass_the_suite_of_dqlite() {
+    suite::run_all(|| {
+        let links = Arc::new(Links::new(Chance::new(1, 2)));
+        let cluster = Cluster::start(&[1], links, Chance::new(1, 3), None, Trace::begin());
+        Alone { cluster, dir: Arc::new(TempDir::new().expect("a directory can be made")) }
+    })
+    .await;
+}

@@ -1,0 +1,455 @@
+//! Raft as libdqlite does it, as far as a datastore can tell: a pure machine
+//! from ticks and messages to messages. Pre-votes, a leader that steps down
+//! without a majority's word, transfer of leadership, a log on disk.
+//!
+//! What is left out: snapshots (the log stays whole) and changes of members.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use dqlite::Value;
+use tokio::time::Instant;
+
+use super::chance::Chance;
+use super::plant::Plant;
+
+/// What libdqlite makes of a latency of 20 ms.
+const HEARTBEAT: Duration = Duration::from_millis(30);
+const ELECTION: Duration = Duration::from_millis(300);
+/// Entries in one message.
+const ENTRIES_MAX: usize = 64;
+
+/// What an entry does.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Proves that its leader leads.
+    Nothing,
+    Sql {
+        sql: Arc<str>,
+        values: Arc<[Value]>,
+    },
+}
+
+/// An entry of the log.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub term: u64,
+    pub command: Command,
+}
+
+/// A place in the log: its term, its index from 1.
+type Place = (u64, u64);
+
+/// What members say to each other.
+#[derive(Clone, Debug)]
+pub enum Message {
+    Vote {
+        term: u64,
+        last: Place,
+        pre: bool,
+        disrupts: bool,
+    },
+    Voted {
+        term: u64,
+        granted: bool,
+        pre: bool,
+    },
+    Append {
+        term: u64,
+        previous: Place,
+        entries: Vec<Entry>,
+        commit: u64,
+    },
+    /// Up to where the logs are the same, or from where to try again.
+    Appended {
+        term: u64,
+        matched: Result<u64, u64>,
+    },
+    /// Leadership is given away.
+    Lead {
+        term: u64,
+    },
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub enum Out {
+    Send(u64, Message),
+    /// Bring so many entries to disk, in this generation of the log.
+    Sync(u64, u64),
+    /// This member leads no more.
+    Deposed,
+}
+
+/// What a member is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Follower,
+    Asks { pre: bool },
+    Leader,
+}
+
+/// One member.
+#[derive(Debug)]
+pub struct Raft {
+    own: u64,
+    others: Vec<u64>,
+    pub term: u64,
+    voted: Option<u64>,
+    pub log: Vec<Entry>,
+    /// So many entries are on disk.
+    synced: u64,
+    generation: u64,
+    pub role: Role,
+    pub leader: Option<u64>,
+    pub commit: u64,
+    due: Instant,
+    heard: Option<Instant>,
+    beat_due: Instant,
+    quorum_due: Instant,
+    contacts: BTreeSet<u64>,
+    votes: BTreeSet<u64>,
+    next: BTreeMap<u64, u64>,
+    matched: BTreeMap<u64, u64>,
+    /// Acknowledgements that wait for the disk.
+    owed: Vec<(u64, u64)>,
+    chance: Chance,
+    plant: Option<Plant>,
+    out: Vec<Out>,
+}
+
+impl Raft {
+    /// A member that begins with an empty log.
+    pub fn new(own: u64, all: &[u64], chance: Chance, plant: Option<Plant>) -> Raft {
+        let now = Instant::now();
+        let others = all.iter().copied().filter(|id| *id != own).collect();
+        let mut raft = Raft {
+            own,
+            others,
+            term: 0,
+            voted: None,
+            log: Vec::new(),
+            synced: 0,
+            generation: 0,
+            role: Role::Follower,
+            leader: None,
+            commit: 0,
+            due: now,
+            heard: None,
+            beat_due: now,
+            quorum_due: now,
+            contacts: BTreeSet::new(),
+            votes: BTreeSet::new(),
+            next: BTreeMap::new(),
+            matched: BTreeMap::new(),
+            owed: Vec::new(),
+            chance,
+            plant,
+            out: Vec::new(),
+        };
+        raft.wait_anew();
+        raft
+    }
+
+    /// The power goes: of what is not on disk a part is lost, and an entry
+    /// that was torn counts as lost.
+    pub fn crash(&mut self) {
+        let kept = self.chance.within(self.synced, self.length() + 1);
+        self.log.truncate(kept as usize);
+        self.synced = kept;
+        self.generation += 1;
+        (self.role, self.leader, self.heard, self.commit) = (Role::Follower, None, None, 0);
+        self.owed.clear();
+        self.out.clear();
+    }
+
+    /// The power is back.
+    pub fn restart(&mut self) {
+        self.wait_anew();
+    }
+
+    /// What is to be done, once.
+    pub fn take(&mut self) -> Vec<Out> {
+        std::mem::take(&mut self.out)
+    }
+
+    /// How many entries there are.
+    pub fn length(&self) -> u64 {
+        self.log.len() as u64
+    }
+
+    fn last(&self) -> Place {
+        (self.term_at(self.length()), self.length())
+    }
+
+    fn term_at(&self, index: u64) -> u64 {
+        if index == 0 { 0 } else { self.log.get(index as usize - 1).map_or(0, |one| one.term) }
+    }
+
+    fn majority(&self) -> usize {
+        self.others.len().div_ceil(2) + 1
+    }
+
+    fn wait_anew(&mut self) {
+        let low = ELECTION.as_micros() as u64;
+        self.due = Instant::now() + self.chance.time_us(low, 2 * low);
+    }
+
+    fn send(&mut self, to: u64, message: Message) {
+        self.out.push(Out::Send(to, message));
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self) {
+        let now = Instant::now();
+        if self.role != Role::Leader {
+            if now >= self.due {
+                self.ask(true, false);
+            }
+            return;
+        }
+        if now >= self.beat_due {
+            self.beat();
+        }
+        if now >= self.quorum_due {
+            self.quorum_due = now + ELECTION;
+            let heard = std::mem::take(&mut self.contacts).len() + 1;
+            if heard < self.majority() {
+                self.step_down(self.term);
+            }
+        }
+    }
+
+    fn step_down(&mut self, term: u64) {
+        if term > self.term {
+            (self.term, self.voted) = (term, None);
+        }
+        if std::mem::replace(&mut self.role, Role::Follower) == Role::Leader {
+            self.leader = None;
+            self.out.push(Out::Deposed);
+            self.wait_anew();
+        }
+    }
+
+    fn ask(&mut self, pre: bool, disrupts: bool) {
+        (self.role, self.leader) = (Role::Asks { pre }, None);
+        let mut term = self.term + 1;
+        if !pre {
+            (self.term, self.voted) = (term, Some(self.own));
+            term = self.term;
+        }
+        self.votes = BTreeSet::from([self.own]);
+        self.wait_anew();
+        let last = self.last();
+        for to in self.others.clone() {
+            self.send(to, Message::Vote { term, last, pre, disrupts });
+        }
+        self.count();
+    }
+
+    fn count(&mut self) {
+        if self.votes.len() < self.majority() {
+            return;
+        }
+        match self.role {
+            Role::Asks { pre: true } => self.ask(false, false),
+            Role::Asks { pre: false } => self.lead(),
+            _ => {}
+        }
+    }
+
+    fn lead(&mut self) {
+        let now = Instant::now();
+        (self.role, self.leader) = (Role::Leader, Some(self.own));
+        (self.quorum_due, self.contacts) = (now + ELECTION, BTreeSet::new());
+        let next = self.length() + 1;
+        self.next = self.others.iter().map(|id| (*id, next)).collect();
+        self.matched = self.others.iter().map(|id| (*id, 0)).collect();
+        self.propose(Command::Nothing);
+    }
+
+    /// Adds an entry; its index.
+    pub fn propose(&mut self, command: Command) -> u64 {
+        self.log.push(Entry { term: self.term, command });
+        self.out.push(Out::Sync(self.length(), self.generation));
+        self.beat();
+        self.advance();
+        self.length()
+    }
+
+    fn beat(&mut self) {
+        self.beat_due = Instant::now() + HEARTBEAT;
+        for to in self.others.clone() {
+            self.append_to(to);
+        }
+    }
+
+    fn append_to(&mut self, to: u64) {
+        let previous = self.next[&to] - 1;
+        let entries = self.log.iter().skip(previous as usize).take(ENTRIES_MAX);
+        let entries: Vec<Entry> = entries.cloned().collect();
+        // A pipeline: what was sent is not sent again until it is asked for.
+        self.next.insert(to, previous + 1 + entries.len() as u64);
+        let previous = (self.term_at(previous), previous);
+        let (term, commit) = (self.term, self.commit);
+        self.send(to, Message::Append { term, previous, entries, commit });
+    }
+
+    /// Gives leadership away to a member that has the whole log.
+    pub fn transfer(&mut self, to: u64) -> bool {
+        let is_equal = self.matched.get(&to).is_some_and(|matched| *matched == self.length());
+        if is_equal {
+            self.send(to, Message::Lead { term: self.term });
+        }
+        is_equal
+    }
+
+    /// So many entries are on disk.
+    pub fn synced(&mut self, length: u64, generation: u64) {
+        if generation != self.generation {
+            return;
+        }
+        self.synced = self.synced.max(length);
+        let (synced, term) = (self.synced, self.term);
+        let owed = std::mem::take(&mut self.owed);
+        for (to, length) in owed {
+            if length <= synced {
+                self.send(to, Message::Appended { term, matched: Ok(length) });
+            } else {
+                self.owed.push((to, length));
+            }
+        }
+        self.advance();
+    }
+
+    fn on_disk(&self) -> u64 {
+        if self.plant == Some(Plant::AnswerBeforeSync) { self.length() } else { self.synced }
+    }
+
+    fn advance(&mut self) {
+        if self.role != Role::Leader {
+            return;
+        }
+        let mut all: Vec<u64> = self.matched.values().copied().collect();
+        all.push(self.on_disk());
+        all.sort_unstable();
+        let index = all[all.len() - self.majority()];
+        if index > self.commit && self.term_at(index) == self.term {
+            self.commit = index;
+        }
+    }
+
+    /// A message has come.
+    pub fn receive(&mut self, from: u64, message: Message) {
+        match message {
+            Message::Vote { term, last, pre, disrupts } => {
+                self.vote(from, (term, last), pre, disrupts);
+            }
+            Message::Voted { term, granted, pre } => self.voted(from, term, granted, pre),
+            Message::Append { term, previous, entries, commit } => {
+                self.append(from, term, previous, entries, commit);
+            }
+            Message::Appended { term, matched } => self.appended(from, term, matched),
+            Message::Lead { term } => {
+                if term == self.term && self.role == Role::Follower {
+                    self.ask(false, true);
+                }
+            }
+        }
+    }
+
+    fn vote(&mut self, from: u64, (term, last): (u64, Place), pre: bool, disrupts: bool) {
+        let recent = self.heard.is_some_and(|heard| heard.elapsed() < ELECTION);
+        let has_leader = self.role == Role::Leader || (recent && self.leader.is_some());
+        if has_leader && !disrupts {
+            return;
+        }
+        if term > self.term && !pre {
+            self.step_down(term);
+            (self.role, self.leader) = (Role::Follower, None);
+        }
+        let is_free = pre || self.voted.is_none_or(|voted| voted == from);
+        let is_blind = self.plant == Some(Plant::VoteForAnyone);
+        let has_all = is_blind || last >= self.last();
+        let granted = term >= self.term + u64::from(pre) && is_free && has_all;
+        if granted && !pre {
+            self.voted = Some(from);
+            self.wait_anew();
+        }
+        self.send(from, Message::Voted { term: if pre { term } else { self.term }, granted, pre });
+    }
+
+    fn voted(&mut self, from: u64, term: u64, granted: bool, pre: bool) {
+        let expected = self.term + u64::from(pre);
+        if self.role == (Role::Asks { pre }) && granted && term == expected {
+            self.votes.insert(from);
+            self.count();
+        } else if term > self.term && !pre {
+            self.step_down(term);
+            self.role = Role::Follower;
+        }
+    }
+
+    fn append(&mut self, from: u64, term: u64, previous: Place, entries: Vec<Entry>, commit: u64) {
+        if term < self.term {
+            let (term, length) = (self.term, self.length());
+            return self.send(from, Message::Appended { term, matched: Err(length) });
+        }
+        self.step_down(term);
+        (self.role, self.leader, self.heard) = (Role::Follower, Some(from), Some(Instant::now()));
+        self.wait_anew();
+        let (before_term, before) = previous;
+        if before > self.length() || self.term_at(before) != before_term {
+            let hint = self.length().min(before.saturating_sub(1));
+            return self.send(from, Message::Appended { term, matched: Err(hint) });
+        }
+        let end = before + entries.len() as u64;
+        for (entry, index) in entries.into_iter().zip(before + 1..) {
+            if self.term_at(index) == entry.term {
+                continue;
+            }
+            if index <= self.length() {
+                self.log.truncate(index as usize - 1);
+                self.synced = self.synced.min(self.length());
+                self.generation += 1;
+                self.owed.clear();
+            }
+            self.log.push(entry);
+        }
+        self.commit = self.commit.max(commit.min(end));
+        if end <= self.on_disk() {
+            self.send(from, Message::Appended { term, matched: Ok(end) });
+        } else {
+            self.owed.push((from, end));
+            self.out.push(Out::Sync(self.length(), self.generation));
+        }
+    }
+
+    fn appended(&mut self, from: u64, term: u64, matched: Result<u64, u64>) {
+        if term > self.term {
+            return self.step_down(term);
+        }
+        if self.role != Role::Leader || term != self.term {
+            return;
+        }
+        self.contacts.insert(from);
+        match matched {
+            Ok(index) => {
+                let known = self.matched.get_mut(&from).expect("every member has a place");
+                *known = (*known).max(index);
+                let next = self.next.get_mut(&from).expect("every member has a place");
+                *next = (*next).max(index + 1);
+                self.advance();
+                if self.next[&from] <= self.length() {
+                    self.append_to(from);
+                }
+            }
+            Err(hint) => {
+                let next = (hint + 1).max(self.matched[&from] + 1);
+                self.next.insert(from, next);
+                self.append_to(from);
+            }
+        }
+    }
+}
