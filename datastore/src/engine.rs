@@ -24,6 +24,7 @@ use crate::route::{Heading, LEADER_TIMEOUT, Lost, Route};
 use crate::shared::{Limits, Shared};
 use crate::state::load;
 use crate::store::{Store, StoreError};
+use crate::trace;
 use crate::txn::{answer_read_only, is_read_only, is_serializable};
 use crate::writer::{QUEUE_MAX, Writer, WriterError};
 
@@ -127,9 +128,12 @@ impl Engine {
         if self.shared.is_sole_voter() && matches!(self.route.heading(), Heading::Here) {
             return Ok(());
         }
-        let revision = self.route.barrier().await?;
-        let applied = tokio::time::timeout(LEADER_TIMEOUT, self.shared.wait_applied(revision));
-        applied.await.map_err(|_| RequestError::TimedOut)
+        trace::step("settle", async {
+            let revision = self.route.barrier().await?;
+            let applied = tokio::time::timeout(LEADER_TIMEOUT, self.shared.wait_applied(revision));
+            applied.await.map_err(|_| RequestError::TimedOut)
+        })
+        .await
     }
 
     /// Reads keys, as far as this member knows: see [`Engine::settle`].
@@ -297,7 +301,7 @@ impl Engine {
 
     /// Makes a change if this member leads.
     pub async fn change_here(&self, change: Change) -> Result<Outcome, RequestError> {
-        self.route.change_here(change).await
+        trace::step("write", self.route.change_here(change)).await
     }
 
     async fn done(&self, change: Change) -> Result<Revision, RequestError> {
@@ -309,14 +313,14 @@ impl Engine {
 
     async fn change(&self, change: Change) -> Result<Outcome, RequestError> {
         if self.route.is_alone() {
-            return self.route.change_here(change).await;
+            return self.change_here(change).await;
         }
         let ask = |heading| {
             let change = change.clone();
             async move {
                 match heading {
-                    Heading::There(leader) => leader.change(change).await,
-                    _ => self.route.change_here(change).await,
+                    Heading::There(leader) => trace::step("forward", leader.change(change)).await,
+                    _ => self.change_here(change).await,
                 }
             }
         };

@@ -51,6 +51,7 @@ pub mod state;
 pub mod store;
 pub mod suite;
 pub mod tls;
+pub mod trace;
 pub mod txn;
 pub mod watch_hub;
 pub mod writer;

@@ -284,6 +284,44 @@ async fn a_second_datastore_on_the_same_directory_is_refused() {
     assert!(text.contains(&home.path().join("data").display().to_string()), "{text}");
 }
 
+#[tokio::test]
+async fn the_largest_request_that_may_be_allowed_is_kept() {
+    const BYTES: usize = 64 << 20;
+    let home = TempDir::new().unwrap();
+    let limited = |bytes: usize| {
+        let mut command = command(home.path());
+        command.arg(format!("--max-request-bytes={bytes}"));
+        command
+    };
+    // What can't be compressed, from a generator of little words (xorshift).
+    let mut word = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut value = Vec::with_capacity(BYTES);
+    while value.len() < BYTES - 1024 {
+        word ^= word << 13;
+        word ^= word >> 7;
+        word ^= word << 17;
+        value.extend_from_slice(&word.to_le_bytes());
+    }
+    let value = bytes::Bytes::from(value);
+    let mut daemon = start_as(home.path(), limited(BYTES)).await;
+    let large = |key: &str| PutRequest { value: value.clone(), ..put(key.into()) };
+    for key in ["a", "b", "a"] {
+        KvClient::new(daemon.channel().await).put(large(key)).await.unwrap();
+    }
+    daemon.child.kill().unwrap();
+    daemon.child.wait().unwrap();
+    let daemon = start_as(home.path(), limited(BYTES)).await;
+    for key in ["a", "b"] {
+        let request = RangeRequest { key: key.into(), ..Default::default() };
+        let client = KvClient::new(daemon.channel().await);
+        let mut client = client.max_decoding_message_size(usize::MAX);
+        let answer = client.range(request).await.unwrap().into_inner();
+        assert!(answer.kvs[0].value == value, "{key} is another one");
+    }
+    let output = limited(BYTES + 1).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "more than was tried is refused");
+}
+
 /// Says of the tables that they have this form.
 async fn set_format(dir: &Path, format: i64) {
     let node = Node::builder(MemberId::FIRST, MEMBER_ADDRESS, dir).start().unwrap();
