@@ -20,11 +20,8 @@ pub struct Arguments {
     yes: bool,
 }
 
-const LOSS: Loss<'_> = Loss {
-    word: "reset",
-    reason: "reset loses everything",
-    otherwise: "sudo skiff reset --yes",
-};
+const LOSS: Loss<'_> =
+    Loss { word: "reset", reason: "reset loses everything", otherwise: "sudo skiff reset --yes" };
 
 pub(super) async fn run(arguments: Arguments, session: &Session) -> Outcome {
     if !arguments.yes {

@@ -65,11 +65,8 @@ pub struct Arguments {
     output: Choice,
 }
 
-const LOSS: Loss<'_> = Loss {
-    word: "recover",
-    reason: "a recovery may lose data",
-    otherwise: "repeat it with --yes",
-};
+const LOSS: Loss<'_> =
+    Loss { word: "recover", reason: "a recovery may lose data", otherwise: "repeat it with --yes" };
 
 /// What was found and done, for programs.
 #[derive(Debug, Serialize)]
