@@ -61,8 +61,27 @@ pub struct Options {
     #[arg(long, value_name = "DURATION", default_value = "300ms", value_parser = parse_duration)]
     pub warning_unary_request_duration: Duration,
 
-    #[command(flatten)]
-    pub traces: TraceOptions,
+    /// Send traces of requests to a collector of OpenTelemetry
+    #[arg(long)]
+    pub enable_distributed_tracing: bool,
+
+    /// The collector: HOST:PORT, by OTLP over gRPC without TLS
+    #[arg(long, value_name = "ADDRESS", default_value = "localhost:4317")]
+    pub distributed_tracing_address: String,
+
+    /// The name of this service in traces
+    #[arg(long, value_name = "NAME", default_value = "skiff-datastore")]
+    pub distributed_tracing_service_name: String,
+
+    /// What tells this member from others in traces
+    #[arg(long, value_name = "NAME")]
+    pub distributed_tracing_instance_id: Option<String>,
+
+    /// Of a million requests so many are traced, besides those whose caller
+    /// traces
+    #[arg(long, value_name = "NUMBER", default_value_t = 0,
+        value_parser = clap::value_parser!(u32).range(..=1_000_000))]
+    pub distributed_tracing_sampling_rate: u32,
 
     /// Serve /metrics, /health and /version here too, by plain HTTP
     ///
@@ -106,32 +125,6 @@ pub struct Options {
     /// What shares this member's fate, such as a rack: voters are spread
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     pub failure_domain: String,
-}
-
-/// Whether and where requests are traced; etcd's options.
-#[derive(Clone, Debug, Default, clap::Args)]
-pub struct TraceOptions {
-    /// Send traces of requests to a collector of OpenTelemetry
-    #[arg(long)]
-    pub enable_distributed_tracing: bool,
-
-    /// The collector: HOST:PORT, by OTLP over gRPC without TLS
-    #[arg(long, value_name = "ADDRESS", default_value = "localhost:4317")]
-    pub distributed_tracing_address: String,
-
-    /// The name of this service in traces
-    #[arg(long, value_name = "NAME", default_value = "skiff-datastore")]
-    pub distributed_tracing_service_name: String,
-
-    /// What tells this member from others in traces
-    #[arg(long, value_name = "NAME")]
-    pub distributed_tracing_instance_id: Option<String>,
-
-    /// Of a million requests so many are traced, besides those whose caller
-    /// traces
-    #[arg(long, value_name = "NUMBER", default_value_t = 0,
-        value_parser = clap::value_parser!(u32).range(..=1_000_000))]
-    pub distributed_tracing_sampling_rate: u32,
 }
 
 fn parse_mode(text: &str) -> Result<u32, String> {

@@ -81,7 +81,7 @@ pub enum RunError {
 
 /// Serves until SIGTERM or SIGINT, then ends orderly.
 pub async fn run(options: Options) -> Result<(), RunError> {
-    let traces = trace::start(&options.traces)?;
+    let traces = trace::start(&options)?;
     let result = run_untraced(options).await;
     if let Some(traces) = traces {
         traces.stop().await;

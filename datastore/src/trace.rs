@@ -25,7 +25,7 @@ use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider};
 use tonic::Code;
 use tracing::{info, warn};
 
-use crate::options::TraceOptions;
+use crate::options::Options;
 
 /// How long the last spans may take to leave at the end.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -48,7 +48,7 @@ pub struct TraceError {
 pub struct Traces(SdkTracerProvider);
 
 /// Begins to trace when the options ask for it. Needs a runtime.
-pub fn start(options: &TraceOptions) -> Result<Option<Traces>, TraceError> {
+pub fn start(options: &Options) -> Result<Option<Traces>, TraceError> {
     if !options.enable_distributed_tracing {
         return Ok(None);
     }
