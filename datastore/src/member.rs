@@ -21,6 +21,7 @@ pub mod gossip;
 pub mod join;
 pub mod keeper;
 pub mod listener;
+pub mod open;
 pub mod operator;
 pub mod peers;
 pub mod ping;

@@ -6,7 +6,8 @@ use std::time::Instant;
 use tokio::sync::watch;
 use tracing::info;
 
-use super::run::{Member, MemberError, Seat};
+use super::open::MemberError;
+use super::run::{Member, Seat};
 use crate::options::Options;
 use crate::run::{DRAIN_TIMEOUT, RunError, bind_all, remove_sockets, serve_all};
 use crate::server::Server;
