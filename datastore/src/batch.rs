@@ -21,6 +21,7 @@ use std::borrow::Borrow;
 use bytes::Bytes;
 
 use crate::record::{LeaseId, Record, Revision};
+use crate::store::StoreError;
 
 /// The version of the form; a store written in a later one is refused.
 const FORMAT: u8 = 2;
@@ -52,7 +53,7 @@ pub enum Entry {
 /// Why stored bytes could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    #[error("is in form {found}, this version reads up to {FORMAT}: a newer Skiff wrote it")]
+    #[error("is in form {found}, this version reads up to {FORMAT}")]
     NewerFormat { found: u8 },
     #[error("is empty")]
     Empty,
@@ -60,6 +61,17 @@ pub enum DecodeError {
     Damaged(&'static str),
     #[error("is damaged")]
     Checksum(#[source] std::io::Error),
+}
+
+impl DecodeError {
+    /// What it means of a store that `what` is a part of.
+    pub fn of(self, what: impl std::fmt::Display) -> StoreError {
+        let text = format!("{what} {self}");
+        match self {
+            DecodeError::NewerFormat { .. } => StoreError::Newer(text),
+            _ => StoreError::Damaged(text),
+        }
+    }
 }
 
 /// Builds the payload of a row, entry by entry.

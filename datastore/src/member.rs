@@ -27,6 +27,7 @@ pub mod peers;
 pub mod ping;
 pub mod pki;
 pub mod remote;
+pub mod renewal;
 pub mod replica;
 pub mod report;
 pub mod roles;

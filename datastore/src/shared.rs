@@ -16,6 +16,16 @@ use crate::state::State;
 use crate::store::Size;
 use crate::watch_hub::WatchHub;
 
+/// Whether what this member holds can be believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Integrity {
+    Sound,
+    /// It is damaged: nothing is answered from it.
+    Damaged,
+    /// It was given up, and is being copied from the others.
+    Renewed,
+}
+
 /// Bounds that the operator may set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -66,6 +76,7 @@ pub struct Shared {
     applied: watch::Sender<Revision>,
     /// Whether the outcome of the last commit as leader is not known yet.
     undecided: watch::Sender<bool>,
+    integrity: watch::Sender<Integrity>,
 }
 
 impl Shared {
@@ -91,7 +102,41 @@ impl Shared {
             metrics: Metrics::default(),
             applied,
             undecided: watch::channel(false).0,
+            integrity: watch::channel(Integrity::Sound).0,
         }
+    }
+
+    /// Whether what this member holds can be believed.
+    pub fn is_sound(&self) -> bool {
+        *self.integrity.borrow() == Integrity::Sound
+    }
+
+    /// Notes whether what this member holds can be believed.
+    pub fn set_integrity(&self, integrity: Integrity) {
+        self.integrity.send_if_modified(|known| std::mem::replace(known, integrity) != integrity);
+    }
+
+    /// Notes that what was damaged is given up.
+    pub fn begin_anew(&self) {
+        self.set_integrity(Integrity::Renewed);
+    }
+
+    /// Notes that everything was copied; whether it had been given up before.
+    pub fn heal(&self) -> bool {
+        let was_renewed = |known: &mut Integrity| {
+            let renewed = *known == Integrity::Renewed;
+            if renewed {
+                *known = Integrity::Sound;
+            }
+            renewed
+        };
+        self.integrity.send_if_modified(was_renewed)
+    }
+
+    /// Waits until it is so.
+    pub async fn wait_for_integrity(&self, integrity: Integrity) {
+        // The sender lives as long as this.
+        let _ = self.integrity.subscribe().wait_for(|known| *known == integrity).await;
     }
 
     /// To look at the state.

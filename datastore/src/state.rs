@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use crate::batch::{Encoder, Entry, decode};
+use crate::batch::{DecodeError, Encoder, Entry, decode};
 use crate::index::Index;
 use crate::lease::LeaseTable;
 use crate::record::Revision;
@@ -59,8 +59,7 @@ pub async fn load<S: Store>(
     let base = opened.base.clone();
     let mut state = State { index: Index::new(base.revision), leases: LeaseTable::default() };
     if !base.data.is_empty() {
-        let entries = decode(&base.data, Revision(0))
-            .map_err(|error| StoreError::Damaged(format!("the base {error}")))?;
+        let entries = decode(&base.data, Revision(0)).map_err(|error| error.of("the base"))?;
         state.apply_all(entries, now);
     }
     let (chunks, stale) = load_chunks(store, &mut state).await?;
@@ -123,8 +122,8 @@ async fn load_log<S: Store>(
 
 /// What a row says, checked.
 pub fn row_entries(row: &LogRow) -> Result<Vec<Entry>, StoreError> {
-    decode(&row.data, row.first)
-        .map_err(|error| StoreError::Damaged(format!("row {} of the log {error}", row.sequence.0)))
+    let of_row = |error: DecodeError| error.of(format!("row {} of the log", row.sequence.0));
+    decode(&row.data, row.first).map_err(of_row)
 }
 
 impl State {
@@ -132,7 +131,7 @@ impl State {
     fn restore(&mut self, chunk: &Chunk, end: Option<&Bytes>) -> Result<bool, StoreError> {
         let name = String::from_utf8_lossy(&chunk.first_key).into_owned();
         let entries = decode(&chunk.data, Revision(0))
-            .map_err(|error| StoreError::Damaged(format!("the chunk from {name:?} on {error}")))?;
+            .map_err(|error| error.of(format!("the chunk from {name:?} on")))?;
         for entry in entries {
             let Entry::Changes(records) = entry else { continue };
             for record in records {

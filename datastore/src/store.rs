@@ -120,6 +120,9 @@ pub enum StoreError {
     /// What is stored makes no sense.
     #[error("the stored data is damaged: {0}")]
     Damaged(String),
+    /// What is stored is in a form that is not known yet; it is left as it is.
+    #[error("{0}: a newer Skiff wrote it")]
+    Newer(String),
 }
 
 /// Keeps batches. One writer at a time owns it.

@@ -18,7 +18,7 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
-use crate::batch::{Encoder, decompress};
+use crate::batch::{DecodeError, Encoder, decompress};
 use crate::command::{Change, Command};
 use crate::compactor::{Compactor, Step};
 use crate::error::RequestError;
@@ -325,7 +325,7 @@ impl<S: Store> Writer<S> {
                 refuse(replies, RequestError::LeaderChanged);
                 Err(WriterError::Deposed(error))
             }
-            StoreError::Failed(_) | StoreError::Damaged(_) => {
+            StoreError::Failed(_) | StoreError::Damaged(_) | StoreError::Newer(_) => {
                 self.shared.write().index.roll_back();
                 error!(error = &error as &dyn std::error::Error, "a commit was refused");
                 refuse(replies, RequestError::TimedOut);
@@ -408,9 +408,9 @@ impl<S: Store> Writer<S> {
                 break;
             }
             for row in page.into_iter().filter(|row| row.sequence <= to) {
-                let payload = decompress(&row.data).map_err(|error| {
-                    StoreError::Damaged(format!("row {} of the log {error}", row.sequence.0))
-                })?;
+                let of_row =
+                    |error: DecodeError| error.of(format!("row {} of the log", row.sequence.0));
+                let payload = decompress(&row.data).map_err(of_row)?;
                 encoder.append(&payload);
                 after = row.sequence;
                 let first = merged.as_ref().map_or(row.first, |merged| merged.first);

@@ -6,7 +6,8 @@ use std::time::Instant;
 use tokio::sync::watch;
 use tracing::info;
 
-use super::open::MemberError;
+use super::open::{MemberError, open_or_renew};
+use super::renewal::renew;
 use super::run::{Member, Seat};
 use crate::options::Options;
 use crate::run::{DRAIN_TIMEOUT, RunError, bind_all, remove_sockets, serve_all};
@@ -82,11 +83,20 @@ async fn run_nodes(
     handed_over: watch::Sender<bool>,
 ) -> Result<(), MemberError> {
     loop {
-        let member = tokio::select! {
-            member = Member::start(options, seat) => member?,
+        let shared = seat.engine.shared().clone();
+        let links = tokio::select! {
+            links = open_or_renew(options, &shared) => links?,
             _ = phase.wait_for(|phase| *phase != Phase::Run) => return Ok(()),
         };
+        let member = Member::assemble(options, seat, links);
         let again = tokio::select! {
+            () = member.damaged() => {
+                member.give_way().await;
+                seat = member.stop().await;
+                renew(options, MemberError::Differs).await?;
+                seat.renew();
+                continue;
+            }
             () = member.removed() => {
                 member.stop().await;
                 return Err(MemberError::Removed { dir: options.dir.clone() });

@@ -17,12 +17,14 @@ use super::join::{JoinError, join};
 use super::listener::{Door, INCOMING_MAX, PeerStream, accept};
 use super::peers::{Peer, raft_address};
 use super::ping::Ping;
-use super::roster::{Roster, RosterError};
+use super::renewal::{self, DiscardError, RENEWALS_MAX, renew};
+use super::roster::{Roster, RosterError, Stage};
 use super::run::Links;
 use super::tls::{self, TlsError};
 use super::transport::Transport;
 use crate::listen::Listen;
 use crate::options::Options;
+use crate::shared::{Integrity, Shared};
 use crate::store::disk;
 
 /// Why a member could not start, or ended.
@@ -61,12 +63,61 @@ pub enum MemberError {
         "this member was removed from its cluster; empty {dir} and join again to be a new member"
     )]
     Removed { dir: PathBuf },
+    #[error(
+        "the data in {dir} is damaged, and there are no other members to copy it from; keep a \
+         copy and restore a backup: skiff datastore restore FILE --dir {dir} --replace"
+    )]
+    Sole {
+        dir: PathBuf,
+        #[source]
+        source: Box<MemberError>,
+    },
+    #[error(
+        "the data in {dir} is damaged, and no other member leads that it could be copied from; \
+         see that most voters run, or bring the datastore back from the best of the others: \
+         skiff datastore recover"
+    )]
+    Leaderless {
+        dir: PathBuf,
+        #[source]
+        source: Box<MemberError>,
+    },
+    #[error("this member's memory and the other members' do not hold the same")]
+    Differs,
+    #[error(transparent)]
+    Discard(DiscardError),
+}
+
+impl MemberError {
+    /// Whether this member's data is damaged, so that starting again won't help.
+    fn is_damage(&self) -> bool {
+        matches!(self, MemberError::Start { source, .. } if source.is_damage())
+    }
+}
+
+/// The same as [`open`], and begins anew when what is there is damaged.
+pub async fn open_or_renew(
+    options: &Options,
+    shared: &Shared,
+) -> Result<Links<PeerStream>, MemberError> {
+    for _ in 0..RENEWALS_MAX {
+        match open(options).await {
+            Err(error) if error.is_damage() => {
+                shared.set_integrity(Integrity::Damaged);
+                renew(options, error).await?;
+                shared.begin_anew();
+            }
+            result => return result,
+        }
+    }
+    open(options).await
 }
 
 /// Joins if need be and starts the node.
 pub async fn open(options: &Options) -> Result<Links<PeerStream>, MemberError> {
     let dir = &options.dir;
     let roster = Arc::new(open_roster(dir, &options.join)?);
+    renewal::discard(dir, &roster)?;
     let identity = tls::Identity::load(options.pki.as_deref().unwrap_or(dir))?;
     let transport = Transport::start().map_err(MemberError::Transport)?;
     let listener = bind(&transport, options).await?;
@@ -75,6 +126,9 @@ pub async fn open(options: &Options) -> Result<Links<PeerStream>, MemberError> {
     let ping = Ping { roster: roster.clone(), config: identity.ping.clone() };
     if roster.cluster_id().is_none() {
         join(&roster, &channels, &ping, &options.join).await?;
+    } else if roster.renewal().is_some_and(|renewal| renewal.stage == Stage::Join) {
+        join(&roster, &channels, &ping, &renewal::ways_in(&roster, &options.join)).await?;
+        renewal::joined(&roster)?;
     }
     let (socket, bound) = watch::channel(None);
     let (incoming, connections) = mpsc::channel(INCOMING_MAX);

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use dqlite::MemberId;
 use tokio::sync::{mpsc, watch};
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::VERSION;
 use super::books::Books;
@@ -33,7 +33,7 @@ use crate::proto::peer::follow_response::Part;
 use crate::proto::peer::{Begin, FollowRequest};
 use crate::record::Revision;
 use crate::route::Course;
-use crate::shared::Shared;
+use crate::shared::{Integrity, Shared};
 use crate::state::{Layout, State, load, row_entries};
 use crate::store::node::SqlNode;
 use crate::store::sql::SqlStore;
@@ -72,6 +72,13 @@ pub struct Copy {
     leader: Option<MemberId>,
 }
 
+impl Copy {
+    /// What the end of leadership left undecided.
+    pub fn take_pending(&mut self) -> Option<(Pending, Instant)> {
+        self.pending.take()
+    }
+}
+
 impl Replica {
     /// Leads and follows until told to stop; then leaves its seat.
     pub async fn run(mut self) -> Seat {
@@ -86,6 +93,7 @@ impl Replica {
             self.seat.course.send_replace(Course::Seeks);
             self.expire_pending();
             if let Err(error) = turn {
+                self.note_damage(leader, &error);
                 debug!(error = &error as &dyn std::error::Error, "a turn ended");
                 tokio::time::sleep(RETRY_PAUSE).await;
             }
@@ -96,6 +104,14 @@ impl Replica {
 
     fn shared(&self) -> &Arc<Shared> {
         self.seat.engine.shared()
+    }
+
+    /// What this member can't read as leader is damaged here.
+    fn note_damage(&self, leader: Option<MemberId>, error: &StoreError) {
+        if matches!(error, StoreError::Damaged(_)) && leader == Some(self.roster.own()) {
+            error!(error = error as &dyn std::error::Error, "this member's database is damaged");
+            self.shared().set_integrity(Integrity::Damaged);
+        }
     }
 
     /// Counts leaders after the first.
@@ -214,6 +230,10 @@ impl Replica {
         }
         shared.note_applied(revision);
         shared.set_sequence(last.0);
+        if shared.heal() {
+            shared.metrics.renewals.inc();
+            info!(revision = revision.0, "this member is sound again");
+        }
         let chunks = layout.chunks.iter().map(|chunk| chunk.first_key.clone());
         self.seat.copy.books = Books::new(chunks, &layout.touched);
         self.seat.copy.sequence = Some(last);

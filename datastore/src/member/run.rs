@@ -13,7 +13,6 @@ use tracing::{info, warn};
 use super::channel::{Channels, MESSAGE_BYTES_MAX};
 use super::gossip::{Gossip, HealthTable};
 use super::keeper::Keeper;
-use super::open::{MemberError, open};
 use super::operator::Operator;
 use super::replica::{Copy, Replica};
 use super::roster::Roster;
@@ -29,7 +28,7 @@ use crate::options::Options;
 use crate::proto::peer::members_server::MembersServer;
 use crate::proto::peer::peer_server::PeerServer;
 use crate::route::{Course, Route};
-use crate::shared::{Limits, Shared};
+use crate::shared::{Integrity, Limits, Shared};
 use crate::state::State;
 use crate::store::disk;
 use crate::store::node::SqlNode;
@@ -56,6 +55,17 @@ pub struct Seat {
 }
 
 impl Seat {
+    /// Forgets what is in it, but for what readers and watchers have seen:
+    /// everything is told anew.
+    pub fn renew(&mut self) {
+        if let Some((pending, _)) = self.copy.take_pending() {
+            pending.give_up();
+            self.engine.shared().set_undecided(false);
+        }
+        self.copy = Copy::default();
+        self.engine.shared().begin_anew();
+    }
+
     /// With nothing in it, and nobody who leads.
     pub fn new(options: &Options) -> Seat {
         let limits = Limits {
@@ -105,11 +115,6 @@ pub struct Links<S> {
 }
 
 impl Member {
-    /// Joins if need be, starts the node, and begins to lead or follow.
-    pub async fn start(options: &Options, seat: Seat) -> Result<Member, MemberError> {
-        Ok(Member::assemble(options, seat, open(options).await?))
-    }
-
     /// Begins to lead or follow, with a node that runs.
     pub fn assemble<S: Incoming>(options: &Options, seat: Seat, links: Links<S>) -> Member {
         let Links { transport, roster, channels, health, node, connections } = links;
@@ -159,6 +164,7 @@ impl Member {
             tokio::spawn(note_round_trips(gossip.health.clone(), roster.clone())),
             tokio::spawn(note_size(shared.clone(), options.dir.clone())),
             tokio::spawn(gossip.run()),
+            tokio::spawn(super::renewal::leave(operator.clone())),
             tokio::spawn(keeper.clone().run()),
             tokio::spawn(rescue(keeper.clone())),
         ];
@@ -191,6 +197,23 @@ impl Member {
     /// Returns when the node is to start again, with other timeouts.
     pub async fn restart(&self) {
         self.keeper.restart.notified().await;
+    }
+
+    /// Returns when this member's data can't be believed.
+    pub async fn damaged(&self) {
+        self.engine.shared().wait_for_integrity(Integrity::Damaged).await;
+    }
+
+    /// Gives leadership away, to a member that does not vote yet if need be:
+    /// this one will not come back as it is.
+    pub async fn give_way(&self) {
+        if !self.engine.leads() {
+            return;
+        }
+        let given = async { self.keeper.give_way(&self.keeper.members().await?).await };
+        if let Err(error) = given.await {
+            warn!(%error, "leadership could not be given away");
+        }
     }
 
     /// Gives leadership away while requests are still served.

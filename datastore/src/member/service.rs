@@ -138,7 +138,7 @@ impl Peer for PeerService {
     async fn follow(&self, request: Request<FollowRequest>) -> Answer<Self::FollowStream> {
         let request = request.into_inner();
         self.check(request.version, request.cluster_id, request.from)?;
-        if !self.engine.leads() {
+        if !self.engine.leads() || !self.engine.shared().is_sound() {
             return Err(Status::unavailable("this member does not lead"));
         }
         let shared = self.engine.shared().clone();
@@ -148,6 +148,9 @@ impl Peer for PeerService {
 
     async fn forward(&self, request: Request<ForwardRequest>) -> Answer<ForwardResponse> {
         let outcome = match request.into_inner().wish {
+            Some(_) if !self.engine.shared().is_sound() => {
+                WireOutcome::Refused(RequestError::LeaderChanged.to_string())
+            }
             None => return Err(Status::invalid_argument("a wish of an unknown kind")),
             Some(Wish::Renew(lease)) => self.renew(lease).await,
             Some(Wish::View(lease)) => self.view(lease),
@@ -169,7 +172,7 @@ impl Peer for PeerService {
     }
 
     async fn barrier(&self, _request: Request<BarrierRequest>) -> Answer<BarrierResponse> {
-        let result = if !self.engine.leads() {
+        let result = if !self.engine.leads() || !self.engine.shared().is_sound() {
             Err(RequestError::LeaderChanged)
         } else if self.engine.shared().is_sole_voter() {
             Ok(Outcome::Done(self.engine.revision()))

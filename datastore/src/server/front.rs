@@ -19,9 +19,19 @@ use tracing::warn;
 
 use super::Server;
 use super::range_body::RangeBody;
+use crate::error::RequestError;
 use crate::proto::{RangeRequest, RangeResponse};
 
 const RANGE: &str = "/etcdserverpb.KV/Range";
+/// What is not answered while the data is damaged.
+const DATA: [&str; 6] = [
+    "/etcdserverpb.KV/",
+    "/etcdserverpb.Watch/",
+    "/etcdserverpb.Lease/",
+    "/etcdserverpb.Maintenance/Hash",
+    "/etcdserverpb.Maintenance/Snapshot",
+    "/etcdserverpb.Maintenance/Defragment",
+];
 /// What is answered by a stream.
 const STREAMS: [&str; 4] = [
     "/etcdserverpb.KV/RangeStream",
@@ -66,6 +76,10 @@ where
         let bytes_max = self.message_bytes_max;
         let server = self.server.clone();
         let call = Call::begin(&server, request.uri().path());
+        if call.wants_data() && !server.engine.shared().is_sound() {
+            let refused = as_refused(RequestError::Corrupt.into());
+            return Box::pin(async move { Ok(call.end(&server, refused)) });
+        }
         if call.path == RANGE {
             return Box::pin(async move {
                 let answer = range(&server, request, bytes_max).await;
@@ -95,6 +109,11 @@ impl Call {
     fn begin(server: &Server, path: &str) -> Call {
         server.engine.shared().metrics.begin(path);
         Call { path: path.to_owned(), began: Instant::now() }
+    }
+
+    /// Whether it is answered from what is stored.
+    fn wants_data(&self) -> bool {
+        DATA.iter().any(|prefix| self.path.starts_with(prefix))
     }
 
     /// Counts the answer. What streams has only begun, and its time says nothing.

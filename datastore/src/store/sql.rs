@@ -397,8 +397,8 @@ fn opened(row: &dqlite::Row) -> Result<Opened, StoreError> {
     let number = |column| row.integer(column).map_err(|error| damaged(&error.to_string()));
     let format = number(0)?;
     if format > schema::FORMAT {
-        return Err(damaged(&format!(
-            "its tables are in form {format}, this version knows {}: a newer Skiff wrote them",
+        return Err(StoreError::Newer(format!(
+            "its tables are in form {format}, this version knows {}",
             schema::FORMAT
         )));
     }

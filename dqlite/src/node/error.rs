@@ -4,6 +4,25 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+/// What libdqlite says of files that don't hold what it wrote. It has one code for every failure.
+const WORDS_OF_DAMAGE: [&str; 15] = [
+    "checksum mismatch",
+    "format version",
+    "entries count",
+    "(expected ",
+    "file is empty",
+    "file has only",
+    "short read",
+    "LZ4F_",
+    "compressed file is too short",
+    "unexpected closed segment",
+    "is past last snapshot",
+    "behind last snapshot",
+    "both at version",
+    "version is set to zero",
+    "metadata2 has size",
+];
+
 /// What went wrong around a node; libdqlite's own words are in `message`.
 #[derive(Debug, Error)]
 pub enum NodeError {
@@ -68,4 +87,17 @@ pub enum NodeError {
         /// The reason.
         message: String,
     },
+}
+
+impl NodeError {
+    /// Whether the files are damaged, as opposed to a disk that is full or a right that is missing:
+    /// trying again will not help.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            NodeError::Create { message, .. } | NodeError::Start { message, .. } => {
+                WORDS_OF_DAMAGE.iter().any(|words| message.contains(words))
+            }
+            _ => false,
+        }
+    }
 }
