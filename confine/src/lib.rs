@@ -56,6 +56,7 @@ fn give_up(
     step::limits::set(syscall, profile, note)?;
     step::oom_score::set(syscall, profile, note);
     step::timer_slack::set(syscall, profile, note);
+    step::huge_pages::set(syscall, profile, note);
     step::files::prepare(syscall, profile)?;
     // Giving root away: what may ever be had again, who we are, what is left.
     step::bounding::drop(syscall, profile)?;

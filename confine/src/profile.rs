@@ -28,6 +28,9 @@ pub struct Profile {
     /// How late the kernel may be with a timer, so that it wakes up for many at once, in
     /// milliseconds (PR_SET_TIMERSLACK, prctl(2)). Processes that it starts inherit it.
     pub timer_slack_ms: Option<u32>,
+    /// Memory comes in small pages only (PR_SET_THP_DISABLE, prctl(2)), also where the machine
+    /// gives huge ones to everybody. Processes that it starts inherit it.
+    pub no_huge_pages: bool,
     pub working_directory: PathBuf,
     /// The whole environment: nothing is inherited.
     pub environment: Vec<(String, String)>,
@@ -75,6 +78,7 @@ impl Default for Profile {
             limits: Limits::default(),
             oom_score_adj: None,
             timer_slack_ms: None,
+            no_huge_pages: false,
             working_directory: "/".into(),
             environment: Vec::new(),
             cgroups: Vec::new(),

@@ -16,6 +16,7 @@ pub enum Call {
     SetLimit(Resource, u64, u64),
     SetOomScoreAdj(i32),
     SetTimerSlack(u64),
+    DisableHugePages,
     SetUmask(u32),
     ChangeDirectory(PathBuf),
     DropBounding(u8),
@@ -100,6 +101,10 @@ impl Syscall for Recording {
 
     fn set_timer_slack(&self, ns: u64) -> io::Result<()> {
         self.record(Call::SetTimerSlack(ns))
+    }
+
+    fn disable_huge_pages(&self) -> io::Result<()> {
+        self.record(Call::DisableHugePages)
     }
 
     fn set_umask(&self, mask: u32) {

@@ -21,6 +21,7 @@ fn unprivileged() -> Profile {
         limits: Limits { open_files: Some(512), ..Limits::default() },
         oom_score_adj: Some(-900),
         timer_slack_ms: Some(20),
+        no_huge_pages: true,
         environment: vec![("A".into(), "b".into())],
         cgroups: vec!["/cgroup/pids/skiff/cgroup.procs".into()],
         ..Profile::default()
@@ -45,6 +46,7 @@ fn an_unprivileged_daemon_loses_everything_before_it_runs() {
             Call::SetLimit(Resource::OpenFiles, 512, 512),
             Call::SetOomScoreAdj(-900),
             Call::SetTimerSlack(20_000_000),
+            Call::DisableHugePages,
             Call::SetUmask(0o077),
             Call::ChangeDirectory("/".into()),
             Call::DropBounding(0),

@@ -37,6 +37,7 @@ pub trait Syscall {
     fn set_oom_score_adj(&self, value: i32) -> io::Result<()>;
     /// In nanoseconds.
     fn set_timer_slack(&self, ns: u64) -> io::Result<()>;
+    fn disable_huge_pages(&self) -> io::Result<()>;
     fn set_umask(&self, mask: u32);
     fn change_directory(&self, path: &Path) -> io::Result<()>;
     /// Largest capability number that this kernel knows.
@@ -112,6 +113,10 @@ impl Syscall for Kernel {
 
     fn set_timer_slack(&self, ns: u64) -> io::Result<()> {
         Ok(nix::sys::prctl::set_timerslack(ns)?)
+    }
+
+    fn disable_huge_pages(&self) -> io::Result<()> {
+        Ok(nix::sys::prctl::set_thp_disable(true)?)
     }
 
     fn set_umask(&self, mask: u32) {

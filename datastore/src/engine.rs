@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::info;
 
+use crate::admission::{Admission, Waiting};
 use crate::check::{check_delete_range, check_put, check_range, check_txn};
 use crate::command::{Change, Outcome};
 use crate::error::RequestError;
@@ -23,6 +24,7 @@ use crate::route::{Heading, LEADER_TIMEOUT, Lost, Route};
 use crate::shared::{Limits, Shared};
 use crate::state::load;
 use crate::store::{Store, StoreError};
+use crate::trace;
 use crate::txn::{answer_read_only, is_read_only, is_serializable};
 use crate::writer::{QUEUE_MAX, Writer, WriterError};
 
@@ -40,6 +42,7 @@ const EXPIRE_RETRY: Duration = Duration::from_secs(1);
 pub struct Engine {
     shared: Arc<Shared>,
     route: Route,
+    admission: Admission,
 }
 
 /// The tasks behind an [`Engine`].
@@ -87,7 +90,8 @@ impl Engine {
         let shared = Arc::new(Shared::new(state, identity, limits, clock));
         let (sender, receiver) = mpsc::channel(QUEUE_MAX);
         let writer = Writer::new(store, shared.clone(), receiver, layout);
-        let engine = Engine { shared, route: Route::alone(sender) };
+        let engine =
+            Engine { shared, route: Route::alone(sender), admission: Admission::default() };
         Ok(Running {
             engine: engine.clone(),
             writer: tokio::spawn(writer.run()),
@@ -97,7 +101,7 @@ impl Engine {
 
     /// A handle on what a replica keeps, which says on `route` who leads.
     pub fn among(shared: Arc<Shared>, route: Route) -> Engine {
-        Engine { shared, route }
+        Engine { shared, route, admission: Admission::default() }
     }
 
     /// What the writer and this handle share.
@@ -124,9 +128,12 @@ impl Engine {
         if self.shared.is_sole_voter() && matches!(self.route.heading(), Heading::Here) {
             return Ok(());
         }
-        let revision = self.route.barrier().await?;
-        let applied = tokio::time::timeout(LEADER_TIMEOUT, self.shared.wait_applied(revision));
-        applied.await.map_err(|_| RequestError::TimedOut)
+        trace::step("settle", async {
+            let revision = self.route.barrier().await?;
+            let applied = tokio::time::timeout(LEADER_TIMEOUT, self.shared.wait_applied(revision));
+            applied.await.map_err(|_| RequestError::TimedOut)
+        })
+        .await
     }
 
     /// Reads keys, as far as this member knows: see [`Engine::settle`].
@@ -173,7 +180,7 @@ impl Engine {
     /// Writes one key.
     pub async fn put(&self, request: PutRequest) -> Result<PutResponse, RequestError> {
         check_put(&request)?;
-        self.check_size(&request)?;
+        let _waiting = self.admit(&request)?;
         match self.change(Change::Put(request)).await? {
             Outcome::Put(response) => Ok(response),
             _ => unreachable!("a put is answered as a put"),
@@ -186,7 +193,7 @@ impl Engine {
         request: DeleteRangeRequest,
     ) -> Result<DeleteRangeResponse, RequestError> {
         check_delete_range(&request)?;
-        self.check_size(&request)?;
+        let _waiting = self.admit(&request)?;
         match self.change(Change::DeleteRange(request)).await? {
             Outcome::DeleteRange(response) => Ok(response),
             _ => unreachable!("a deletion is answered as a deletion"),
@@ -202,7 +209,7 @@ impl Engine {
             let newest = state.index.committed();
             return answer_read_only(&state.index, &request, newest, &self.identity());
         }
-        self.check_size(&request)?;
+        let _waiting = self.admit(&request)?;
         match self.change(Change::Txn(request)).await? {
             Outcome::Txn(response) => Ok(response),
             _ => unreachable!("a transaction is answered as a transaction"),
@@ -294,7 +301,7 @@ impl Engine {
 
     /// Makes a change if this member leads.
     pub async fn change_here(&self, change: Change) -> Result<Outcome, RequestError> {
-        self.route.change_here(change).await
+        trace::step("write", self.route.change_here(change)).await
     }
 
     async fn done(&self, change: Change) -> Result<Revision, RequestError> {
@@ -306,25 +313,27 @@ impl Engine {
 
     async fn change(&self, change: Change) -> Result<Outcome, RequestError> {
         if self.route.is_alone() {
-            return self.route.change_here(change).await;
+            return self.change_here(change).await;
         }
         let ask = |heading| {
             let change = change.clone();
             async move {
                 match heading {
-                    Heading::There(leader) => leader.change(change).await,
-                    _ => self.route.change_here(change).await,
+                    Heading::There(leader) => trace::step("forward", leader.change(change)).await,
+                    _ => self.change_here(change).await,
                 }
             }
         };
         self.route.ask(Lost::Unknown, ask).await
     }
 
-    fn check_size(&self, request: &impl Message) -> Result<(), RequestError> {
-        if request.encoded_len() > self.shared.limits.request_bytes_max {
+    /// Counts the bytes of a request until what is returned is dropped.
+    fn admit(&self, request: &impl Message) -> Result<Waiting, RequestError> {
+        let bytes = request.encoded_len();
+        if bytes > self.shared.limits.request_bytes_max {
             return Err(RequestError::TooLarge);
         }
-        Ok(())
+        self.admission.admit(bytes).ok_or(RequestError::TooManyRequests)
     }
 }
 

@@ -11,9 +11,10 @@
 //!
 //! Tasks that live: the writer, the expiry of leases, one a watch stream, and
 //! the server's own. Memory is bounded by the quota (keys and history), the
-//! writer's queue, and a few answers a watch stream.
+//! admission of writes, and a few answers a watch stream.
 
 pub mod accept;
+pub mod admission;
 pub mod backup;
 pub mod batch;
 pub mod census;
@@ -50,6 +51,7 @@ pub mod state;
 pub mod store;
 pub mod suite;
 pub mod tls;
+pub mod trace;
 pub mod txn;
 pub mod watch_hub;
 pub mod writer;

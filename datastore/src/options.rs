@@ -3,7 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::RangedU64ValueParser;
+
 use crate::listen::Listen;
+
+/// What `--max-request-bytes` may be: tried with one member, and far below what
+/// members read from each other in one message.
+const REQUEST_BYTES_MAX: u64 = 64 << 20;
 
 /// Serve etcd's v3 API from an embedded dqlite database
 ///
@@ -55,6 +61,9 @@ pub struct Options {
     #[arg(long, value_name = "DURATION", default_value = "300ms", value_parser = parse_duration)]
     pub warning_unary_request_duration: Duration,
 
+    #[command(flatten)]
+    pub traces: TraceOptions,
+
     /// Serve /metrics, /health and /version here too, by plain HTTP
     ///
     /// unix:PATH, or http://HOST:PORT on a loopback address. They are served
@@ -62,8 +71,9 @@ pub struct Options {
     #[arg(long, value_name = "ADDRESS")]
     pub listen_metrics_urls: Vec<Listen>,
 
-    /// Refuse requests larger than this
-    #[arg(long, value_name = "BYTES", default_value_t = 1_572_864)]
+    /// Refuse requests larger than this, which may be 64 MiB
+    #[arg(long, value_name = "BYTES", default_value_t = 1_572_864,
+        value_parser = RangedU64ValueParser::<usize>::new().range(1..=REQUEST_BYTES_MAX))]
     pub max_request_bytes: usize,
 
     /// Refuse writes when keys and history take more memory than this
@@ -96,6 +106,32 @@ pub struct Options {
     /// What shares this member's fate, such as a rack: voters are spread
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     pub failure_domain: String,
+}
+
+/// Whether and where requests are traced; etcd's options.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct TraceOptions {
+    /// Send traces of requests to a collector of OpenTelemetry
+    #[arg(long)]
+    pub enable_distributed_tracing: bool,
+
+    /// The collector: HOST:PORT, by OTLP over gRPC without TLS
+    #[arg(long, value_name = "ADDRESS", default_value = "localhost:4317")]
+    pub distributed_tracing_address: String,
+
+    /// The name of this service in traces
+    #[arg(long, value_name = "NAME", default_value = "skiff-datastore")]
+    pub distributed_tracing_service_name: String,
+
+    /// What tells this member from others in traces
+    #[arg(long, value_name = "NAME")]
+    pub distributed_tracing_instance_id: Option<String>,
+
+    /// Of a million requests so many are traced, besides those whose caller
+    /// traces
+    #[arg(long, value_name = "NUMBER", default_value_t = 0,
+        value_parser = clap::value_parser!(u32).range(..=1_000_000))]
+    pub distributed_tracing_sampling_rate: u32,
 }
 
 fn parse_mode(text: &str) -> Result<u32, String> {

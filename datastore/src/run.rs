@@ -31,6 +31,7 @@ use crate::shared::Limits;
 use crate::store::StoreError;
 use crate::store::sql::{OpenError, SqlStore};
 use crate::tls::{self, TlsError};
+use crate::trace::{self, TraceError};
 use crate::writer::WriterError;
 
 /// What a message may have beyond the largest request: its framing.
@@ -65,6 +66,8 @@ pub enum RunError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error(transparent)]
+    Trace(#[from] TraceError),
+    #[error(transparent)]
     Member(#[from] MemberError),
     #[error("the datastore stopped writing")]
     Writer(#[from] WriterError),
@@ -78,6 +81,15 @@ pub enum RunError {
 
 /// Serves until SIGTERM or SIGINT, then ends orderly.
 pub async fn run(options: Options) -> Result<(), RunError> {
+    let traces = trace::start(&options.traces)?;
+    let result = run_untraced(options).await;
+    if let Some(traces) = traces {
+        traces.stop().await;
+    }
+    result
+}
+
+async fn run_untraced(options: Options) -> Result<(), RunError> {
     // One arena, so that memory which is given back really is: see docs/design/2026-11-23-dqlite.md.
     dqlite::memory::limit_arenas(1);
     let began = Instant::now();

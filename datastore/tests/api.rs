@@ -359,6 +359,37 @@ async fn a_snapshot_is_of_one_revision_while_writes_go_on() {
 }
 
 #[tokio::test]
+async fn a_hash_is_of_one_revision_while_writes_go_on() {
+    let home = Home::new().await;
+    let mut last = 0;
+    for number in 0..3000 {
+        last = home.put(&format!("key{number:04}"), "x").await;
+    }
+    let client = MaintenanceClient::new(home.channel.clone());
+    let hash_at = |revision| {
+        let mut client = client.clone();
+        async move { client.hash_kv(HashKvRequest { revision }).await.map(|one| one.into_inner()) }
+    };
+    let quiet = hash_at(last).await.unwrap();
+    let writes = async {
+        for number in 0..100 {
+            home.put(&format!("key{:04}", number * 29), "y").await;
+        }
+    };
+    let hashes = async {
+        for _ in 0..10 {
+            assert_eq!(hash_at(last).await.unwrap().hash, quiet.hash);
+        }
+    };
+    tokio::join!(writes, hashes);
+    let newest = hash_at(0).await.unwrap();
+    assert_eq!((newest.hash_revision, newest.hash == quiet.hash), (last + 100, false));
+    home.compact(last + 1).await.unwrap();
+    assert_eq!(hash_at(last).await.unwrap_err().code(), tonic::Code::OutOfRange);
+    assert_eq!(hash_at(last + 101).await.unwrap_err().code(), tonic::Code::OutOfRange);
+}
+
+#[tokio::test]
 async fn a_physical_compaction_is_done_when_it_is_answered() {
     let home = Home::new().await;
     let mut last = 0;

@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use dqlite::{DatabaseName, MemberId, Node};
 use skiff_datastore::proto::kv_client::KvClient;
 use skiff_datastore::proto::watch_client::WatchClient;
 use skiff_datastore::proto::watch_request::RequestUnion;
 use skiff_datastore::proto::{PutRequest, RangeRequest, WatchCreateRequest, WatchRequest};
+use skiff_datastore::store::sql::MEMBER_ADDRESS;
 use skiff_datastore::{Listen, probe, probe_at};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -280,6 +282,74 @@ async fn a_second_datastore_on_the_same_directory_is_refused() {
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success());
     assert!(text.contains(&home.path().join("data").display().to_string()), "{text}");
+}
+
+#[tokio::test]
+async fn the_largest_request_that_may_be_allowed_is_kept() {
+    const BYTES: usize = 64 << 20;
+    let home = TempDir::new().unwrap();
+    let limited = |bytes: usize| {
+        let mut command = command(home.path());
+        command.arg(format!("--max-request-bytes={bytes}"));
+        command
+    };
+    // What can't be compressed, from a generator of little words (xorshift).
+    let mut word = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut value = Vec::with_capacity(BYTES);
+    while value.len() < BYTES - 1024 {
+        word ^= word << 13;
+        word ^= word >> 7;
+        word ^= word << 17;
+        value.extend_from_slice(&word.to_le_bytes());
+    }
+    let value = bytes::Bytes::from(value);
+    let mut daemon = start_as(home.path(), limited(BYTES)).await;
+    let large = |key: &str| PutRequest { value: value.clone(), ..put(key.into()) };
+    for key in ["a", "b", "a"] {
+        KvClient::new(daemon.channel().await).put(large(key)).await.unwrap();
+    }
+    daemon.child.kill().unwrap();
+    daemon.child.wait().unwrap();
+    let daemon = start_as(home.path(), limited(BYTES)).await;
+    for key in ["a", "b"] {
+        let request = RangeRequest { key: key.into(), ..Default::default() };
+        let client = KvClient::new(daemon.channel().await);
+        let mut client = client.max_decoding_message_size(usize::MAX);
+        let answer = client.range(request).await.unwrap().into_inner();
+        assert!(answer.kvs[0].value == value, "{key} is another one");
+    }
+    let output = limited(BYTES + 1).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "more than was tried is refused");
+}
+
+/// Says of the tables that they have this form.
+async fn set_format(dir: &Path, format: i64) {
+    let node = Node::builder(MemberId::FIRST, MEMBER_ADDRESS, dir).start().unwrap();
+    let name = DatabaseName::new("kube").unwrap();
+    let mut connection = node.open_when_leader(&name, START_TIMEOUT).await.unwrap();
+    let changed = connection.exec("UPDATE meta SET format = ?", &[format.into()]).await.unwrap();
+    assert_eq!(changed.rows_affected, 1);
+    drop(connection);
+    node.stop().unwrap();
+}
+
+#[tokio::test]
+async fn a_database_of_a_newer_version_is_refused_and_left_as_it_is() {
+    let home = TempDir::new().unwrap();
+    let dir = home.path().join("data");
+    {
+        let daemon = start(home.path()).await;
+        KvClient::new(daemon.channel().await).put(put("a".into())).await.unwrap();
+    }
+    set_format(&dir, 2).await;
+    let output = command(home.path()).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{text}");
+    assert!(text.contains(&dir.display().to_string()), "{text}");
+    assert!(text.contains("form 2") && text.contains("newer Skiff"), "{text}");
+    assert!(!text.contains("damaged"), "what is sound is not to be replaced: {text}");
+    set_format(&dir, 1).await;
+    check_all(&start(home.path()).await, &[("a".into(), 2)]).await;
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
 
 mod commands;
 mod complete;
+mod confirm;
 mod error;
 mod interrupt;
 mod kubeconfig_file;

@@ -299,6 +299,7 @@ async fn an_unprivileged_daemon_has_nothing() {
     let profile = Profile {
         capabilities: Keep::none(),
         no_new_privileges: true,
+        no_huge_pages: true,
         umask: 0o077,
         ..Profile::default()
     };
@@ -312,6 +313,7 @@ async fn an_unprivileged_daemon_has_nothing() {
         assert_eq!(status_field(pid, field), "0000000000000000", "{field}");
     }
     assert_eq!(status_field(pid, "NoNewPrivs"), "1");
+    assert_eq!(status_field(pid, "THP_enabled"), "0");
     assert_eq!(status_field(pid, "Uid"), "61234 61234 61234 61234");
     assert_eq!(status_field(pid, "Gid"), "61235 61235 61235 61235");
     assert_eq!(status_field(pid, "Groups"), "61236");

@@ -10,6 +10,7 @@ use skiff_datastore::member::channel::Channels;
 use skiff_datastore::member::gossip::HealthTable;
 use skiff_datastore::member::roster::Roster;
 use skiff_datastore::member::run::{Links, Member, Seat};
+use skiff_datastore::options::TraceOptions;
 use skiff_datastore::shared::Limits;
 use skiff_datastore::{Engine, Options};
 use tokio::sync::watch;
@@ -176,6 +177,7 @@ fn options(dir: &Path) -> Options {
         socket_mode: 0o660,
         watch_progress_notify_interval: Duration::from_secs(5),
         warning_unary_request_duration: Duration::from_secs(1),
+        traces: TraceOptions::default(),
         listen_metrics_urls: Vec::new(),
         max_request_bytes: 1 << 20,
         quota_backend_bytes: 1 << 30,

@@ -6,6 +6,7 @@ pub(crate) mod cgroups;
 pub(crate) mod descriptors;
 pub(crate) mod execute;
 pub(crate) mod files;
+pub(crate) mod huge_pages;
 pub(crate) mod limits;
 pub(crate) mod oom_score;
 pub(crate) mod privileges;

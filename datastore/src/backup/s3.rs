@@ -265,6 +265,9 @@ fn client(ca: Option<&Path>) -> Result<Client<HttpsConnector<HttpConnector>, Bod
                 let certificate = certificate.map_err(|error| bad(error.to_string()))?;
                 roots.add(certificate).map_err(|error| bad(error.to_string()))?;
             }
+            if roots.is_empty() {
+                return Err(bad(format!("{} holds no certificate", path.display())));
+            }
         }
         // What of the system's can't be read is as good as not there: then no
         // server is believed, and the connection says so.

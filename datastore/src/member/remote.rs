@@ -3,8 +3,8 @@
 use std::error::Error;
 
 use dqlite::MemberId;
-use tonic::Status;
 use tonic::transport::Channel;
+use tonic::{Request, Status};
 
 use super::convert::{error_of, from_wire, view_of, wish_of};
 use crate::command::{Change, Outcome};
@@ -16,6 +16,7 @@ use crate::proto::peer::peer_client::PeerClient;
 use crate::proto::peer::{BarrierRequest, ForwardRequest};
 use crate::record::{LeaseId, Revision};
 use crate::route::{LEADER_TIMEOUT, Leader};
+use crate::trace;
 
 /// The leader behind a channel.
 pub struct Remote {
@@ -26,7 +27,8 @@ pub struct Remote {
 
 impl Remote {
     async fn forward(&self, wish: Wish) -> Result<Option<WireOutcome>, RequestError> {
-        let request = ForwardRequest { wish: Some(wish) };
+        let mut request = Request::new(ForwardRequest { wish: Some(wish) });
+        trace::inject(request.metadata_mut().as_mut());
         let mut client = self.client.clone();
         let answer = tokio::time::timeout(LEADER_TIMEOUT, client.forward(request)).await;
         match answer {

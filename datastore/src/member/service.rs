@@ -6,7 +6,7 @@ use std::sync::Arc;
 use dqlite::MemberId;
 use futures::Stream;
 use tokio::sync::{Notify, watch};
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::channel::{Channels, is_passed_on, pass_on};
 use super::convert::{change_of, times_of, to_wire};
@@ -26,6 +26,7 @@ use crate::proto::peer::*;
 use crate::record::LeaseId;
 use crate::store::Sequence;
 use crate::store::node::SqlNode;
+use crate::trace;
 
 /// See the module's words.
 #[derive(Clone)]
@@ -39,6 +40,9 @@ pub struct PeerService {
     /// Rung when the node has to start again.
     pub restart: Arc<Notify>,
 }
+
+/// What a forwarded write is called in traces.
+const FORWARD: &str = "skiff.datastore.Peer/Forward";
 
 type Answer<T> = Result<Response<T>, Status>;
 type Parts = Pin<Box<dyn Stream<Item = Result<FollowResponse, Status>> + Send>>;
@@ -89,6 +93,23 @@ impl PeerService {
             return WireOutcome::Refused(RequestError::LeaderChanged.to_string());
         }
         WireOutcome::Lease(times_of(self.engine.lease_here(LeaseId(lease))))
+    }
+
+    /// Does what another member's client wished for.
+    async fn fulfil(&self, request: ForwardRequest) -> Answer<ForwardResponse> {
+        let outcome = match request.wish {
+            Some(_) if !self.engine.shared().is_sound() => {
+                WireOutcome::Refused(RequestError::LeaderChanged.to_string())
+            }
+            None => return Err(Status::invalid_argument("a wish of an unknown kind")),
+            Some(Wish::Renew(lease)) => self.renew(lease).await,
+            Some(Wish::View(lease)) => self.view(lease),
+            Some(wish) => match change_of(wish) {
+                Some(change) => to_wire(self.engine.change_here(change).await),
+                None => return Err(Status::invalid_argument("that is no change")),
+            },
+        };
+        Ok(Response::new(ForwardResponse { outcome: Some(outcome) }))
     }
 }
 
@@ -147,19 +168,12 @@ impl Peer for PeerService {
     }
 
     async fn forward(&self, request: Request<ForwardRequest>) -> Answer<ForwardResponse> {
-        let outcome = match request.into_inner().wish {
-            Some(_) if !self.engine.shared().is_sound() => {
-                WireOutcome::Refused(RequestError::LeaderChanged.to_string())
-            }
-            None => return Err(Status::invalid_argument("a wish of an unknown kind")),
-            Some(Wish::Renew(lease)) => self.renew(lease).await,
-            Some(Wish::View(lease)) => self.view(lease),
-            Some(wish) => match change_of(wish) {
-                Some(change) => to_wire(self.engine.change_here(change).await),
-                None => return Err(Status::invalid_argument("that is no change")),
-            },
+        let Some(traced) = trace::begin(request.metadata().as_ref(), FORWARD) else {
+            return self.fulfil(request.into_inner()).await;
         };
-        Ok(Response::new(ForwardResponse { outcome: Some(outcome) }))
+        let answer = traced.within(self.fulfil(request.into_inner())).await;
+        traced.end(answer.as_ref().map_or_else(Status::code, |_| Code::Ok));
+        answer
     }
 
     async fn retune(&self, request: Request<RetuneRequest>) -> Answer<RetuneResponse> {

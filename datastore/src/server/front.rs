@@ -21,6 +21,7 @@ use super::Server;
 use super::range_body::RangeBody;
 use crate::error::RequestError;
 use crate::proto::{RangeRequest, RangeResponse};
+use crate::trace::{self, Traced};
 
 const RANGE: &str = "/etcdserverpb.KV/Range";
 /// What is not answered while the data is damaged.
@@ -75,20 +76,20 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let bytes_max = self.message_bytes_max;
         let server = self.server.clone();
-        let call = Call::begin(&server, request.uri().path());
+        let call = Call::begin(&server, &request);
         if call.wants_data() && !server.engine.shared().is_sound() {
             let refused = as_refused(RequestError::Corrupt.into());
             return Box::pin(async move { Ok(call.end(&server, refused)) });
         }
         if call.path == RANGE {
             return Box::pin(async move {
-                let answer = range(&server, request, bytes_max).await;
+                let answer = call.within(range(&server, request, bytes_max)).await;
                 Ok(call.end(&server, answer.unwrap_or_else(as_refused)))
             });
         }
         let answer = self.inner.call(request);
         Box::pin(async move {
-            let answer = answer.await?;
+            let answer = call.within(answer).await?;
             // A refusal before anything was sent is found here, and nowhere else.
             let answer = match answer.extensions().get::<Status>() {
                 Some(status) if status.code() == Code::OutOfRange => as_refused(status.clone()),
@@ -99,16 +100,27 @@ where
     }
 }
 
-/// A request that is counted and timed.
+/// A request that is counted, timed, and traced when somebody asked for it.
 struct Call {
     path: String,
     began: Instant,
+    traced: Option<Traced>,
 }
 
 impl Call {
-    fn begin(server: &Server, path: &str) -> Call {
-        server.engine.shared().metrics.begin(path);
-        Call { path: path.to_owned(), began: Instant::now() }
+    fn begin(server: &Server, request: &Request<Body>) -> Call {
+        let path = request.uri().path().to_owned();
+        server.engine.shared().metrics.begin(&path);
+        let is_stream = STREAMS.contains(&path.as_str());
+        let traced = if is_stream { None } else { trace::begin(request.headers(), &path) };
+        Call { path, began: Instant::now(), traced }
+    }
+
+    async fn within<T>(&self, work: impl Future<Output = T>) -> T {
+        match &self.traced {
+            Some(traced) => traced.within(work).await,
+            None => work.await,
+        }
     }
 
     /// Whether it is answered from what is stored.
@@ -122,6 +134,9 @@ impl Call {
         let code = answer.extensions().get::<Status>().map_or(Code::Ok, Status::code);
         if !(code == Code::Ok && STREAMS.contains(&self.path.as_str())) {
             metrics.end(&self.path, code);
+        }
+        if let Some(traced) = self.traced {
+            traced.end(code);
         }
         let took = self.began.elapsed();
         if took >= server.slow_after {

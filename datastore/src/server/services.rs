@@ -130,11 +130,11 @@ impl Maintenance for Server {
     }
 
     async fn hash(&self, _request: Request<HashRequest>) -> Answer<HashResponse> {
-        super::hash::hash(self).map(Response::new)
+        super::hash::hash(self).await.map(Response::new)
     }
 
     async fn hash_kv(&self, request: Request<HashKvRequest>) -> Answer<HashKvResponse> {
-        super::hash::hash_kv(self, &request.into_inner()).map(Response::new)
+        super::hash::hash_kv(self, &request.into_inner()).await.map(Response::new)
     }
 
     async fn snapshot(&self, request: Request<SnapshotRequest>) -> Answer<Self::SnapshotStream> {

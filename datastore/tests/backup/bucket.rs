@@ -38,6 +38,10 @@ fn program() -> Option<PathBuf> {
 
 impl Server {
     fn start() -> Option<Server> {
+        Server::start_with(&[])
+    }
+
+    fn start_with(arguments: &[&str]) -> Option<Server> {
         let Some(program) = program() else {
             eprintln!("skipped: versitygw is not built (cargo xtask components --test)");
             return None;
@@ -46,7 +50,9 @@ impl Server {
         std::fs::create_dir(dir.path().join("backups")).unwrap();
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
         let child = Command::new(program)
-            .args(["--access", "us", "--secret", "word", "--port", &address, "posix"])
+            .args(["--access", "us", "--secret", "word", "--port", &address])
+            .args(arguments)
+            .arg("posix")
             .arg(dir.path())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -69,6 +75,19 @@ impl Server {
             _ => None,
         };
         S3::new(address, variable).unwrap()
+    }
+
+    /// The bucket by TLS, believing what `authority` signed besides what the machine believes.
+    fn place_by_tls(&self, authority: Option<&Path>) -> Result<S3, S3Error> {
+        let port = self.address.rsplit(':').next().unwrap();
+        let variable = |name| match name {
+            "AWS_ACCESS_KEY_ID" => Some("us".to_owned()),
+            "AWS_SECRET_ACCESS_KEY" => Some("word".to_owned()),
+            "AWS_ENDPOINT_URL_S3" => Some(format!("https://localhost:{port}")),
+            "AWS_CA_BUNDLE" => authority.map(|path| path.display().to_string()),
+            _ => None,
+        };
+        S3::new("s3://backups", variable)
     }
 
     fn files(&self) -> PathBuf {
@@ -122,6 +141,32 @@ async fn a_bucket_holds_proven_backups_gives_them_back_and_old_ones_go() {
         place.get(&name, &home.path().join("gone")).await,
         Err(S3Error::Refused { status: http::StatusCode::NOT_FOUND, .. })
     ));
+}
+
+#[tokio::test]
+async fn a_bucket_by_tls_is_believed_by_its_authority_alone() {
+    let home = TempDir::new().unwrap();
+    let signed = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let (certificate, key) = (home.path().join("certificate"), home.path().join("key"));
+    std::fs::write(&certificate, signed.cert.pem()).unwrap();
+    std::fs::write(&key, signed.signing_key.serialize_pem()).unwrap();
+    let tls = ["--cert", certificate.to_str().unwrap(), "--key", key.to_str().unwrap()];
+    let Some(server) = Server::start_with(&tls) else { return };
+    let daemon = Daemon::start(&home.path().join("data")).await;
+    daemon.fill(100).await;
+    let place = server.place_by_tls(Some(&certificate)).unwrap();
+    let done = job(&daemon, home.path(), place.clone(), 1).run_once().await.unwrap();
+    let name = place.list().await.unwrap()[0].to_string();
+    let file = home.path().join("fetched");
+    place.get(&name, &file).await.unwrap();
+    let restored = restore(&file, &restore_options(home.path().join("new"))).await.unwrap();
+    assert_eq!(restored.summary, done.backup.summary);
+    let doubted = server.place_by_tls(None).unwrap().list().await;
+    assert!(matches!(doubted, Err(S3Error::Connect(_))), "{doubted:?}");
+    for not_there in [home.path().join("missing"), key] {
+        let refused = server.place_by_tls(Some(&not_there));
+        assert!(matches!(refused, Err(S3Error::Setting { variable: "AWS_CA_BUNDLE", .. })));
+    }
 }
 
 #[tokio::test]

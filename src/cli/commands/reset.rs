@@ -1,8 +1,8 @@
-use std::io::{self, BufRead, IsTerminal};
 use std::process::ExitCode;
 
 use super::Outcome;
 use super::stop::order;
+use crate::cli::confirm::{Loss, confirm};
 use crate::cli::skiffd::Skiffd;
 use crate::cli::{CommandError, Session, interrupt, launch, ui};
 use crate::node::{account, reset_stopped};
@@ -20,12 +20,13 @@ pub struct Arguments {
     yes: bool,
 }
 
-/// What a person types to mean it.
-const WORD: &str = "reset";
+const LOSS: Loss<'_> =
+    Loss { word: "reset", reason: "reset loses everything", otherwise: "sudo skiff reset --yes" };
 
 pub(super) async fn run(arguments: Arguments, session: &Session) -> Outcome {
     if !arguments.yes {
-        confirm(session)?;
+        let root = session.paths.root().display();
+        confirm(LOSS, &[&format!("everything below {root} will be lost")])?;
     }
     if !account::is_root() {
         return Err(CommandError::new("resetting a node needs root").hint("sudo skiff reset"));
@@ -42,19 +43,4 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Outcome {
     launch::remove_unit(session)?;
     ui::say("the node is as new");
     Ok(ExitCode::SUCCESS)
-}
-
-fn confirm(session: &Session) -> Result<(), CommandError> {
-    if !io::stdin().is_terminal() {
-        return Err(CommandError::new("reset loses everything, and nobody is here to confirm it")
-            .hint("sudo skiff reset --yes"));
-    }
-    ui::say(&format!("everything below {} will be lost", session.paths.root().display()));
-    ui::print(&format!("type {WORD:?} to go on: "));
-    let mut line = String::new();
-    io::stdin().lock().read_line(&mut line)?;
-    match line.trim() == WORD {
-        true => Ok(()),
-        false => Err(CommandError::new("nothing was done")),
-    }
 }

@@ -94,6 +94,7 @@ pub fn soak(project: &Project, arguments: &SoakArguments) -> Result<()> {
         let full = ("SKIFF_TEST_DIFFERENTIAL", "full");
         long_form(project, "differential", "", full)?;
         long_form(project, "fuzz", "", ("SKIFF_TEST_FUZZ_CASES", "200000"))?;
+        long_form(project, "wire", "", ("PROPTEST_CASES", "200000"))?;
     }
     if wanted("simulation") {
         announce("ten thousand simulated histories of several members", 3600);

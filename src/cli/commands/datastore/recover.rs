@@ -1,4 +1,3 @@
-use std::io::{self, BufRead, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -11,6 +10,7 @@ use time::macros::format_description;
 
 use super::Outcome;
 use crate::cli::CommandError;
+use crate::cli::confirm::{Loss, confirm};
 use crate::cli::output::{self, Cell, Choice, Format};
 use crate::cli::ui::{self, Paint};
 
@@ -65,8 +65,8 @@ pub struct Arguments {
     output: Choice,
 }
 
-/// What a person types to mean it.
-const WORD: &str = "recover";
+const LOSS: Loss<'_> =
+    Loss { word: "recover", reason: "a recovery may lose data", otherwise: "repeat it with --yes" };
 
 /// What was found and done, for programs.
 #[derive(Debug, Serialize)]
@@ -113,7 +113,7 @@ pub(super) async fn run(arguments: Arguments) -> Outcome {
     }
     judge(&verdict, &arguments)?;
     if !arguments.yes {
-        confirm(&verdict)?;
+        ask(&verdict)?;
     }
     let restored = recovery.finish(arguments.bump_revision).await.map_err(failed)?;
     screen.recovered = Some(Recovered {
@@ -141,25 +141,10 @@ fn judge(verdict: &Verdict, arguments: &Arguments) -> Result<(), CommandError> {
     }
 }
 
-fn confirm(verdict: &Verdict) -> Result<(), CommandError> {
-    if !io::stdin().is_terminal() {
-        return Err(CommandError::new(
-            "a recovery may lose data, and nobody is here to confirm it",
-        )
-        .hint("repeat it with --yes"));
-    }
-    if let Verdict::Best { unasked } = verdict
-        && !unasked.is_empty()
-    {
-        ui::say("whatever only the members hold that could not be asked will be lost");
-    }
-    ui::print(&format!("type {WORD:?} to go on: "));
-    let mut line = String::new();
-    io::stdin().lock().read_line(&mut line)?;
-    match line.trim() == WORD {
-        true => Ok(()),
-        false => Err(CommandError::new("nothing was done")),
-    }
+fn ask(verdict: &Verdict) -> Result<(), CommandError> {
+    let unasked = matches!(verdict, Verdict::Best { unasked } if !unasked.is_empty());
+    let warning = "whatever only the members hold that could not be asked will be lost";
+    confirm(LOSS, if unasked { std::slice::from_ref(&warning) } else { &[] })
 }
 
 fn screen(found: Found, verdict: &Verdict) -> Screen {
