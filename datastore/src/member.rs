@@ -26,6 +26,7 @@ pub mod operator;
 pub mod peers;
 pub mod ping;
 pub mod pki;
+pub mod refusals;
 pub mod remote;
 pub mod renewal;
 pub mod replica;

@@ -101,6 +101,10 @@ async fn run_nodes(
                 member.stop().await;
                 return Err(MemberError::Removed { dir: options.dir.clone() });
             }
+            address = member.disowned() => {
+                member.stop().await;
+                return Err(MemberError::Disowned { dir: options.dir.clone(), address });
+            }
             () = member.restart() => true,
             _ = phase.wait_for(|phase| *phase != Phase::Run) => false,
         };

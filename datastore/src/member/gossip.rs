@@ -9,6 +9,7 @@ use tracing::{info, warn};
 
 use super::VERSION;
 use super::channel::Channels;
+use super::refusals::{Refusals, is_foreign};
 use super::roster::Roster;
 use crate::clock;
 use crate::engine::Engine;
@@ -77,6 +78,8 @@ pub struct HealthTable {
     round_trips: Mutex<HashMap<MemberId, VecDeque<Duration>>>,
     /// Members that don't vote, as this member knows when it leads.
     voteless: Mutex<Voteless>,
+    /// Who refuses this member as one of another cluster.
+    refusals: Mutex<Refusals>,
 }
 
 impl HealthTable {
@@ -99,6 +102,16 @@ impl HealthTable {
             Role::Voter
         };
         Some(Claim { leader: *leader, role })
+    }
+
+    /// Who refuses this member as one of another cluster, for some seconds
+    /// while nobody else answers.
+    pub fn last_word(&self, now: Instant) -> Option<MemberId> {
+        self.refusals().last_word(now)
+    }
+
+    fn refusals(&self) -> MutexGuard<'_, Refusals> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes which members don't vote.
@@ -157,6 +170,7 @@ impl HealthTable {
         patience: Duration,
         now: Instant,
     ) -> bool {
+        self.refusals().clear();
         let mut all = self.others();
         let former = all.get(&id);
         let former = former.filter(|former| former.is_reachable(now));
@@ -254,6 +268,11 @@ impl Gossip {
         let mut client = self.channels.to(id);
         let patience = self.roster.patience();
         let told = tokio::time::timeout(REACHABLE_FOR + patience, client.gossip(own)).await;
+        if let Ok(Err(status)) = &told
+            && is_foreign(status)
+        {
+            self.health.refusals().note(id, clock::now());
+        }
         let answer = told.ok().and_then(Result::ok).map(tonic::Response::into_inner);
         // Another member may have its address by now.
         let Some(answer) = answer.filter(|answer| answer.from == id.0) else {

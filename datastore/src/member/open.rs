@@ -64,6 +64,12 @@ pub enum MemberError {
     )]
     Removed { dir: PathBuf },
     #[error(
+        "the datastore was recovered without this member, which all others refuse; what it holds \
+         stays in {dir}: move that away and join again as a new member, by the same command with \
+         --join {address}"
+    )]
+    Disowned { dir: PathBuf, address: String },
+    #[error(
         "the data in {dir} is damaged, and there are no other members to copy it from; keep a \
          copy and restore a backup: skiff datastore restore FILE --dir {dir} --replace"
     )]

@@ -41,6 +41,8 @@ const LEAVE_TIMEOUT: Duration = Duration::from_millis(500);
 const REPLICA_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often the space taken is looked at.
 const SIZE_PERIOD: Duration = Duration::from_secs(2);
+/// How often it is looked whether others refuse this member.
+const REFUSALS_PERIOD: Duration = Duration::from_millis(500);
 /// How often the round trips are noted for the next start.
 const NOTE_PERIOD: Duration = Duration::from_secs(10);
 
@@ -191,6 +193,17 @@ impl Member {
         while !self.roster.is_removed(self.roster.own()) {
             // The roster is as long-lived as this.
             let _ = changed.changed().await;
+        }
+    }
+
+    /// Returns when all others that answer have refused this member for some
+    /// seconds, as one of another cluster: the address of one of them.
+    pub async fn disowned(&self) -> String {
+        loop {
+            if let Some(by) = self.keeper.health.last_word(clock::now()) {
+                return self.roster.peer(by).unwrap_or_default().address;
+            }
+            tokio::time::sleep(REFUSALS_PERIOD).await;
         }
     }
 

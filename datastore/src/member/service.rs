@@ -13,8 +13,8 @@ use super::convert::{change_of, times_of, to_wire};
 use super::gossip::{HealthTable, message};
 use super::keeper::{AdmitError, admit};
 use super::roster::Roster;
-use super::source;
 use super::{VERSION, is_understood};
+use super::{refusals, source};
 use crate::clock;
 use crate::command::{Change, Outcome};
 use crate::engine::Engine;
@@ -56,7 +56,7 @@ impl PeerService {
         match self.roster.cluster_id() {
             None => return Err(Status::unavailable("this member has not joined yet")),
             Some(own) if own != cluster_id => {
-                return Err(Status::permission_denied("you belong to another cluster"));
+                return Err(refusals::foreign());
             }
             Some(_) => {}
         }
