@@ -13,6 +13,7 @@
 
 pub mod books;
 pub mod channel;
+pub mod comparison;
 pub mod convert;
 pub mod daemon;
 pub mod dial;

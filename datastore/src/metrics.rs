@@ -197,7 +197,7 @@ impl Default for Metrics {
             "skiff_datastore_leases", "Leases", gauges.leases;
             "skiff_datastore_no_space", "Whether writes are refused for want of space",
                 gauges.no_space;
-            "skiff_datastore_corrupt", "Whether this member's data is damaged", gauges.corrupt;
+            "skiff_datastore_corrupt", "Whether this member's data is damaged or in doubt", gauges.corrupt;
             "skiff_datastore_renewals", "Damages that were healed from other members",
                 metrics.renewals;
             "skiff_datastore_slow_requests", "Requests that the log calls slow",
@@ -257,7 +257,7 @@ impl Metrics {
         gauges.size_used.set(size.used_bytes as i64);
         gauges.quota.set(shared.limits.quota_bytes as i64);
         gauges.no_space.set(shared.no_space().into());
-        gauges.corrupt.set((!shared.is_sound()).into());
+        gauges.corrupt.set(shared.is_corrupt().into());
         let leader = shared.leader();
         gauges.has_leader.set(leader.is_some().into());
         gauges.is_leader.set((leader == Some(shared.identity().member_id)).into());

@@ -20,10 +20,23 @@ use crate::watch_hub::WatchHub;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Integrity {
     Sound,
+    /// Others hold something else, and nobody knows who is right.
+    Doubtful,
     /// It is damaged: nothing is answered from it.
-    Damaged,
+    Damaged(Damage),
     /// It was given up, and is being copied from the others.
     Renewed,
+}
+
+/// How damage showed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Damage {
+    /// dqlite can't start from its files.
+    Files,
+    /// What the database holds makes no sense.
+    Database,
+    /// Most other members hold something else.
+    Differs,
 }
 
 /// Bounds that the operator may set.
@@ -107,8 +120,18 @@ impl Shared {
     }
 
     /// Whether what this member holds can be believed.
+    pub fn integrity(&self) -> Integrity {
+        *self.integrity.borrow()
+    }
+
+    /// Whether requests are answered from what this member holds.
     pub fn is_sound(&self) -> bool {
-        *self.integrity.borrow() == Integrity::Sound
+        matches!(self.integrity(), Integrity::Sound | Integrity::Doubtful)
+    }
+
+    /// Whether the alarm CORRUPT is raised.
+    pub fn is_corrupt(&self) -> bool {
+        self.integrity() != Integrity::Sound
     }
 
     /// Notes whether what this member holds can be believed.
@@ -133,10 +156,16 @@ impl Shared {
         self.integrity.send_if_modified(was_renewed)
     }
 
-    /// Waits until it is so.
-    pub async fn wait_for_integrity(&self, integrity: Integrity) {
-        // The sender lives as long as this.
-        let _ = self.integrity.subscribe().wait_for(|known| *known == integrity).await;
+    /// Waits until it is damaged; how that showed.
+    pub async fn damaged(&self) -> Damage {
+        let mut known = self.integrity.subscribe();
+        loop {
+            if let Integrity::Damaged(damage) = *known.borrow_and_update() {
+                return damage;
+            }
+            // The sender lives as long as this.
+            let _ = known.changed().await;
+        }
     }
 
     /// To look at the state.
@@ -221,6 +250,11 @@ impl Shared {
     /// Says who knows of the other members while this node runs.
     pub fn set_operator(&self, operator: Option<Operator>) {
         *self.operator.lock().unwrap_or_else(PoisonError::into_inner) = operator;
+    }
+
+    /// Whether there are other members.
+    pub fn has_others(&self) -> bool {
+        self.operator().is_some_and(|operator| !operator.keeper.roster.others().is_empty())
     }
 
     /// Whether this member's own vote is the majority.

@@ -13,7 +13,9 @@ use super::refusals::{Refusals, is_foreign};
 use super::roster::Roster;
 use crate::clock;
 use crate::engine::Engine;
-use crate::proto::peer::GossipMessage;
+use crate::fingerprint::Mark;
+use crate::proto::peer::{self, GossipMessage};
+use crate::store::Sequence;
 
 /// How often each member is told.
 pub const PERIOD: Duration = Duration::from_millis(500);
@@ -22,6 +24,8 @@ pub const REACHABLE_FOR: Duration = Duration::from_millis(2000);
 /// Round trips that are kept of each member. The least of them counts: no lost
 /// packet does, and no busy moment.
 const SAMPLES_MAX: usize = 9;
+/// Marks that are kept of each member: it may be ahead when it tells.
+const MARKS_MAX: usize = 8;
 /// Fewer say nothing.
 const SAMPLES_MIN: usize = 3;
 
@@ -40,6 +44,8 @@ pub struct Health {
     pub revision: i64,
     pub sequence: i64,
     pub size_bytes: u64,
+    /// What it said last that it holds, the newest at the end.
+    marks: VecDeque<Mark>,
     /// The epoch in which it leads; 0 when it does not.
     pub leads_epoch: u64,
     /// Members that don't vote, when it leads.
@@ -127,6 +133,13 @@ impl HealthTable {
         self.others.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What each member that is reachable said that it holds, the newest at the end.
+    pub fn marks(&self, now: Instant) -> Vec<Vec<Mark>> {
+        let all = self.others();
+        let reachable = all.values().filter(|one| one.is_reachable(now));
+        reachable.map(|one| one.marks.iter().copied().collect()).collect()
+    }
+
     /// The largest round trip from this member to one that is reachable.
     pub fn own_round_trip(&self, now: Instant) -> Option<Duration> {
         let all = self.others();
@@ -174,6 +187,20 @@ impl HealthTable {
         let mut all = self.others();
         let former = all.get(&id);
         let former = former.filter(|former| former.is_reachable(now));
+        let mut marks = former.map(|former| former.marks.clone()).unwrap_or_default();
+        match message.mark {
+            // It can't be believed at the moment.
+            None => marks.clear(),
+            Some(mark) => {
+                let mark = Mark { sequence: Sequence(mark.sequence), sum: mark.sum };
+                if marks.back() != Some(&mark) {
+                    marks.push_back(mark);
+                }
+                if marks.len() > MARKS_MAX {
+                    marks.pop_front();
+                }
+            }
+        }
         let health = Health {
             heard: now,
             since: former.map_or(now, |former| former.since),
@@ -183,6 +210,7 @@ impl HealthTable {
             revision: message.revision,
             sequence: message.sequence,
             size_bytes: message.size_bytes,
+            marks,
             leads_epoch: message.leads_epoch,
             voteless: Voteless {
                 spares: message.spares.clone(),
@@ -203,6 +231,8 @@ fn known(us: u64) -> Option<Duration> {
 pub fn message(engine: &Engine, roster: &Roster, health: &HealthTable) -> GossipMessage {
     let shared = engine.shared();
     let leads = engine.leads();
+    let newest = shared.read().marks.newest().filter(|_| shared.is_sound());
+    let mark = newest.map(|mark| peer::Mark { sequence: mark.sequence.0, sum: mark.sum });
     let Voteless { spares, standbys } =
         if leads { health.voteless().clone() } else { Voteless::default() };
     GossipMessage {
@@ -213,6 +243,7 @@ pub fn message(engine: &Engine, roster: &Roster, health: &HealthTable) -> Gossip
         revision: engine.revision().0,
         sequence: shared.sequence(),
         size_bytes: shared.size().total_bytes,
+        mark,
         leads_epoch: if leads { engine.identity().epoch } else { 0 },
         spares,
         standbys,

@@ -24,7 +24,7 @@ use super::tls::{self, TlsError};
 use super::transport::Transport;
 use crate::listen::Listen;
 use crate::options::Options;
-use crate::shared::{Integrity, Shared};
+use crate::shared::{Damage, Integrity, Shared};
 use crate::store::disk;
 
 /// Why a member could not start, or ended.
@@ -88,8 +88,21 @@ pub enum MemberError {
         #[source]
         source: Box<MemberError>,
     },
-    #[error("this member's memory and the other members' do not hold the same")]
-    Differs,
+    #[error(
+        "the data in {dir} was found damaged {} times in one run, copied from other members each \
+         time: look at the disk and the memory of this machine", RENEWALS_MAX + 1
+    )]
+    Again {
+        dir: PathBuf,
+        #[source]
+        source: Box<MemberError>,
+    },
+    #[error("{}", match .0 {
+        Damage::Files => "dqlite can't start from its files",
+        Damage::Database => "its database holds what makes no sense",
+        Damage::Differs => "it holds something else than most other members",
+    })]
+    Damaged(Damage),
     #[error(transparent)]
     Discard(DiscardError),
 }
@@ -109,14 +122,17 @@ pub async fn open_or_renew(
     for _ in 0..RENEWALS_MAX {
         match open(options).await {
             Err(error) if error.is_damage() => {
-                shared.set_integrity(Integrity::Damaged);
+                shared.set_integrity(Integrity::Damaged(Damage::Files));
                 renew(options, error).await?;
                 shared.begin_anew();
             }
             result => return result,
         }
     }
-    open(options).await
+    open(options).await.map_err(|error| match error.is_damage() {
+        true => MemberError::Again { dir: options.dir.clone(), source: Box::new(error) },
+        false => error,
+    })
 }
 
 /// Joins if need be and starts the node.

@@ -33,12 +33,12 @@ use crate::proto::peer::follow_response::Part;
 use crate::proto::peer::{Begin, FollowRequest};
 use crate::record::Revision;
 use crate::route::Course;
-use crate::shared::{Integrity, Shared};
+use crate::shared::{Damage, Integrity, Shared};
 use crate::state::{Layout, State, load, row_entries};
 use crate::store::node::SqlNode;
 use crate::store::sql::SqlStore;
 use crate::store::{LogRow, Opened, Sequence, Store, StoreError};
-use crate::writer::{QUEUE_MAX, Writer};
+use crate::writer::{QUEUE_MAX, Writer, WriterError};
 
 /// Pause before a leader is asked again, or leadership is taken again.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
@@ -110,7 +110,7 @@ impl Replica {
     fn note_damage(&self, leader: Option<MemberId>, error: &StoreError) {
         if matches!(error, StoreError::Damaged(_)) && leader == Some(self.roster.own()) {
             error!(error = error as &dyn std::error::Error, "this member's database is damaged");
-            self.shared().set_integrity(Integrity::Damaged);
+            self.shared().set_integrity(Integrity::Damaged(Damage::Database));
         }
     }
 
@@ -187,6 +187,7 @@ impl Replica {
         self.seat.copy.pending = pending.map(|pending| (pending, clock::now()));
         match result {
             Ok(()) => info!("this member leads no more"),
+            Err(WriterError::Damaged(error)) => self.note_damage(Some(self.roster.own()), &error),
             Err(error) => info!(error = &error as &dyn std::error::Error, "leadership is lost"),
         }
     }
@@ -213,7 +214,7 @@ impl Replica {
 
     /// Puts a state that was read anew in the place of the one that readers
     /// see. Watchers look through what is new to them.
-    fn replace(&mut self, state: State, layout: &Layout) -> Result<(), StoreError> {
+    fn replace(&mut self, mut state: State, layout: &Layout) -> Result<(), StoreError> {
         let revision = state.index.committed();
         let former = self.seat.engine.revision();
         if revision < former {
@@ -222,6 +223,7 @@ impl Replica {
             )));
         }
         let last = layout.rows.last().map_or(layout.base.sequence, |row| row.sequence);
+        state.mark(last);
         let shared = self.shared().clone();
         {
             let mut current = shared.write();
@@ -355,6 +357,7 @@ impl Replica {
         {
             let mut state = shared.write();
             state.replay_entries(&row, entries, now)?;
+            state.mark(row.sequence);
             let mut changes = Vec::new();
             for revision in row.first.0..=row.last.0 {
                 let of_revision = state.index.changes(Revision(revision));

@@ -11,6 +11,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tracing::{info, warn};
 
 use super::channel::{Channels, MESSAGE_BYTES_MAX};
+use super::comparison::Comparison;
 use super::gossip::{Gossip, HealthTable};
 use super::keeper::Keeper;
 use super::operator::Operator;
@@ -28,7 +29,7 @@ use crate::options::Options;
 use crate::proto::peer::members_server::MembersServer;
 use crate::proto::peer::peer_server::PeerServer;
 use crate::route::{Course, Route};
-use crate::shared::{Integrity, Limits, Shared};
+use crate::shared::{Damage, Limits, Shared};
 use crate::state::State;
 use crate::store::disk;
 use crate::store::node::SqlNode;
@@ -155,6 +156,8 @@ impl Member {
             health: health.clone(),
             restart: restart.clone(),
         };
+        let comparison =
+            Comparison { shared: shared.clone(), roster: roster.clone(), health: health.clone() };
         let gossip = Gossip {
             engine: engine.clone(),
             roster: roster.clone(),
@@ -166,6 +169,7 @@ impl Member {
             tokio::spawn(note_round_trips(gossip.health.clone(), roster.clone())),
             tokio::spawn(note_size(shared.clone(), options.dir.clone())),
             tokio::spawn(gossip.run()),
+            tokio::spawn(comparison.run()),
             tokio::spawn(super::renewal::leave(operator.clone())),
             tokio::spawn(keeper.clone().run()),
             tokio::spawn(rescue(keeper.clone())),
@@ -212,15 +216,16 @@ impl Member {
         self.keeper.restart.notified().await;
     }
 
-    /// Returns when this member's data can't be believed.
-    pub async fn damaged(&self) {
-        self.engine.shared().wait_for_integrity(Integrity::Damaged).await;
+    /// Returns when this member's data can't be believed; how that showed.
+    pub async fn damaged(&self) -> Damage {
+        self.engine.shared().damaged().await
     }
 
     /// Gives leadership away, to a member that does not vote yet if need be:
     /// this one will not come back as it is.
     pub async fn give_way(&self) {
-        if !self.engine.leads() {
+        // Perhaps raft has chosen it, and it could not read what it leads.
+        if *self.keeper.leader.borrow() != Some(self.roster.own()) {
             return;
         }
         let given = async { self.keeper.give_way(&self.keeper.members().await?).await };

@@ -20,7 +20,7 @@ pub fn alarm(server: &Server, request: &AlarmRequest) -> AlarmResponse {
         }
         AlarmAction::Deactivate => concerns(AlarmType::Nospace) && shared.set_no_space(false),
     };
-    let corrupt = !shared.is_sound()
+    let corrupt = shared.is_corrupt()
         && request.action() != AlarmAction::Deactivate
         && concerns(AlarmType::Corrupt);
     let identity = server.engine.identity();

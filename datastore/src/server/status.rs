@@ -15,7 +15,7 @@ pub fn status(server: &Server) -> StatusResponse {
     let shared = server.engine.shared();
     let size = shared.size();
     let sequence = shared.sequence() as u64;
-    let alarms = [("NOSPACE", shared.no_space()), ("CORRUPT", !shared.is_sound())];
+    let alarms = [("NOSPACE", shared.no_space()), ("CORRUPT", shared.is_corrupt())];
     let raised = alarms.into_iter().filter(|(_, is_raised)| *is_raised);
     let errors = raised.map(|(name, _)| format!("memberID:{} alarm:{name} ", identity.member_id));
     let errors = errors.collect();
