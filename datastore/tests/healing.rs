@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use cluster::{Cluster, Member, PATIENCE, is_voter, put};
 use load::Load;
+use skiff_datastore::recovery::{Options, Recovery};
 
 /// They want the machine: one after the other.
 static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
@@ -225,4 +226,24 @@ async fn a_sole_member_whose_files_are_damaged_names_the_restore() {
     assert!(log.contains("skiff datastore restore FILE --dir"), "{log}");
     assert!(!log.contains(ANEW) && !log.contains(SOUND));
     assert!(aside(&dir).is_empty());
+}
+
+#[tokio::test]
+async fn a_damaged_member_of_a_cluster_that_was_recovered_without_it_says_so() {
+    let _turn = TURN.lock().await;
+    let mut cluster = Cluster::start(3).await;
+    cluster.members.iter_mut().for_each(Member::kill);
+    let pki = cluster.home.path().join("pki");
+    let dir = cluster.members[0].dir().to_owned();
+    let options = Options { dir, pki: Some(pki), also: Vec::new(), stamp: "now".to_owned() };
+    Recovery::look(options).await.unwrap().finish(1000).await.unwrap();
+    cluster.members[0].start();
+    cluster.settle_some(&[0], 1).await;
+    let damaged = cluster.members[1].dir().to_owned();
+    damage_metadata(&damaged);
+    cluster.members[1].start();
+    assert!(!cluster.members[1].wait_for_end().await.success());
+    let log = log_of(&cluster.members[1]);
+    assert!(log.contains("the datastore was recovered without this member"), "{log}");
+    assert!(!log.contains(ANEW) && aside(&damaged).is_empty(), "{log}");
 }

@@ -26,8 +26,10 @@ use super::VERSION;
 use super::channel::Channels;
 use super::open::MemberError;
 use super::operator::Operator;
+use super::refusals::{Refusals, is_foreign};
 use super::roster::{Renewal, Roster, RosterError, Stage};
 use super::tls;
+use crate::clock;
 use crate::options::Options;
 use crate::proto::peer::members_server::Members;
 use crate::proto::peer::{GossipMessage, RemoveRequest};
@@ -66,20 +68,33 @@ pub async fn renew(options: &Options, why: MemberError) -> Result<(), MemberErro
     }
     let identity = tls::Identity::load(options.pki.as_deref().unwrap_or(dir))?;
     let channels = Channels::new(roster.clone(), &identity);
-    let leader = tokio::time::timeout(LEADER_TIMEOUT, find_leader(&roster, &channels)).await;
-    if roster.is_removed(roster.own()) {
-        return Err(MemberError::Removed { dir: dir.clone() });
+    let found = tokio::time::timeout(LEADER_TIMEOUT, find_leader(&roster, &channels)).await;
+    let dir = dir.clone();
+    match found {
+        _ if roster.is_removed(roster.own()) => Err(MemberError::Removed { dir }),
+        Ok(Found::Leader(leader)) => {
+            info!(leader = leader.0, "this member begins anew and copies everything from others");
+            Ok(Roster::renew(&dir)?)
+        }
+        Ok(Found::Disowned(by)) => {
+            let address = roster.peer(by).unwrap_or_default().address;
+            Err(MemberError::Disowned { dir, address })
+        }
+        Err(_) => Err(MemberError::Leaderless { dir, source: Box::new(why) }),
     }
-    let Ok(leader) = leader else {
-        return Err(MemberError::Leaderless { dir: dir.clone(), source: Box::new(why) });
-    };
-    info!(leader = leader.0, "this member begins anew and copies everything from the others");
-    Ok(Roster::renew(dir)?)
+}
+
+/// What the others say.
+enum Found {
+    Leader(MemberId),
+    /// They belong to another cluster now, this one among them.
+    Disowned(MemberId),
 }
 
 /// Asks every other member until one says that it leads, or that this one
-/// was removed.
-async fn find_leader(roster: &Roster, channels: &Channels) -> MemberId {
+/// was removed, or all refuse this one for some seconds.
+async fn find_leader(roster: &Roster, channels: &Channels) -> Found {
+    let mut refusals = Refusals::default();
     let message = GossipMessage {
         version: VERSION,
         cluster_id: roster.cluster_id().unwrap_or(0),
@@ -91,17 +106,29 @@ async fn find_leader(roster: &Roster, channels: &Channels) -> MemberId {
             let (mut client, message) = (channels.to(id), message.clone());
             async move {
                 let answer = tokio::time::timeout(ANSWER_TIMEOUT, client.gossip(message)).await;
-                Some((id, answer.ok()?.ok()?.into_inner()))
+                Some((id, answer.ok()?))
             }
         });
         for (id, answer) in futures::future::join_all(asked).await.into_iter().flatten() {
+            let answer = match answer {
+                Ok(answer) => answer.into_inner(),
+                Err(status) if is_foreign(&status) => {
+                    refusals.note(id, clock::now());
+                    continue;
+                }
+                Err(_) => continue,
+            };
+            refusals.clear();
             let leads = answer.leads_epoch > 0;
             if let Err(error) = roster.merge(answer.peers) {
                 debug!(%error, "the table of peers is not kept");
             }
             if leads || roster.is_removed(roster.own()) {
-                return id;
+                return Found::Leader(id);
             }
+        }
+        if let Some(by) = refusals.last_word(clock::now()) {
+            return Found::Disowned(by);
         }
         tokio::time::sleep(ASK_PAUSE).await;
     }

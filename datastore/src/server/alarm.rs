@@ -30,3 +30,7 @@ pub fn alarm(server: &Server, request: &AlarmRequest) -> AlarmResponse {
         raised.map(|(alarm, _)| AlarmMember { member_id: identity.member_id, alarm: alarm as i32 });
     AlarmResponse { header: identity.header(server.engine.revision()), alarms: alarms.collect() }
 }
+
+#[cfg(test)]
+#[path = "alarm_test.rs"]
+mod tests;
