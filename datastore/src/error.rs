@@ -44,6 +44,8 @@ pub enum RequestError {
     TimedOut,
     #[error("etcdserver: server stopped")]
     Stopped,
+    #[error("etcdserver: corrupt cluster")]
+    Corrupt,
     #[error("etcdserver: not supported")]
     NotSupported,
 }
@@ -51,7 +53,7 @@ pub enum RequestError {
 impl RequestError {
     /// Every error there is: for the page that lists them, and for members,
     /// which tell each other by their texts.
-    pub const ALL: [RequestError; 19] = [
+    pub const ALL: [RequestError; 20] = [
         RequestError::EmptyKey,
         RequestError::KeyNotFound,
         RequestError::ValueProvided,
@@ -70,6 +72,7 @@ impl RequestError {
         RequestError::LeaderChanged,
         RequestError::TimedOut,
         RequestError::Stopped,
+        RequestError::Corrupt,
         RequestError::NotSupported,
     ];
 
@@ -95,9 +98,11 @@ impl RequestError {
             RequestError::NoSpace | RequestError::TooManyRequests => Code::ResourceExhausted,
             RequestError::LeaseNotFound => Code::NotFound,
             RequestError::LeaseExists => Code::FailedPrecondition,
-            RequestError::LeaderChanged | RequestError::TimedOut | RequestError::Stopped => {
-                Code::Unavailable
-            }
+            // Another member may be asked: only this one is damaged.
+            RequestError::Corrupt
+            | RequestError::LeaderChanged
+            | RequestError::TimedOut
+            | RequestError::Stopped => Code::Unavailable,
             RequestError::NotSupported => Code::Unimplemented,
         }
     }
@@ -144,6 +149,7 @@ mod tests {
             | RequestError::LeaderChanged
             | RequestError::TimedOut
             | RequestError::Stopped
+            | RequestError::Corrupt
             | RequestError::NotSupported => true,
         };
         assert!(RequestError::ALL.iter().all(listed));

@@ -80,7 +80,7 @@ impl Group {
         identity: &Identity,
         change: &Change,
     ) -> Result<Outcome, RequestError> {
-        let State { index, leases } = state;
+        let State { index, leases, .. } = state;
         let before = index.staged().len();
         let entries = &self.entries;
         let has_lease = |lease| has_lease(entries, lease, leases.contains(lease));

@@ -28,6 +28,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::census::Census;
+use crate::fingerprint::of_record;
 use crate::key_range::KeyRange;
 use crate::record::{LeaseId, Record, Revision};
 
@@ -65,6 +66,8 @@ pub struct Index {
     size: u64,
     /// Of the latest versions, staged ones included.
     census: Census,
+    /// The same.
+    sum: u64,
 }
 
 /// A revision that can't be read.
@@ -94,6 +97,7 @@ impl Index {
             staged: Vec::new(),
             size: 0,
             census: Census::default(),
+            sum: 0,
         }
     }
 
@@ -116,6 +120,11 @@ impl Index {
     /// Bytes held, history included.
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// The sum over the latest versions, see [`crate::fingerprint`].
+    pub fn sum(&self) -> u64 {
+        self.sum
     }
 
     /// How many keys have a version, deleted ones not yet compacted included.
@@ -218,6 +227,7 @@ impl Index {
 
     fn insert(&mut self, record: Arc<Record>) {
         self.size += record.size();
+        self.sum = self.sum.wrapping_add(of_record(&record));
         let lives = !record.is_tombstone();
         match self.keys.get_mut(&record.key) {
             None => {
@@ -230,6 +240,7 @@ impl Index {
                 // then delete it.
                 debug_assert!(versions.latest.modified <= record.modified);
                 let former = std::mem::replace(&mut versions.latest, record);
+                self.sum = self.sum.wrapping_sub(of_record(&former));
                 let (key, lived) = (former.key.clone(), !former.is_tombstone());
                 if versions.older.is_empty() {
                     versions.older.reserve_exact(1);
@@ -262,10 +273,12 @@ impl Index {
     fn remove_latest(&mut self, key: &Bytes) {
         let Some(versions) = self.keys.get_mut(key) else { return };
         self.size -= versions.latest.size();
+        self.sum = self.sum.wrapping_sub(of_record(&versions.latest));
         let lived = !versions.latest.is_tombstone();
         let lives = match versions.older.pop() {
             Some(former) => {
                 versions.latest = former;
+                self.sum = self.sum.wrapping_add(of_record(&versions.latest));
                 !versions.latest.is_tombstone()
             }
             None => {
@@ -384,6 +397,20 @@ impl Index {
         if versions.older.is_empty() {
             versions.older = Vec::new();
         }
+    }
+}
+
+#[cfg(test)]
+impl Index {
+    /// Makes the newest value of a key another one, as a mistake would.
+    pub(crate) fn spoil(&mut self, key: &[u8]) {
+        let versions = self.keys.get_mut(key).expect("the key is there");
+        let mut spoilt = Record::clone(&versions.latest);
+        spoilt.value = Bytes::from_static(b"spoilt");
+        let parts = (of_record(&versions.latest), of_record(&spoilt));
+        self.sum = self.sum.wrapping_sub(parts.0).wrapping_add(parts.1);
+        self.size = self.size - versions.latest.size() + spoilt.size();
+        versions.latest = Arc::new(spoilt);
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use crate::fingerprint::of_lease;
 use crate::record::{LeaseId, Record};
 
 /// The longest time to live; etcd's bound.
@@ -35,6 +36,7 @@ pub struct LeaseTable {
     /// Renewals don't touch the heap: an entry that comes up too early is put
     /// back with the lease's real end.
     ends: BinaryHeap<Reverse<(Instant, LeaseId)>>,
+    sum: u64,
 }
 
 /// A lease as its owner may see it.
@@ -50,7 +52,10 @@ impl LeaseTable {
     /// Begins a lease; one that is there already gets the new time.
     pub fn grant(&mut self, lease: LeaseId, ttl_s: i64, now: Instant) {
         let expires = now + ttl(ttl_s);
-        let keys = self.leases.remove(&lease).map(|former| former.keys).unwrap_or_default();
+        let former = self.leases.remove(&lease);
+        let of_former = former.as_ref().map_or(0, |former| of_lease(lease, former.ttl_s));
+        self.sum = self.sum.wrapping_sub(of_former).wrapping_add(of_lease(lease, ttl_s));
+        let keys = former.map(|former| former.keys).unwrap_or_default();
         self.leases.insert(lease, Lease { ttl_s, expires, keys });
         self.ends.push(Reverse((expires, lease)));
         if self.ends.len() > 2 * self.leases.len() + ENDS_SPARE {
@@ -61,6 +66,7 @@ impl LeaseTable {
     /// Ends a lease.
     pub fn revoke(&mut self, lease: LeaseId) {
         let Some(former) = self.leases.remove(&lease) else { return };
+        self.sum = self.sum.wrapping_sub(of_lease(lease, former.ttl_s));
         for key in former.keys {
             self.attached.remove(&key);
         }
@@ -127,6 +133,11 @@ impl LeaseTable {
             .get(&lease)
             .map(|lease| lease.keys.iter().cloned().collect())
             .unwrap_or_default()
+    }
+
+    /// The sum over all leases, see [`crate::fingerprint`].
+    pub fn sum(&self) -> u64 {
+        self.sum
     }
 
     /// Every lease with its time to live.
@@ -207,6 +218,20 @@ mod tests {
         assert_eq!(table.expired(at(19), 10, RETRY), [LeaseId(1)]);
         assert_eq!(table.renew(LeaseId(1), at(19)), None);
         assert_eq!(table.renew(LeaseId(7), at(19)), None);
+    }
+
+    #[test]
+    fn the_running_sum_is_that_of_the_leases_that_are_there() {
+        let now = Instant::now();
+        let mut table = LeaseTable::default();
+        table.grant(LeaseId(1), 10, now);
+        table.grant(LeaseId(2), 20, now);
+        table.grant(LeaseId(1), 30, now);
+        table.revoke(LeaseId(2));
+        table.revoke(LeaseId(9));
+        assert_eq!(table.sum(), of_lease(LeaseId(1), 30));
+        table.revoke(LeaseId(1));
+        assert_eq!(table.sum(), 0);
     }
 
     #[test]

@@ -26,6 +26,7 @@ pub mod digest;
 pub mod engine;
 pub mod error;
 pub mod feed;
+pub mod fingerprint;
 pub mod group;
 pub mod identity;
 pub mod index;

@@ -13,6 +13,7 @@
 
 pub mod books;
 pub mod channel;
+pub mod comparison;
 pub mod convert;
 pub mod daemon;
 pub mod dial;
@@ -21,11 +22,14 @@ pub mod gossip;
 pub mod join;
 pub mod keeper;
 pub mod listener;
+pub mod open;
 pub mod operator;
 pub mod peers;
 pub mod ping;
 pub mod pki;
+pub mod refusals;
 pub mod remote;
+pub mod renewal;
 pub mod replica;
 pub mod report;
 pub mod roles;

@@ -94,6 +94,8 @@ pub struct Metrics {
     pub leases_renewed: Counter,
     pub leases_expired: Counter,
     pub slow_requests: Counter,
+    /// How often this member was damaged and copied everything anew.
+    pub renewals: Counter,
     gauges: Gauges,
 }
 
@@ -106,6 +108,7 @@ struct Gauges {
     size_used: Gauge,
     quota: Gauge,
     no_space: Gauge,
+    corrupt: Gauge,
     index_bytes: Gauge,
     keys: Gauge,
     revision: Gauge,
@@ -142,6 +145,7 @@ impl Default for Metrics {
             leases_renewed: Counter::default(),
             leases_expired: Counter::default(),
             slow_requests: Counter::default(),
+            renewals: Counter::default(),
             gauges: Gauges::default(),
             registry: Registry::default(),
         };
@@ -193,6 +197,9 @@ impl Default for Metrics {
             "skiff_datastore_leases", "Leases", gauges.leases;
             "skiff_datastore_no_space", "Whether writes are refused for want of space",
                 gauges.no_space;
+            "skiff_datastore_corrupt", "Whether this member's data is damaged or in doubt", gauges.corrupt;
+            "skiff_datastore_renewals", "Damages that were healed from other members",
+                metrics.renewals;
             "skiff_datastore_slow_requests", "Requests that the log calls slow",
                 metrics.slow_requests;
             "process_cpu_seconds", "Processor time", gauges.cpu_seconds;
@@ -250,6 +257,7 @@ impl Metrics {
         gauges.size_used.set(size.used_bytes as i64);
         gauges.quota.set(shared.limits.quota_bytes as i64);
         gauges.no_space.set(shared.no_space().into());
+        gauges.corrupt.set(shared.is_corrupt().into());
         let leader = shared.leader();
         gauges.has_leader.set(leader.is_some().into());
         gauges.is_leader.set((leader == Some(shared.identity().member_id)).into());

@@ -16,6 +16,29 @@ use crate::state::State;
 use crate::store::Size;
 use crate::watch_hub::WatchHub;
 
+/// Whether what this member holds can be believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Integrity {
+    Sound,
+    /// Others hold something else, and nobody knows who is right.
+    Doubtful,
+    /// It is damaged: nothing is answered from it.
+    Damaged(Damage),
+    /// It was given up, and is being copied from the others.
+    Renewed,
+}
+
+/// How damage showed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Damage {
+    /// dqlite can't start from its files.
+    Files,
+    /// What the database holds makes no sense.
+    Database,
+    /// Most other members hold something else.
+    Differs,
+}
+
 /// Bounds that the operator may set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -66,6 +89,7 @@ pub struct Shared {
     applied: watch::Sender<Revision>,
     /// Whether the outcome of the last commit as leader is not known yet.
     undecided: watch::Sender<bool>,
+    integrity: watch::Sender<Integrity>,
 }
 
 impl Shared {
@@ -91,6 +115,56 @@ impl Shared {
             metrics: Metrics::default(),
             applied,
             undecided: watch::channel(false).0,
+            integrity: watch::channel(Integrity::Sound).0,
+        }
+    }
+
+    /// Whether what this member holds can be believed.
+    pub fn integrity(&self) -> Integrity {
+        *self.integrity.borrow()
+    }
+
+    /// Whether requests are answered from what this member holds.
+    pub fn is_sound(&self) -> bool {
+        matches!(self.integrity(), Integrity::Sound | Integrity::Doubtful)
+    }
+
+    /// Whether the alarm CORRUPT is raised.
+    pub fn is_corrupt(&self) -> bool {
+        self.integrity() != Integrity::Sound
+    }
+
+    /// Notes whether what this member holds can be believed.
+    pub fn set_integrity(&self, integrity: Integrity) {
+        self.integrity.send_if_modified(|known| std::mem::replace(known, integrity) != integrity);
+    }
+
+    /// Notes that what was damaged is given up.
+    pub fn begin_anew(&self) {
+        self.set_integrity(Integrity::Renewed);
+    }
+
+    /// Notes that everything was copied; whether it had been given up before.
+    pub fn heal(&self) -> bool {
+        let was_renewed = |known: &mut Integrity| {
+            let renewed = *known == Integrity::Renewed;
+            if renewed {
+                *known = Integrity::Sound;
+            }
+            renewed
+        };
+        self.integrity.send_if_modified(was_renewed)
+    }
+
+    /// Waits until it is damaged; how that showed.
+    pub async fn damaged(&self) -> Damage {
+        let mut known = self.integrity.subscribe();
+        loop {
+            if let Integrity::Damaged(damage) = *known.borrow_and_update() {
+                return damage;
+            }
+            // The sender lives as long as this.
+            let _ = known.changed().await;
         }
     }
 
@@ -176,6 +250,11 @@ impl Shared {
     /// Says who knows of the other members while this node runs.
     pub fn set_operator(&self, operator: Option<Operator>) {
         *self.operator.lock().unwrap_or_else(PoisonError::into_inner) = operator;
+    }
+
+    /// Whether there are other members.
+    pub fn has_others(&self) -> bool {
+        self.operator().is_some_and(|operator| !operator.keeper.roster.others().is_empty())
     }
 
     /// Whether this member's own vote is the majority.

@@ -5,16 +5,19 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::batch::{DecodeError, Encoder, Entry, decode};
+use crate::fingerprint::{Mark, Marks};
 use crate::index::Index;
 use crate::lease::LeaseTable;
 use crate::record::Revision;
-use crate::store::{Base, Chunk, LogRow, Opened, Store, StoreError};
+use crate::store::{Base, Chunk, LogRow, Opened, Sequence, Store, StoreError};
 
 /// Keys, history and leases; the same on every member at the same revision.
 #[derive(Debug, Default)]
 pub struct State {
     pub index: Index,
     pub leases: LeaseTable,
+    /// By which members compare what they hold.
+    pub marks: Marks,
 }
 
 /// Where the stored rows are, for the compactor.
@@ -31,7 +34,7 @@ pub struct Layout {
 /// A row of the log without its data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RowInfo {
-    pub sequence: crate::store::Sequence,
+    pub sequence: Sequence,
     pub first: Revision,
     pub last: Revision,
     pub bytes: usize,
@@ -57,7 +60,7 @@ pub async fn load<S: Store>(
     now: Instant,
 ) -> Result<(State, Layout), StoreError> {
     let base = opened.base.clone();
-    let mut state = State { index: Index::new(base.revision), leases: LeaseTable::default() };
+    let mut state = State { index: Index::new(base.revision), ..State::default() };
     if !base.data.is_empty() {
         let entries = decode(&base.data, Revision(0)).map_err(|error| error.of("the base"))?;
         state.apply_all(entries, now);
@@ -127,6 +130,12 @@ pub fn row_entries(row: &LogRow) -> Result<Vec<Entry>, StoreError> {
 }
 
 impl State {
+    /// Notes what is held after a row; nothing is staged.
+    pub fn mark(&mut self, sequence: Sequence) {
+        let sum = self.index.sum().wrapping_add(self.leases.sum());
+        self.marks.note(Mark { sequence, sum });
+    }
+
     /// Puts a chunk's keys back up to `end`; whether those were all it has.
     fn restore(&mut self, chunk: &Chunk, end: Option<&Bytes>) -> Result<bool, StoreError> {
         let name = String::from_utf8_lossy(&chunk.first_key).into_owned();

@@ -25,7 +25,7 @@ use crate::error::RequestError;
 use crate::group::{Group, PendingEntry};
 use crate::pending::{Ended, Pending, Reply};
 use crate::record::Revision;
-use crate::shared::Shared;
+use crate::shared::{Integrity, Shared};
 use crate::state::{Layout, RowInfo};
 use crate::store::{Base, Fold, LogRow, Sequence, Store, StoreError};
 
@@ -49,6 +49,8 @@ pub enum WriterError {
     Deposed(#[source] StoreError),
     #[error("the log could not be read again after a write of unknown outcome")]
     Recovery(#[source] StoreError),
+    #[error("the database is damaged")]
+    Damaged(#[source] StoreError),
 }
 
 /// Owns the store. See the module's words.
@@ -273,6 +275,7 @@ impl<S: Store> Writer<S> {
             }
         }
         assert_eq!(state.index.committed(), row.last, "the row says where its changes end");
+        state.mark(row.sequence);
         self.sequence = row.sequence;
         self.shared.set_sequence(row.sequence.0);
         self.shared.feed.push_row(row);
@@ -325,7 +328,12 @@ impl<S: Store> Writer<S> {
                 refuse(replies, RequestError::LeaderChanged);
                 Err(WriterError::Deposed(error))
             }
-            StoreError::Failed(_) | StoreError::Damaged(_) | StoreError::Newer(_) => {
+            StoreError::Damaged(_) => {
+                self.shared.write().index.roll_back();
+                refuse(replies, RequestError::LeaderChanged);
+                self.found_damaged(error)
+            }
+            StoreError::Failed(_) | StoreError::Newer(_) => {
                 self.shared.write().index.roll_back();
                 error!(error = &error as &dyn std::error::Error, "a commit was refused");
                 refuse(replies, RequestError::TimedOut);
@@ -370,12 +378,30 @@ impl<S: Store> Writer<S> {
             Err(error @ (StoreError::Deposed { .. } | StoreError::NotLeader(_))) => {
                 Err(WriterError::Deposed(error))
             }
+            Err(error @ StoreError::Damaged(_)) => {
+                self.sweeping = false;
+                self.found_damaged(error).map(|()| false)
+            }
             Err(error) => {
                 warn!(error = &error as &dyn std::error::Error, "compaction waits");
                 self.sweeping = false;
                 Ok(false)
             }
         }
+    }
+
+    /// With other members this one gives way and begins anew. A sole one goes
+    /// on: what it has in memory is the only whole copy, and can be backed up.
+    fn found_damaged(&self, error: StoreError) -> Result<(), WriterError> {
+        if self.shared.has_others() {
+            return Err(WriterError::Damaged(error));
+        }
+        if self.shared.integrity() == Integrity::Sound {
+            let error = &error as &dyn std::error::Error;
+            error!(error, "the database is damaged, memory is not: take a backup while this runs");
+            self.shared.set_integrity(Integrity::Doubtful);
+        }
+        Ok(())
     }
 
     async fn take_step(&mut self, step: &Step) -> Result<(bool, Option<RowInfo>), StoreError> {

@@ -7,7 +7,7 @@ use skiff_datastore::error::RequestError;
 use skiff_datastore::proto::compare::{CompareTarget, TargetUnion};
 use skiff_datastore::proto::request_op::Request;
 use skiff_datastore::proto::{Compare, PutRequest, RangeRequest, RequestOp, TxnRequest};
-use skiff_datastore::shared::Limits;
+use skiff_datastore::shared::{Integrity, Limits};
 use skiff_datastore::store::Store;
 use skiff_datastore::store::memory::{Fault, MemoryStore};
 use skiff_datastore::suite::{self, Place};
@@ -130,5 +130,24 @@ async fn a_log_that_nobody_compacts_is_merged_and_reads_back_the_same() {
         let request = RangeRequest { key: "a".into(), revision, ..Default::default() };
         assert_eq!(running.engine.range(&request).unwrap().kvs[0].mod_revision, revision);
     }
+    running.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_sole_member_that_finds_its_database_damaged_raises_the_alarm_and_goes_on() {
+    let store = MemoryStore::default();
+    let running = Engine::start(store.clone(), Limits::default(), Instant::now).await.unwrap();
+    let engine = &running.engine;
+    engine.put(put("before")).await.unwrap();
+    assert_eq!(engine.shared().integrity(), Integrity::Sound);
+    store.plan_fault(Fault::Damaged);
+    assert_eq!(engine.put(put("refused")).await, Err(RequestError::LeaderChanged));
+    assert_eq!(engine.shared().integrity(), Integrity::Doubtful);
+    // It can be backed up, and more than that.
+    let text = engine.shared().metrics.text(engine.shared());
+    assert!(text.contains("skiff_datastore_corrupt 1"), "{text}");
+    let found = engine.range(&RangeRequest { key: "before".into(), ..Default::default() });
+    assert_eq!(found.unwrap().count, 1);
+    engine.put(put("after")).await.unwrap();
     running.stop().await.unwrap();
 }

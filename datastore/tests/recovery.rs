@@ -97,15 +97,18 @@ async fn a_survivor_brings_everything_back_and_grows_again() {
     let answer = cluster.members[survivor].kv().await.put(put("after")).await.unwrap();
     assert!(answer.into_inner().header.unwrap().revision > newest + BUMP);
 
-    // One that comes back as it was is not let in, and does no harm.
+    // One that comes back as it was is not let in, does no harm, and says so.
     let straggler = (survivor + 1) % 3;
     let through = cluster.members[survivor].peer;
     cluster.members[straggler].set_join(vec![through]);
     cluster.members[straggler].start();
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    let status = cluster.members[straggler].wait_for_end().await;
+    let log = std::fs::read_to_string(cluster.members[straggler].log()).unwrap();
+    let said = "the datastore was recovered without this member";
+    assert!(!status.success() && log.matches(said).count() == 1, "{status} {log}");
+    assert!(log.contains(&format!("--join 127.0.0.1:{through}")), "{log}");
     let list = cluster.members[survivor].list().await.unwrap();
     assert_eq!(list.members.len(), 1, "an old member came in: {list:?}");
-    cluster.members[straggler].kill();
 
     // With empty directories they join.
     for position in (0..3).filter(|position| *position != survivor) {

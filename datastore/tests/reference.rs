@@ -55,6 +55,8 @@ fn every_test_and_every_figure_that_the_page_names_exists() {
         "datastore/tests/backup",
         "datastore/tests/differential",
         "datastore/src",
+        "datastore/src/member",
+        "datastore/src/server",
     ]
     .iter()
     .flat_map(|folder| std::fs::read_dir(repository().join(folder)).unwrap().flatten())

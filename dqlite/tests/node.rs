@@ -354,3 +354,36 @@ async fn a_constant_working_set_does_not_let_the_database_grow() {
     }
     assert!(pages[2] <= pages[0] * 11 / 10, "{pages:?}");
 }
+
+#[tokio::test]
+async fn damage_that_is_found_before_the_start_leaves_the_process_able_to_start_others() {
+    // In a process that overwrites what it frees: a use of it shows.
+    const OVERWRITE: &str = "MALLOC_PERTURB_";
+    if std::env::var_os(OVERWRITE).is_none() {
+        let name = "damage_that_is_found_before_the_start_leaves_the_process_able_to_start_others";
+        let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+        let output = again.args(["--exact", name]).env(OVERWRITE, "165").output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        return;
+    }
+    let dir = TempDir::new().unwrap();
+    with_table(&start(&dir)).await;
+    for name in ["metadata1", "metadata2"] {
+        std::fs::write(dir.path().join(name), [0xff; 32]).unwrap();
+    }
+    for _ in 0..3 {
+        // On a thread of its own: what it frees is not what the next one gets.
+        let of_thread = dir.path().to_owned();
+        let refused = std::thread::spawn(move || {
+            Node::builder(MemberId::FIRST, "first", of_thread).start().map(drop).unwrap_err()
+        });
+        assert!(refused.join().unwrap().is_damage());
+        let (one, other) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+        let nodes = [start(&one), start(&other)];
+        for node in &nodes {
+            let mut connection = with_table(node).await;
+            connection.exec("INSERT INTO t VALUES (1, x'00', 'a')", &[]).await.unwrap();
+            assert_eq!(count(&mut connection).await, 1);
+        }
+    }
+}

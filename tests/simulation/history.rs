@@ -5,6 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use skiff_datastore::Revision;
+use skiff_datastore::fingerprint::{Mark, of_record};
+use skiff_datastore::key_range::KeyRange;
+use skiff_datastore::shared::Integrity;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -215,5 +218,26 @@ async fn agree(up: &[Up], broken: &mut Vec<String>) {
         if read.len() != KEYS || read != *first {
             broken.push(format!("members-agree: {} has {read:?}, the first {first:?}", up.id));
         }
+    }
+    up.iter().for_each(|one| compare(one, up, broken));
+}
+
+/// `comparing`: a member's running sum is that of what it holds, it finds the
+/// others to hold the same, and none was ever called damaged.
+fn compare(one: &Up, all: &[Up], broken: &mut Vec<String>) {
+    let shared = one.engine.shared();
+    if shared.integrity() != Integrity::Sound || shared.metrics.renewals.get() > 0 {
+        broken.push(format!("comparing: {} is {:?}", one.id, shared.integrity()));
+    }
+    let newest: Vec<Mark> =
+        all.iter().filter_map(|other| other.engine.shared().read().marks.newest()).collect();
+    let state = shared.read();
+    let living = state.index.range(&KeyRange::all(), state.index.head());
+    let walked = living.fold(0_u64, |sum, record| sum.wrapping_add(of_record(record)));
+    if state.index.sum() != walked {
+        broken.push(format!("comparing: the sum of {} is not that of what it holds", one.id));
+    }
+    if newest.iter().any(|mark| state.marks.difference(*mark).is_some_and(|differs| differs != 0)) {
+        broken.push(format!("comparing: {} differs from another: {newest:?}", one.id));
     }
 }

@@ -6,10 +6,13 @@ use std::time::Instant;
 use tokio::sync::watch;
 use tracing::info;
 
-use super::run::{Member, MemberError, Seat};
+use super::open::{MemberError, open_or_renew};
+use super::renewal::{RENEWALS_MAX, renew};
+use super::run::{Member, Seat};
 use crate::options::Options;
 use crate::run::{DRAIN_TIMEOUT, RunError, bind_all, remove_sockets, serve_all};
 use crate::server::Server;
+use crate::shared::Damage;
 use crate::store::disk;
 use crate::store::sql::OpenError;
 
@@ -73,6 +76,32 @@ pub async fn run_member(
     result
 }
 
+/// Why a node runs no longer.
+enum Ended {
+    Damaged(Damage),
+    Removed,
+    Disowned {
+        address: String,
+    },
+    /// It is to start again with other timeouts.
+    Again,
+    Stop,
+}
+
+/// Begins anew, unless that has not helped before.
+async fn renew_once_more(
+    options: &Options,
+    damage: Damage,
+    renewals: &mut u32,
+) -> Result<(), MemberError> {
+    let why = MemberError::Damaged(damage);
+    *renewals += 1;
+    if *renewals > RENEWALS_MAX {
+        return Err(MemberError::Again { dir: options.dir.clone(), source: Box::new(why) });
+    }
+    renew(options, why).await
+}
+
 /// Runs one node after the other: each begins with timeouts of its own.
 async fn run_nodes(
     options: &Options,
@@ -80,23 +109,47 @@ async fn run_nodes(
     mut phase: watch::Receiver<Phase>,
     handed_over: watch::Sender<bool>,
 ) -> Result<(), MemberError> {
+    let mut renewals = 0;
     loop {
-        let member = tokio::select! {
-            member = Member::start(options, seat) => member?,
+        let shared = seat.engine.shared().clone();
+        let links = tokio::select! {
+            links = open_or_renew(options, &shared) => links?,
             _ = phase.wait_for(|phase| *phase != Phase::Run) => return Ok(()),
         };
-        let again = tokio::select! {
-            () = member.removed() => {
-                member.stop().await;
-                return Err(MemberError::Removed { dir: options.dir.clone() });
-            }
-            () = member.restart() => true,
-            _ = phase.wait_for(|phase| *phase != Phase::Run) => false,
+        let member = Member::assemble(options, seat, links);
+        let ended = tokio::select! {
+            damage = member.damaged() => Ended::Damaged(damage),
+            () = member.removed() => Ended::Removed,
+            address = member.disowned() => Ended::Disowned { address },
+            () = member.restart() => Ended::Again,
+            _ = phase.wait_for(|phase| *phase != Phase::Run) => Ended::Stop,
         };
-        member.hand_over().await;
-        if again {
-            seat = member.stop().await;
-            continue;
+        let dir = options.dir.clone();
+        match ended {
+            Ended::Damaged(damage) => {
+                member.give_way().await;
+                seat = member.stop().await;
+                tokio::select! {
+                    renewed = renew_once_more(options, damage, &mut renewals) => renewed?,
+                    _ = phase.wait_for(|phase| *phase != Phase::Run) => return Ok(()),
+                }
+                seat.renew();
+                continue;
+            }
+            Ended::Removed => {
+                member.stop().await;
+                return Err(MemberError::Removed { dir });
+            }
+            Ended::Disowned { address } => {
+                member.stop().await;
+                return Err(MemberError::Disowned { dir, address });
+            }
+            Ended::Again => {
+                member.hand_over().await;
+                seat = member.stop().await;
+                continue;
+            }
+            Ended::Stop => member.hand_over().await,
         }
         handed_over.send_replace(true);
         let _ = phase.wait_for(|phase| *phase == Phase::End).await;
@@ -104,3 +157,7 @@ async fn run_nodes(
         return Ok(());
     }
 }
+
+#[cfg(test)]
+#[path = "daemon_test.rs"]
+mod tests;

@@ -9,10 +9,13 @@ use tracing::{info, warn};
 
 use super::VERSION;
 use super::channel::Channels;
+use super::refusals::{Refusals, is_foreign};
 use super::roster::Roster;
 use crate::clock;
 use crate::engine::Engine;
-use crate::proto::peer::GossipMessage;
+use crate::fingerprint::Mark;
+use crate::proto::peer::{self, GossipMessage};
+use crate::store::Sequence;
 
 /// How often each member is told.
 pub const PERIOD: Duration = Duration::from_millis(500);
@@ -21,6 +24,8 @@ pub const REACHABLE_FOR: Duration = Duration::from_millis(2000);
 /// Round trips that are kept of each member. The least of them counts: no lost
 /// packet does, and no busy moment.
 const SAMPLES_MAX: usize = 9;
+/// Marks that are kept of each member: it may be ahead when it tells.
+const MARKS_MAX: usize = 8;
 /// Fewer say nothing.
 const SAMPLES_MIN: usize = 3;
 
@@ -39,6 +44,8 @@ pub struct Health {
     pub revision: i64,
     pub sequence: i64,
     pub size_bytes: u64,
+    /// What it said last that it holds, the newest at the end.
+    marks: VecDeque<Mark>,
     /// The epoch in which it leads; 0 when it does not.
     pub leads_epoch: u64,
     /// Members that don't vote, when it leads.
@@ -77,6 +84,8 @@ pub struct HealthTable {
     round_trips: Mutex<HashMap<MemberId, VecDeque<Duration>>>,
     /// Members that don't vote, as this member knows when it leads.
     voteless: Mutex<Voteless>,
+    /// Who refuses this member as one of another cluster.
+    refusals: Mutex<Refusals>,
 }
 
 impl HealthTable {
@@ -101,6 +110,16 @@ impl HealthTable {
         Some(Claim { leader: *leader, role })
     }
 
+    /// Who refuses this member as one of another cluster, for some seconds
+    /// while nobody else answers.
+    pub fn last_word(&self, now: Instant) -> Option<MemberId> {
+        self.refusals().last_word(now)
+    }
+
+    fn refusals(&self) -> MutexGuard<'_, Refusals> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Notes which members don't vote.
     pub fn set_voteless(&self, voteless: Voteless) {
         *self.voteless() = voteless;
@@ -112,6 +131,13 @@ impl HealthTable {
 
     fn others(&self) -> MutexGuard<'_, HashMap<MemberId, Health>> {
         self.others.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What each member that is reachable said that it holds, the newest at the end.
+    pub fn marks(&self, now: Instant) -> Vec<Vec<Mark>> {
+        let all = self.others();
+        let reachable = all.values().filter(|one| one.is_reachable(now));
+        reachable.map(|one| one.marks.iter().copied().collect()).collect()
     }
 
     /// The largest round trip from this member to one that is reachable.
@@ -157,9 +183,24 @@ impl HealthTable {
         patience: Duration,
         now: Instant,
     ) -> bool {
+        self.refusals().clear();
         let mut all = self.others();
         let former = all.get(&id);
         let former = former.filter(|former| former.is_reachable(now));
+        let mut marks = former.map(|former| former.marks.clone()).unwrap_or_default();
+        match message.mark {
+            // It can't be believed at the moment.
+            None => marks.clear(),
+            Some(mark) => {
+                let mark = Mark { sequence: Sequence(mark.sequence), sum: mark.sum };
+                if marks.back() != Some(&mark) {
+                    marks.push_back(mark);
+                }
+                if marks.len() > MARKS_MAX {
+                    marks.pop_front();
+                }
+            }
+        }
         let health = Health {
             heard: now,
             since: former.map_or(now, |former| former.since),
@@ -169,6 +210,7 @@ impl HealthTable {
             revision: message.revision,
             sequence: message.sequence,
             size_bytes: message.size_bytes,
+            marks,
             leads_epoch: message.leads_epoch,
             voteless: Voteless {
                 spares: message.spares.clone(),
@@ -189,6 +231,8 @@ fn known(us: u64) -> Option<Duration> {
 pub fn message(engine: &Engine, roster: &Roster, health: &HealthTable) -> GossipMessage {
     let shared = engine.shared();
     let leads = engine.leads();
+    let newest = shared.read().marks.newest().filter(|_| shared.is_sound());
+    let mark = newest.map(|mark| peer::Mark { sequence: mark.sequence.0, sum: mark.sum });
     let Voteless { spares, standbys } =
         if leads { health.voteless().clone() } else { Voteless::default() };
     GossipMessage {
@@ -199,6 +243,7 @@ pub fn message(engine: &Engine, roster: &Roster, health: &HealthTable) -> Gossip
         revision: engine.revision().0,
         sequence: shared.sequence(),
         size_bytes: shared.size().total_bytes,
+        mark,
         leads_epoch: if leads { engine.identity().epoch } else { 0 },
         spares,
         standbys,
@@ -254,6 +299,11 @@ impl Gossip {
         let mut client = self.channels.to(id);
         let patience = self.roster.patience();
         let told = tokio::time::timeout(REACHABLE_FOR + patience, client.gossip(own)).await;
+        if let Ok(Err(status)) = &told
+            && is_foreign(status)
+        {
+            self.health.refusals().note(id, clock::now());
+        }
         let answer = told.ok().and_then(Result::ok).map(tonic::Response::into_inner);
         // Another member may have its address by now.
         let Some(answer) = answer.filter(|answer| answer.from == id.0) else {

@@ -26,6 +26,11 @@ pub enum JoinError {
     Refused { address: String, reason: String },
     #[error("{address} speaks version {version} of the members' protocol, this is {VERSION}")]
     Version { address: String, version: u32 },
+    #[error(
+        "{address} belongs to another cluster than this member; to join that one, empty this \
+         member's directory"
+    )]
+    Foreign { address: String },
     #[error(transparent)]
     Roster(#[from] RosterError),
 }
@@ -45,6 +50,9 @@ pub async fn join(
         for address in addresses {
             match ask(roster, channels, address).await? {
                 Ok(answer) => {
+                    if roster.cluster_id().is_some_and(|own| own != answer.cluster_id) {
+                        return Err(JoinError::Foreign { address: address.clone() });
+                    }
                     roster.merge(answer.peers)?;
                     roster.enter(answer.cluster_id)?;
                     // The node begins with timeouts that suit the network.

@@ -235,7 +235,7 @@ impl Keeper {
 
     /// Gives leadership away for good. A sole voter lets another one vote
     /// first; the next leader makes the number of voters odd again.
-    async fn give_way(&self, members: &[MemberInfo]) -> Result<bool, dqlite::Error> {
+    pub async fn give_way(&self, members: &[MemberInfo]) -> Result<bool, dqlite::Error> {
         let observed = self.observe(members, clock::now());
         let others = observed.iter().filter(|one| !one.is_leader && one.is_steady);
         let heir = others.min_by_key(|one| (one.role != Role::Voter, one.lag, one.id));

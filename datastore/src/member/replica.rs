@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use dqlite::MemberId;
 use tokio::sync::{mpsc, watch};
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::VERSION;
 use super::books::Books;
@@ -33,12 +33,12 @@ use crate::proto::peer::follow_response::Part;
 use crate::proto::peer::{Begin, FollowRequest};
 use crate::record::Revision;
 use crate::route::Course;
-use crate::shared::Shared;
+use crate::shared::{Damage, Integrity, Shared};
 use crate::state::{Layout, State, load, row_entries};
 use crate::store::node::SqlNode;
 use crate::store::sql::SqlStore;
 use crate::store::{LogRow, Opened, Sequence, Store, StoreError};
-use crate::writer::{QUEUE_MAX, Writer};
+use crate::writer::{QUEUE_MAX, Writer, WriterError};
 
 /// Pause before a leader is asked again, or leadership is taken again.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
@@ -72,6 +72,13 @@ pub struct Copy {
     leader: Option<MemberId>,
 }
 
+impl Copy {
+    /// What the end of leadership left undecided.
+    pub fn take_pending(&mut self) -> Option<(Pending, Instant)> {
+        self.pending.take()
+    }
+}
+
 impl Replica {
     /// Leads and follows until told to stop; then leaves its seat.
     pub async fn run(mut self) -> Seat {
@@ -86,6 +93,7 @@ impl Replica {
             self.seat.course.send_replace(Course::Seeks);
             self.expire_pending();
             if let Err(error) = turn {
+                self.note_damage(leader, &error);
                 debug!(error = &error as &dyn std::error::Error, "a turn ended");
                 tokio::time::sleep(RETRY_PAUSE).await;
             }
@@ -96,6 +104,14 @@ impl Replica {
 
     fn shared(&self) -> &Arc<Shared> {
         self.seat.engine.shared()
+    }
+
+    /// What this member can't read as leader is damaged here.
+    fn note_damage(&self, leader: Option<MemberId>, error: &StoreError) {
+        if matches!(error, StoreError::Damaged(_)) && leader == Some(self.roster.own()) {
+            error!(error = error as &dyn std::error::Error, "this member's database is damaged");
+            self.shared().set_integrity(Integrity::Damaged(Damage::Database));
+        }
     }
 
     /// Counts leaders after the first.
@@ -171,6 +187,7 @@ impl Replica {
         self.seat.copy.pending = pending.map(|pending| (pending, clock::now()));
         match result {
             Ok(()) => info!("this member leads no more"),
+            Err(WriterError::Damaged(error)) => self.note_damage(Some(self.roster.own()), &error),
             Err(error) => info!(error = &error as &dyn std::error::Error, "leadership is lost"),
         }
     }
@@ -197,7 +214,7 @@ impl Replica {
 
     /// Puts a state that was read anew in the place of the one that readers
     /// see. Watchers look through what is new to them.
-    fn replace(&mut self, state: State, layout: &Layout) -> Result<(), StoreError> {
+    fn replace(&mut self, mut state: State, layout: &Layout) -> Result<(), StoreError> {
         let revision = state.index.committed();
         let former = self.seat.engine.revision();
         if revision < former {
@@ -206,6 +223,7 @@ impl Replica {
             )));
         }
         let last = layout.rows.last().map_or(layout.base.sequence, |row| row.sequence);
+        state.mark(last);
         let shared = self.shared().clone();
         {
             let mut current = shared.write();
@@ -214,6 +232,10 @@ impl Replica {
         }
         shared.note_applied(revision);
         shared.set_sequence(last.0);
+        if shared.heal() {
+            shared.metrics.renewals.inc();
+            info!(revision = revision.0, "this member is sound again");
+        }
         let chunks = layout.chunks.iter().map(|chunk| chunk.first_key.clone());
         self.seat.copy.books = Books::new(chunks, &layout.touched);
         self.seat.copy.sequence = Some(last);
@@ -335,6 +357,7 @@ impl Replica {
         {
             let mut state = shared.write();
             state.replay_entries(&row, entries, now)?;
+            state.mark(row.sequence);
             let mut changes = Vec::new();
             for revision in row.first.0..=row.last.0 {
                 let of_revision = state.index.changes(Revision(revision));

@@ -48,6 +48,27 @@ pub enum RosterError {
     Newer { path: PathBuf, found: u32 },
 }
 
+/// How far a member has come that begins anew under another number, because
+/// what it held was damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stage {
+    /// dqlite's files are still those of the former number.
+    Discard,
+    /// They are out of the way; the new number is not known to the others.
+    Join,
+    /// It is; the former number is to be removed.
+    Leave,
+}
+
+/// What a member does that begins anew.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Renewal {
+    /// The numbers that it had, the last one last.
+    pub formers: Vec<u64>,
+    pub stage: Stage,
+}
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Kept {
     format: u32,
@@ -57,6 +78,9 @@ struct Kept {
     /// The largest smoothed round trip to a voter, for the next start.
     #[serde(default)]
     round_trip_us: u64,
+    /// While the member begins anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    renewal: Option<Renewal>,
     peers: Peers,
 }
 
@@ -85,6 +109,7 @@ impl Roster {
                 id: if first { MemberId::FIRST.0 } else { random() },
                 cluster_id: first.then(random),
                 round_trip_us: 0,
+                renewal: None,
                 peers: Peers::default(),
             },
             Err(source) => return Err(RosterError::Read { path, source }),
@@ -194,6 +219,31 @@ impl Roster {
     /// Notes that this member belongs to a cluster from now on.
     pub fn enter(&self, cluster_id: u64) -> Result<(), RosterError> {
         self.change(|kept| kept.cluster_id.replace(cluster_id) != Some(cluster_id))
+    }
+
+    /// What is left to do of beginning anew.
+    pub fn renewal(&self) -> Option<Renewal> {
+        self.kept().renewal.clone()
+    }
+
+    /// Notes how far it has come; nothing at its end.
+    pub fn set_renewal(&self, renewal: Option<Renewal>) -> Result<(), RosterError> {
+        self.change(|kept| {
+            kept.renewal = renewal;
+            true
+        })
+    }
+
+    /// Gives the member in `dir` another number, by one write: from then on
+    /// dqlite's files there are not its own. Its node does not run.
+    pub fn renew(dir: &Path) -> Result<(), RosterError> {
+        let roster = Roster::read(dir)?;
+        let mut kept = roster.kept().clone();
+        let mut formers = kept.renewal.take().map_or(Vec::new(), |renewal| renewal.formers);
+        formers.push(kept.id);
+        kept.id = random();
+        kept.renewal = Some(Renewal { formers, stage: Stage::Discard });
+        roster.save(&kept)
     }
 
     /// States where this member is reached.

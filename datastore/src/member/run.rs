@@ -1,44 +1,35 @@
 //! The daemon as one of several members.
 
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dqlite::{MemberId, Node, NodeError, SnapshotParams};
-use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::{info, warn};
 
 use super::channel::{Channels, MESSAGE_BYTES_MAX};
-use super::dial::RaftConnector;
+use super::comparison::Comparison;
 use super::gossip::{Gossip, HealthTable};
-use super::join::{JoinError, join};
 use super::keeper::Keeper;
-use super::listener::{Door, INCOMING_MAX, accept};
 use super::operator::Operator;
-use super::peers::{Peer, raft_address};
-use super::ping::Ping;
 use super::replica::{Copy, Replica};
-use super::roster::{Roster, RosterError};
+use super::roster::Roster;
 use super::service::PeerService;
 use super::timing::choose_latency;
-use super::tls::{self, TlsError};
 use super::transport::Transport;
 use super::tuner::rescue;
 use super::wire::Incoming;
 use crate::clock;
 use crate::engine::Engine;
 use crate::identity::Identity;
-use crate::listen::Listen;
 use crate::options::Options;
 use crate::proto::peer::members_server::MembersServer;
 use crate::proto::peer::peer_server::PeerServer;
 use crate::route::{Course, Route};
-use crate::shared::{Limits, Shared};
+use crate::shared::{Damage, Limits, Shared};
 use crate::state::State;
 use crate::store::disk;
 use crate::store::node::SqlNode;
@@ -51,46 +42,10 @@ const LEAVE_TIMEOUT: Duration = Duration::from_millis(500);
 const REPLICA_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often the space taken is looked at.
 const SIZE_PERIOD: Duration = Duration::from_secs(2);
+/// How often it is looked whether others refuse this member.
+const REFUSALS_PERIOD: Duration = Duration::from_millis(500);
 /// How often the round trips are noted for the next start.
 const NOTE_PERIOD: Duration = Duration::from_secs(10);
-
-/// Why a member could not start, or ended.
-#[derive(Debug, thiserror::Error)]
-pub enum MemberError {
-    #[error("can't use the identity of members")]
-    Tls(#[from] TlsError),
-    #[error(transparent)]
-    Roster(#[from] RosterError),
-    #[error("can't join")]
-    Join(#[from] JoinError),
-    #[error("{address:?} is no address that others can reach: {reason}")]
-    Address { address: String, reason: String },
-    #[error("can't listen for members on {address}")]
-    Listen {
-        address: String,
-        #[source]
-        source: io::Error,
-    },
-    #[error("can't start the members' transport")]
-    Transport(#[source] io::Error),
-    #[error(
-        "{dir} holds the datastore of a first member: start it without --join, \
-         or empty the directory"
-    )]
-    Occupied { dir: PathBuf },
-    #[error("another datastore runs on {dir}")]
-    InUse { dir: PathBuf },
-    #[error("dqlite can't start from its files in {dir}")]
-    Start {
-        dir: PathBuf,
-        #[source]
-        source: NodeError,
-    },
-    #[error(
-        "this member was removed from its cluster; empty {dir} and join again to be a new member"
-    )]
-    Removed { dir: PathBuf },
-}
 
 /// What outlives a node: the state that readers see, with its watchers, and
 /// where requests find the leader.
@@ -103,6 +58,17 @@ pub struct Seat {
 }
 
 impl Seat {
+    /// Forgets what is in it, but for what readers and watchers have seen:
+    /// everything is told anew.
+    pub fn renew(&mut self) {
+        if let Some((pending, _)) = self.copy.take_pending() {
+            pending.give_up();
+            self.engine.shared().set_undecided(false);
+        }
+        self.copy = Copy::default();
+        self.engine.shared().begin_anew();
+    }
+
     /// With nothing in it, and nobody who leads.
     pub fn new(options: &Options) -> Seat {
         let limits = Limits {
@@ -152,35 +118,6 @@ pub struct Links<S> {
 }
 
 impl Member {
-    /// Joins if need be, starts the node, and begins to lead or follow.
-    pub async fn start(options: &Options, seat: Seat) -> Result<Member, MemberError> {
-        let dir = &options.dir;
-        let roster = Arc::new(open_roster(dir, &options.join)?);
-        let identity = tls::Identity::load(options.pki.as_deref().unwrap_or(dir))?;
-        let transport = Transport::start().map_err(MemberError::Transport)?;
-        let listener = bind(&transport, options).await?;
-        roster.state(own_line(options, &listener)?)?;
-        let channels = Arc::new(Channels::new(roster.clone(), &identity));
-        let ping = Ping { roster: roster.clone(), config: identity.ping.clone() };
-        if roster.cluster_id().is_none() {
-            join(&roster, &channels, &ping, &options.join).await?;
-        }
-        let (socket, bound) = watch::channel(None);
-        let (incoming, connections) = mpsc::channel(INCOMING_MAX);
-        let door =
-            Door { roster: roster.clone(), identity: identity.clone(), socket: bound, incoming };
-        transport.handle().spawn(accept(listener, door));
-        let runtime = transport.handle().clone();
-        let connector = RaftConnector { roster: roster.clone(), identity, runtime };
-        let node = Arc::new(start_node(dir, &roster, connector).await?);
-        socket.send_replace(Some(node.socket().clone()));
-        let health = Arc::new(HealthTable::default());
-        transport.handle().spawn(ping.run(health.clone()));
-        let transport = Some(transport);
-        let links = Links { transport, roster, channels, health, node, connections };
-        Ok(Member::assemble(options, seat, links))
-    }
-
     /// Begins to lead or follow, with a node that runs.
     pub fn assemble<S: Incoming>(options: &Options, seat: Seat, links: Links<S>) -> Member {
         let Links { transport, roster, channels, health, node, connections } = links;
@@ -219,6 +156,8 @@ impl Member {
             health: health.clone(),
             restart: restart.clone(),
         };
+        let comparison =
+            Comparison { shared: shared.clone(), roster: roster.clone(), health: health.clone() };
         let gossip = Gossip {
             engine: engine.clone(),
             roster: roster.clone(),
@@ -230,6 +169,8 @@ impl Member {
             tokio::spawn(note_round_trips(gossip.health.clone(), roster.clone())),
             tokio::spawn(note_size(shared.clone(), options.dir.clone())),
             tokio::spawn(gossip.run()),
+            tokio::spawn(comparison.run()),
+            tokio::spawn(super::renewal::leave(operator.clone())),
             tokio::spawn(keeper.clone().run()),
             tokio::spawn(rescue(keeper.clone())),
         ];
@@ -259,9 +200,38 @@ impl Member {
         }
     }
 
+    /// Returns when all others that answer have refused this member for some
+    /// seconds, as one of another cluster: the address of one of them.
+    pub async fn disowned(&self) -> String {
+        loop {
+            if let Some(by) = self.keeper.health.last_word(clock::now()) {
+                return self.roster.peer(by).unwrap_or_default().address;
+            }
+            tokio::time::sleep(REFUSALS_PERIOD).await;
+        }
+    }
+
     /// Returns when the node is to start again, with other timeouts.
     pub async fn restart(&self) {
         self.keeper.restart.notified().await;
+    }
+
+    /// Returns when this member's data can't be believed; how that showed.
+    pub async fn damaged(&self) -> Damage {
+        self.engine.shared().damaged().await
+    }
+
+    /// Gives leadership away, to a member that does not vote yet if need be:
+    /// this one will not come back as it is.
+    pub async fn give_way(&self) {
+        // Perhaps raft has chosen it, and it could not read what it leads.
+        if *self.keeper.leader.borrow() != Some(self.roster.own()) {
+            return;
+        }
+        let given = async { self.keeper.give_way(&self.keeper.members().await?).await };
+        if let Err(error) = given.await {
+            warn!(%error, "leadership could not be given away");
+        }
     }
 
     /// Gives leadership away while requests are still served.
@@ -320,90 +290,6 @@ impl Member {
         self.tasks.iter().chain([&self.members]).for_each(JoinHandle::abort);
         self.replica.abort();
     }
-}
-
-fn open_roster(dir: &Path, join: &[String]) -> Result<Roster, MemberError> {
-    let is_new = !Roster::exists(dir);
-    if is_new && !join.is_empty() && dir.join("metadata1").exists() {
-        return Err(MemberError::Occupied { dir: dir.to_owned() });
-    }
-    let roster = Roster::open(dir, join.is_empty())?;
-    if roster.is_removed(roster.own()) {
-        return Err(MemberError::Removed { dir: dir.to_owned() });
-    }
-    Ok(roster)
-}
-
-/// Binds on the transport's runtime, which then owns the listener.
-async fn bind(transport: &Transport, options: &Options) -> Result<TcpListener, MemberError> {
-    let address = options.peer_listen.clone().unwrap_or_default();
-    let to_bind = address.clone();
-    let bound = transport.handle().spawn(async move { TcpListener::bind(to_bind).await });
-    let bound = bound.await.expect("binding does not panic");
-    bound.map_err(|source| MemberError::Listen { address, source })
-}
-
-/// What this member tells others of itself.
-fn own_line(options: &Options, listener: &TcpListener) -> Result<Peer, MemberError> {
-    let unusable = |address: &str, reason: String| MemberError::Address {
-        address: address.to_owned(),
-        reason,
-    };
-    let address = match &options.peer_advertise {
-        Some(address) => {
-            let resolved: Vec<SocketAddr> = address
-                .to_socket_addrs()
-                .map_err(|error| unusable(address, error.to_string()))?
-                .collect();
-            if resolved.is_empty() {
-                return Err(unusable(address, "it has no address".to_owned()));
-            }
-            address.clone()
-        }
-        None => {
-            let bound = listener.local_addr().map_err(MemberError::Transport)?;
-            if bound.ip().is_unspecified() {
-                let hint = "name one with --peer-advertise".to_owned();
-                return Err(unusable(&bound.to_string(), hint));
-            }
-            bound.to_string()
-        }
-    };
-    let client_urls = options.listen.iter().map(|listen| match listen {
-        Listen::Unix(path) => format!("unix:{}", path.display()),
-        Listen::Tcp(address) => format!("http://{address}"),
-    });
-    Ok(Peer {
-        address,
-        failure_domain: options.failure_domain.clone(),
-        client_urls: client_urls.collect(),
-        ..Peer::default()
-    })
-}
-
-async fn start_node(
-    dir: &Path,
-    roster: &Roster,
-    connector: RaftConnector,
-) -> Result<Node, MemberError> {
-    let dir = dir.to_owned();
-    let id: MemberId = roster.own();
-    let latency = roster.begin();
-    info!(member = id.0, latency_ms = latency.as_millis() as u64, "dqlite starts");
-    let of_node = dir.clone();
-    let start = move || {
-        let entries = disk::choose_snapshot_entries(disk::snapshot_bytes(&of_node));
-        Node::builder(id, raft_address(id), of_node)
-            .snapshot(SnapshotParams::every(entries))
-            .network_latency(latency)
-            .connector(Arc::new(connector))
-            .start()
-    };
-    let started = tokio::task::spawn_blocking(start).await;
-    started.expect("starting a node does not panic").map_err(|source| match source {
-        NodeError::Locked { .. } => MemberError::InUse { dir },
-        source => MemberError::Start { dir, source },
-    })
 }
 
 async fn serve_members<S: Incoming>(

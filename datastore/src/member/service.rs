@@ -13,8 +13,8 @@ use super::convert::{change_of, times_of, to_wire};
 use super::gossip::{HealthTable, message};
 use super::keeper::{AdmitError, admit};
 use super::roster::Roster;
-use super::source;
 use super::{VERSION, is_understood};
+use super::{refusals, source};
 use crate::clock;
 use crate::command::{Change, Outcome};
 use crate::engine::Engine;
@@ -56,7 +56,7 @@ impl PeerService {
         match self.roster.cluster_id() {
             None => return Err(Status::unavailable("this member has not joined yet")),
             Some(own) if own != cluster_id => {
-                return Err(Status::permission_denied("you belong to another cluster"));
+                return Err(refusals::foreign());
             }
             Some(_) => {}
         }
@@ -98,6 +98,9 @@ impl PeerService {
     /// Does what another member's client wished for.
     async fn fulfil(&self, request: ForwardRequest) -> Answer<ForwardResponse> {
         let outcome = match request.wish {
+            Some(_) if !self.engine.shared().is_sound() => {
+                WireOutcome::Refused(RequestError::LeaderChanged.to_string())
+            }
             None => return Err(Status::invalid_argument("a wish of an unknown kind")),
             Some(Wish::Renew(lease)) => self.renew(lease).await,
             Some(Wish::View(lease)) => self.view(lease),
@@ -156,7 +159,7 @@ impl Peer for PeerService {
     async fn follow(&self, request: Request<FollowRequest>) -> Answer<Self::FollowStream> {
         let request = request.into_inner();
         self.check(request.version, request.cluster_id, request.from)?;
-        if !self.engine.leads() {
+        if !self.engine.leads() || !self.engine.shared().is_sound() {
             return Err(Status::unavailable("this member does not lead"));
         }
         let shared = self.engine.shared().clone();
@@ -183,7 +186,7 @@ impl Peer for PeerService {
     }
 
     async fn barrier(&self, _request: Request<BarrierRequest>) -> Answer<BarrierResponse> {
-        let result = if !self.engine.leads() {
+        let result = if !self.engine.leads() || !self.engine.shared().is_sound() {
             Err(RequestError::LeaderChanged)
         } else if self.engine.shared().is_sole_voter() {
             Ok(Outcome::Done(self.engine.revision()))

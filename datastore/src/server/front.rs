@@ -19,10 +19,20 @@ use tracing::warn;
 
 use super::Server;
 use super::range_body::RangeBody;
+use crate::error::RequestError;
 use crate::proto::{RangeRequest, RangeResponse};
 use crate::trace::{self, Traced};
 
 const RANGE: &str = "/etcdserverpb.KV/Range";
+/// What is not answered while the data is damaged.
+const DATA: [&str; 6] = [
+    "/etcdserverpb.KV/",
+    "/etcdserverpb.Watch/",
+    "/etcdserverpb.Lease/",
+    "/etcdserverpb.Maintenance/Hash",
+    "/etcdserverpb.Maintenance/Snapshot",
+    "/etcdserverpb.Maintenance/Defragment",
+];
 /// What is answered by a stream.
 const STREAMS: [&str; 4] = [
     "/etcdserverpb.KV/RangeStream",
@@ -67,6 +77,10 @@ where
         let bytes_max = self.message_bytes_max;
         let server = self.server.clone();
         let call = Call::begin(&server, &request);
+        if call.wants_data() && !server.engine.shared().is_sound() {
+            let refused = as_refused(RequestError::Corrupt.into());
+            return Box::pin(async move { Ok(call.end(&server, refused)) });
+        }
         if call.path == RANGE {
             return Box::pin(async move {
                 let answer = call.within(range(&server, request, bytes_max)).await;
@@ -107,6 +121,11 @@ impl Call {
             Some(traced) => traced.within(work).await,
             None => work.await,
         }
+    }
+
+    /// Whether it is answered from what is stored.
+    fn wants_data(&self) -> bool {
+        DATA.iter().any(|prefix| self.path.starts_with(prefix))
     }
 
     /// Counts the answer. What streams has only begun, and its time says nothing.

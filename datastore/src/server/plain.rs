@@ -48,6 +48,7 @@ async fn metrics(State(server): State<Server>) -> Response {
 async fn health(State(server): State<Server>) -> Response {
     let shared = server.engine.shared();
     let reason = match (shared.no_space(), shared.leader()) {
+        _ if shared.is_corrupt() => "ALARM CORRUPT",
         (true, _) => "ALARM NOSPACE",
         (false, None) => "RAFT NO LEADER",
         (false, Some(_)) => "",

@@ -15,11 +15,10 @@ pub fn status(server: &Server) -> StatusResponse {
     let shared = server.engine.shared();
     let size = shared.size();
     let sequence = shared.sequence() as u64;
-    let errors = if shared.no_space() {
-        vec![format!("memberID:{} alarm:NOSPACE ", identity.member_id)]
-    } else {
-        Vec::new()
-    };
+    let alarms = [("NOSPACE", shared.no_space()), ("CORRUPT", shared.is_corrupt())];
+    let raised = alarms.into_iter().filter(|(_, is_raised)| *is_raised);
+    let errors = raised.map(|(name, _)| format!("memberID:{} alarm:{name} ", identity.member_id));
+    let errors = errors.collect();
     StatusResponse {
         header: identity.header(server.engine.revision()),
         version: ETCD_VERSION.to_owned(),

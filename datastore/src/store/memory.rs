@@ -36,6 +36,8 @@ pub enum Fault {
     UnknownDone,
     /// The write was not done, and its outcome stays unknown.
     UnknownNotDone,
+    /// The store finds that it is damaged.
+    Damaged,
 }
 
 impl Default for MemoryStore {
@@ -117,6 +119,7 @@ impl Store for MemoryStore {
             Some(Fault::NoSpace) => {
                 return Err(StoreError::NoSpace { available_bytes: 0, needed_bytes: 1 });
             }
+            Some(Fault::Damaged) => return Err(StoreError::Damaged("planned".into())),
             Some(Fault::UnknownNotDone) => return Err(StoreError::Unknown("planned".into())),
             Some(Fault::UnknownDone) | None => {}
         }

@@ -72,6 +72,9 @@ pub enum OpenError {
     },
 }
 
+/// SQLite's CORRUPT and NOTADB: the database's pages make no sense.
+const CODES_OF_DAMAGE: [u64; 2] = [11, 26];
+
 /// A member of dqlite in this process, and the connection of its writer.
 pub struct SqlStore {
     dir: PathBuf,
@@ -182,6 +185,11 @@ impl SqlStore {
 
     /// Nothing was written; with other members, perhaps because one of them leads.
     fn refused(&self, error: dqlite::Error) -> StoreError {
+        if let dqlite::Error::Sql { code, .. } = &error
+            && CODES_OF_DAMAGE.contains(&(code & 0xff))
+        {
+            return damaged(&error.to_string());
+        }
         let lost =
             matches!(error, dqlite::Error::NotLeader { .. } | dqlite::Error::DatabaseClosed { .. });
         if lost && !self.is_alone() {

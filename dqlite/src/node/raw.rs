@@ -53,12 +53,16 @@ impl RawNode {
         let Some(node) = NonNull::new(pointer) else {
             return Err(create(format!("no node was made ({rc})")));
         };
-        // From here on the drop destroys it, which the library wants after a failure too.
+        // From here on the drop destroys it.
         let raw = RawNode { node, _hook: None };
-        match rc {
-            dqlite_sys::DQLITE_OK => Ok(raw),
-            rc => Err(create(raw.message(rc))),
+        if rc == dqlite_sys::DQLITE_OK {
+            return Ok(raw);
         }
+        let error = create(raw.message(rc));
+        // What failed half-way stays registered with SQLite as a file system. Were it freed, the
+        // next node's registration would run through freed memory: it is kept, a few kilobytes.
+        std::mem::forget(raw);
+        Err(error)
     }
 
     /// The library's last words, or the code when it has none.
