@@ -46,7 +46,12 @@ fn is_snapshot(name: &str) -> bool {
 fn newest(dir: &Path, is_such: impl Fn(&str) -> bool) -> Option<PathBuf> {
     let entries = fs::read_dir(dir).ok()?.flatten();
     let found = entries.filter(|entry| is_such(&entry.file_name().to_string_lossy()));
-    found.map(|entry| entry.path()).max()
+    // Names carry numbers of any length: snapshot-TERM-INDEX-TIME.
+    let numbers = |path: &PathBuf| -> Vec<u64> {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        name.split('-').filter_map(|part| part.parse().ok()).collect()
+    };
+    found.map(|entry| entry.path()).max_by_key(numbers)
 }
 
 /// Changes some bytes in the middle of a file.

@@ -108,7 +108,7 @@ pub fn soak(project: &Project, arguments: &SoakArguments) -> Result<()> {
     }
     if wanted("members") {
         announce("several members: kills and cuts of the leader, twenty in a row", 600);
-        for target in ["members", "members_change", "members_network"] {
+        for target in ["members", "members_change", "members_network", "healing"] {
             long_form(project, target, "", ("SKIFF_TEST_MEMBERS", "full"))?;
         }
     }
