@@ -19,11 +19,12 @@ pub struct Waiting {
 }
 
 impl Admission {
-    /// A place for a request of this size, while there is one.
+    /// A place for a request of this size, while there is one; always for one without.
     pub fn admit(&self, bytes: usize) -> Option<Waiting> {
         let before = self.0.fetch_add(bytes, Ordering::Relaxed);
         let place = Waiting { bytes, all: self.clone() };
-        (before == 0 || before.saturating_add(bytes) <= WAITING_BYTES_MAX).then_some(place)
+        (before == 0 || bytes == 0 || before.saturating_add(bytes) <= WAITING_BYTES_MAX)
+            .then_some(place)
     }
 }
 
@@ -42,7 +43,7 @@ mod tests {
         let admission = Admission::default();
         let large = admission.admit(WAITING_BYTES_MAX + 1);
         assert!(large.is_some(), "alone, anything is admitted");
-        assert!(admission.admit(1).is_none());
+        assert!(admission.admit(1).is_none() && admission.admit(0).is_some());
         drop(large);
         let half = admission.admit(WAITING_BYTES_MAX / 2).unwrap();
         let other = admission.clone().admit(WAITING_BYTES_MAX / 2).unwrap();

@@ -1,7 +1,9 @@
 //! What is queued for the writer, and what it answers.
 
+use prost::Message;
 use tokio::sync::oneshot;
 
+use crate::admission::Waiting;
 use crate::error::RequestError;
 use crate::proto::{
     DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, TxnRequest, TxnResponse,
@@ -31,6 +33,16 @@ pub enum Change {
 }
 
 impl Change {
+    /// What it takes in memory, in bytes; nothing that counts when it writes no values.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Change::Put(put) => put.encoded_len(),
+            Change::DeleteRange(delete) => delete.encoded_len(),
+            Change::Txn(txn) => txn.encoded_len(),
+            _ => 0,
+        }
+    }
+
     /// Whether it takes space, and so is refused when there is none.
     pub fn takes_space(&self) -> bool {
         match self {
@@ -64,4 +76,6 @@ pub enum Outcome {
 pub struct Command {
     pub change: Change,
     pub reply: oneshot::Sender<Result<Outcome, RequestError>>,
+    /// Its place in the queue, whoever waits for it or does no more.
+    pub place: Waiting,
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use crate::admission::Admission;
 use crate::command::{Change, Command, Outcome};
 use crate::error::RequestError;
 use crate::lease::LeaseView;
@@ -86,19 +87,26 @@ pub struct Route {
     reads: Option<mpsc::Sender<Read>>,
     /// How much longer than in a good network the leader is waited for.
     patience_us: Arc<AtomicU64>,
+    /// What is in the queue of the own writer.
+    admission: Admission,
 }
 
 impl Route {
     /// The route of a single member.
     pub fn alone(queue: mpsc::Sender<Command>) -> Route {
         let course = watch::channel(Course::Leads(queue)).1;
-        Route { course, reads: None, patience_us: Arc::default() }
+        Route { course, reads: None, patience_us: Arc::default(), admission: Admission::default() }
     }
 
     /// The route of a member among others, whose replica says who leads.
     pub fn among(course: watch::Receiver<Course>) -> Route {
         let (reads, waiting) = mpsc::channel(READS_MAX);
-        let route = Route { course, reads: None, patience_us: Arc::default() };
+        let route = Route {
+            course,
+            reads: None,
+            patience_us: Arc::default(),
+            admission: Admission::default(),
+        };
         tokio::spawn(share_barriers(route.clone(), waiting));
         Route { reads: Some(reads), ..route }
     }
@@ -139,8 +147,9 @@ impl Route {
     ) -> Result<oneshot::Receiver<Result<Outcome, RequestError>>, RequestError> {
         let course = self.course.borrow();
         let Course::Leads(queue) = &*course else { return Err(RequestError::LeaderChanged) };
+        let place = self.admission.admit(change.bytes()).ok_or(RequestError::TooManyRequests)?;
         let (reply, answer) = oneshot::channel();
-        queue.try_send(Command { change, reply }).map_err(|error| match error {
+        queue.try_send(Command { change, reply, place }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => RequestError::TooManyRequests,
             mpsc::error::TrySendError::Closed(_) if self.is_alone() => RequestError::Stopped,
             mpsc::error::TrySendError::Closed(_) => RequestError::LeaderChanged,

@@ -81,6 +81,8 @@ pub enum RunError {
 
 /// Serves until SIGTERM or SIGINT, then ends orderly.
 pub async fn run(options: Options) -> Result<(), RunError> {
+    // One arena, so that memory which is given back really is: see docs/design/2026-11-23-dqlite.md.
+    dqlite::memory::limit_arenas(1);
     let traces = trace::start(&options)?;
     let result = run_untraced(options).await;
     if let Some(traces) = traces {
@@ -90,8 +92,6 @@ pub async fn run(options: Options) -> Result<(), RunError> {
 }
 
 async fn run_untraced(options: Options) -> Result<(), RunError> {
-    // One arena, so that memory which is given back really is: see docs/design/2026-11-23-dqlite.md.
-    dqlite::memory::limit_arenas(1);
     let began = Instant::now();
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signal)?;

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  client ──(traceparent)──> request ─┬─ settle (the leader's word for a read)
-//!                                     └─ write ──(traceparent)──> request at the leader ── write
+//!                                     ├─ write, on the leader
+//!                                     └─ forward ──(traceparent)──> Peer/Forward on the leader ── write
 //! ```
 //!
 //! Follows the W3C's Trace Context and OpenTelemetry's conventions for RPC, as
