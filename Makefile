@@ -7,7 +7,7 @@ help:
 	@echo 'make test    build everything and run every test'
 	@echo 'make down    end the node and remove everything but what was built'
 	@echo 'make bench   measure a node and its peer, about two hours; ARGS="--short" takes five minutes'
-	@echo 'make soak    long forms of tests: beside etcd, simulated, members, power cuts, renewals, a virtual machine, 512 MiB'
+	@echo 'make soak    long forms of tests: beside etcd, simulated, protocol, members, power cuts, renewals, a virtual machine, 512 MiB'
 	@echo 'make verify  check format, lints, tests and documentation without writing'
 	@echo 'make fix     write what verify would complain about'
 

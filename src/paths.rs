@@ -70,6 +70,41 @@ impl Paths {
         self.run().join("datastore").join("datastore.sock")
     }
 
+    /// Where the datastore serves what nodes know of their cluster; skiffd's alone.
+    pub fn cluster_database_socket(&self) -> PathBuf {
+        self.run().join("datastore").join("cluster.sock")
+    }
+
+    /// Where the datastore takes connections of other members over from the agent.
+    pub fn datastore_handoff_socket(&self) -> PathBuf {
+        self.handoff_run().join("datastore.sock")
+    }
+
+    /// Sockets at which the agent hands over what came in.
+    pub fn handoff_run(&self) -> PathBuf {
+        self.run().join("handoff")
+    }
+
+    /// Whose members may be peers of this node's datastore.
+    pub fn datastore_nodes(&self) -> PathBuf {
+        self.daemon_etc("datastore").join("nodes.json")
+    }
+
+    /// Where kine answers for a database of somebody else's.
+    pub fn kine_socket(&self) -> PathBuf {
+        self.run().join("kine").join("kine.sock")
+    }
+
+    /// Sockets of the agent.
+    pub fn agent_run(&self) -> PathBuf {
+        self.run().join("agent")
+    }
+
+    /// Where skiffd takes from the agent what other nodes ask.
+    pub fn skiffd_cluster_socket(&self) -> PathBuf {
+        self.agent_run().join("skiffd.sock")
+    }
+
     pub fn containerd_run(&self) -> PathBuf {
         self.run().join("containerd")
     }

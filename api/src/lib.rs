@@ -6,7 +6,10 @@
 //! lives here, and no task.
 
 pub mod addon;
+pub mod backup;
+pub mod certificate;
 pub mod client;
+pub mod cluster;
 pub mod error;
 pub mod kubeconfig;
 pub mod node;
@@ -14,7 +17,12 @@ pub mod service;
 pub mod setting;
 
 pub use addon::{Addon, AddonAction, AddonState, EnableRequest, Progress};
+pub use backup::BackupPart;
+pub use certificate::{Certificate, CertificateState, Certificates};
 pub use client::{Client, ClientError};
+pub use cluster::{
+    ClusterNode, ClusterPart, NodeState, RemoveRequest, Token, TokenRequest, TokenState,
+};
 pub use error::ErrorBody;
 pub use kubeconfig::{ClientCertificate, CredentialRequest, KubeconfigRequest};
 pub use node::{Component, Condition, Notice, Phase, Status, Version};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Addon, Service};
+use crate::{Addon, BackupPart, ClusterPart, Service};
 
 /// `GET /v1/status`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,6 +24,16 @@ pub struct Status {
     pub notices: Vec<Notice>,
     pub services: Vec<Service>,
     pub addons: Vec<Addon>,
+    /// What this node is in its cluster; absent on one that is alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<ClusterPart>,
+    /// Who keeps Kubernetes' objects, in words; absent when that is Skiff's own datastore. Whether it
+    /// answers is a condition, `external-datastore`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub datastore: Option<String>,
+    /// Archives that are taken by a schedule; absent without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<BackupPart>,
     /// Seconds since skiffd started.
     pub uptime_s: u64,
 }

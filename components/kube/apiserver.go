@@ -50,7 +50,8 @@ func (a *apiServer) run(ctx context.Context) error { return a.prepared.Run(ctx) 
 
 // newAPIServer builds the chain of servers (aggregator, core, extensions).
 // It reaches for the datastore, so ctx must end when the process is to stop.
-func newAPIServer(ctx context.Context, o *apiServerOptions) (*apiServer, error) {
+// Nodes that refused names are not let in; nil names nobody.
+func newAPIServer(ctx context.Context, o *apiServerOptions, refused *refusals) (*apiServer, error) {
 	completedOptions, err := o.Complete(ctx)
 	if err != nil {
 		return nil, err
@@ -64,6 +65,9 @@ func newAPIServer(ctx context.Context, o *apiServerOptions) (*apiServer, error) 
 	}
 	generic := config.KubeAPIs.ControlPlane.Generic
 	generic.SkipOpenAPIInstallation = true
+	if refused != nil {
+		refused.guard(config)
+	}
 	completed, err := config.Complete()
 	if err != nil {
 		return nil, err

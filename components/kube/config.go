@@ -18,6 +18,9 @@ type ControlConfig struct {
 	APIServer         []string `json:"apiserver"`
 	ControllerManager []string `json:"controllerManager,omitempty"`
 	Scheduler         []string `json:"scheduler,omitempty"`
+	// Refused is the file with the nodes that the API server lets in no more;
+	// without it there is no such rule.
+	Refused string `json:"refused,omitempty"`
 }
 
 // NodeConfig is the file behind `kube node --config`.
@@ -34,12 +37,14 @@ type NetworkConfig struct {
 	ConfPath string `json:"confPath"`
 	// Bridge is the name of the bridge that the pods hang on.
 	Bridge string `json:"bridge"`
-	// MTU of the pods' links; 0 leaves it to the kernel.
+	// MTU of the pods' links; 0 leaves it to the kernel, or to the backend.
 	MTU int `json:"mtu,omitempty"`
 	// DataDir is where the addresses given away are remembered.
 	DataDir string `json:"dataDir"`
 	// PodCIDRs overrides what the Node object says: nothing is waited for then.
 	PodCIDRs []netip.Prefix `json:"podCIDRs,omitempty"`
+	// Backend joins the pods of several nodes; without it there is one node.
+	Backend *BackendConfig `json:"backend,omitempty"`
 }
 
 func loadControlConfig(path string) (*ControlConfig, error) {
@@ -81,6 +86,14 @@ func (n *NetworkConfig) validate() error {
 		return fmt.Errorf("bridge %q is longer than 15 characters", n.Bridge)
 	case n.MTU < 0:
 		return fmt.Errorf("mtu %d is negative", n.MTU)
+	case n.Backend == nil:
+		return nil
+	case len(n.PodCIDRs) > 0:
+		return errors.New("podCIDRs and backend exclude one another: other nodes go by what the Node says")
+	}
+	n.Backend.complete()
+	if err := n.Backend.validate(); err != nil {
+		return fmt.Errorf("backend: %w", err)
 	}
 	return nil
 }

@@ -72,6 +72,47 @@ func TestWrongNetworksAreRefused(t *testing.T) {
 	}
 }
 
+func TestABackendIsCompleted(t *testing.T) {
+	path := writeConfig(t, `{"kubelet": ["--c"], "network": {"confPath": "/n", "bridge": "b0", "dataDir": "/d", "backend":
+		{"type": "vxlan", "clusterCIDR": "10.1.0.0/16", "kubeconfig": "/k"}}}`)
+	config, err := loadNodeConfig(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	backend := config.Network.Backend
+	if backend.VNI != 7443 || backend.Port != 8472 || backend.link() != "flannel.7443" || backend.Address.IsValid() {
+		t.Errorf("got %+v", backend)
+	}
+}
+
+func TestWrongBackendsAreRefused(t *testing.T) {
+	const good = `"clusterCIDR": "10.1.0.0/16", "kubeconfig": "/k"`
+	for backend, reason := range map[string]string{
+		`{` + good + `}`:                                                        `backend: type "" is neither vxlan nor host-gw`,
+		`{"type": "wireguard", ` + good + `}`:                                   `type "wireguard" is neither`,
+		`{"type": "vxlan", "clusterCIDR": "10.1.0.0/16"}`:                       "kubeconfig is empty",
+		`{"type": "vxlan", "kubeconfig": "/k"}`:                                 "clusterCIDR is missing",
+		`{"type": "vxlan", "kubeconfig": "/k", "clusterCIDR": "fd01::/48"}`:     "IPv4 only",
+		`{"type": "vxlan", "kubeconfig": "/k", "clusterCIDR": "10.1.5.0/16"}`:   "is 10.1.0.0/16 meant?",
+		`{"type": "vxlan", "vni": 16777215, ` + good + `}`:                      "vni 16777215 is not within 1 and 9999999",
+		`{"type": "vxlan", "vni": -1, ` + good + `}`:                            "vni -1",
+		`{"type": "vxlan", "port": 65536, ` + good + `}`:                        "port 65536",
+		`{"type": "host-gw", "vni": 7, ` + good + `}`:                           "vni and port belong to the type vxlan",
+		`{"type": "vxlan", "address": "fd01::1", ` + good + `}`:                 "address fd01::1",
+		`{"type": "vxlan", "address": "127.0.0.1", ` + good + `}`:               "address 127.0.0.1",
+		`{"type": "vxlan", "interface": "eth0", ` + good + `}`:                  `unknown field "interface"`,
+		`{"type": "vxlan", ` + good + `}, "podCIDRs": ["10.1.0.0/24"]`:          "podCIDRs and backend exclude",
+		`{"type": "host-gw", "clusterCIDR": "10.1.0.0/33", "kubeconfig": "/k"}`: "ParsePrefix",
+		`{"type": "vxlan", "address": "192.0.2.1/24", ` + good + `}`:            "ParseAddr",
+	} {
+		path := writeConfig(t, `{"kubelet": ["--c"], "network": {"confPath": "/n", "bridge": "b", "dataDir": "/d", "backend": `+backend+`}}`)
+		_, err := loadNodeConfig(path)
+		if err == nil || !strings.Contains(err.Error(), reason) {
+			t.Errorf("%s: got %v", backend, err)
+		}
+	}
+}
+
 func TestTheConfigFlagIsAllThatIsTaken(t *testing.T) {
 	for _, args := range [][]string{{"--config", "/a"}, {"--config=/a"}} {
 		if path, err := configFlag(args); err != nil || path != "/a" {

@@ -62,8 +62,10 @@ var (
 
 // planConflist says what the container runtime shall read: pods hang on one
 // bridge whose address is their gateway. Only what leaves the subnet is
-// masqueraded, so pods see each other's addresses, also behind a Service.
-func planConflist(network *NetworkConfig, podCIDRs []netip.Prefix) ([]byte, error) {
+// masqueraded, so pods see each other's addresses, also behind a Service. With
+// pods on other nodes that would be too much: there the backend's rules do it
+// for what leaves the cluster's network.
+func planConflist(network *NetworkConfig, podCIDRs []netip.Prefix, carriedMTU int) ([]byte, error) {
 	if len(podCIDRs) == 0 {
 		return nil, errors.New("no pod CIDR")
 	}
@@ -88,7 +90,8 @@ func planConflist(network *NetworkConfig, podCIDRs []netip.Prefix) ([]byte, erro
 		Plugins: []any{
 			bridgePlugin{
 				Type: "bridge", Bridge: network.Bridge, IsGateway: true, HairpinMode: true,
-				IPMasq: true, IPMasqBackend: nftables, MTU: network.MTU, IPAM: ipam,
+				IPMasq: network.Backend == nil, IPMasqBackend: nftables,
+				MTU: chooseMTU(network.MTU, carriedMTU), IPAM: ipam,
 			},
 			portmapPlugin{
 				Type: "portmap", Backend: nftables, SNAT: true,

@@ -20,7 +20,7 @@ func prefixes(texts ...string) []netip.Prefix {
 }
 
 func TestOneFamilyGetsOneRangeAndItsDefaultRoute(t *testing.T) {
-	data, err := planConflist(testNetwork(), prefixes("10.1.0.0/24"))
+	data, err := planConflist(testNetwork(), prefixes("10.1.0.0/24"), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +70,7 @@ func TestOneFamilyGetsOneRangeAndItsDefaultRoute(t *testing.T) {
 }
 
 func TestTwoFamiliesGetARangeAndARouteEach(t *testing.T) {
-	data, err := planConflist(testNetwork(), prefixes("10.1.3.0/24", "fd01:0:0:3::/64"))
+	data, err := planConflist(testNetwork(), prefixes("10.1.3.0/24", "fd01:0:0:3::/64"), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +97,7 @@ func TestTwoFamiliesGetARangeAndARouteEach(t *testing.T) {
 func TestMTUOfZeroIsLeftToTheKernel(t *testing.T) {
 	network := testNetwork()
 	network.MTU = 0
-	data, err := planConflist(network, prefixes("10.1.0.0/24"))
+	data, err := planConflist(network, prefixes("10.1.0.0/24"), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,11 +106,25 @@ func TestMTUOfZeroIsLeftToTheKernel(t *testing.T) {
 	}
 }
 
+func TestWithABackendTheBridgeMasqueradesNothingAndHasTheBackendsMTU(t *testing.T) {
+	for configured, expected := range map[int]string{0: `"mtu": 1430`, 1400: `"mtu": 1400`} {
+		network := testNetwork()
+		network.MTU, network.Backend = configured, &BackendConfig{Type: backendVXLAN}
+		data, err := planConflist(network, prefixes("10.1.0.0/24"), 1430)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text := string(data); !strings.Contains(text, expected) || !strings.Contains(text, `"ipMasq": false`) {
+			t.Errorf("%d: got\n%s", configured, text)
+		}
+	}
+}
+
 func TestUnusablePodCIDRsAreRefused(t *testing.T) {
-	if _, err := planConflist(testNetwork(), nil); err == nil {
+	if _, err := planConflist(testNetwork(), nil, 0); err == nil {
 		t.Error("no pod CIDR is accepted")
 	}
-	if _, err := planConflist(testNetwork(), prefixes("10.1.0.0/24", "10.2.0.0/24")); err == nil {
+	if _, err := planConflist(testNetwork(), prefixes("10.1.0.0/24", "10.2.0.0/24"), 0); err == nil {
 		t.Error("two pod CIDRs of one family are accepted")
 	}
 }

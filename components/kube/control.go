@@ -32,7 +32,12 @@ func runControl(ctx context.Context, config *ControlConfig) error {
 
 	apiContext, stopAPIServer := context.WithCancel(context.Background())
 	defer stopAPIServer()
-	apiServer, err := buildAPIServer(ctx, apiContext, plane.apiServer)
+	var refused *refusals
+	if config.Refused != "" {
+		refused = newRefusals(config.Refused)
+		go refused.follow(apiContext)
+	}
+	apiServer, err := buildAPIServer(ctx, apiContext, plane.apiServer, refused)
 	if err != nil {
 		return fmt.Errorf("kube-apiserver: %w", err)
 	}
@@ -70,14 +75,14 @@ func runControl(ctx context.Context, config *ControlConfig) error {
 // buildAPIServer builds the API server, which waits for the datastore. It
 // returns nothing when the process is asked to stop meanwhile: the build has
 // no way to be ended, and the process is about to.
-func buildAPIServer(stop, serve context.Context, o *apiServerOptions) (*apiServer, error) {
+func buildAPIServer(stop, serve context.Context, o *apiServerOptions, refused *refusals) (*apiServer, error) {
 	type result struct {
 		server *apiServer
 		err    error
 	}
 	built := make(chan result, 1)
 	go func() {
-		server, err := newAPIServer(serve, o)
+		server, err := newAPIServer(serve, o, refused)
 		built <- result{server, err}
 	}()
 	select {

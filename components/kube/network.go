@@ -12,14 +12,13 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
 )
 
 // networkWriter keeps the pod network configuration in step with the pod
-// CIDRs that the controller manager gives to this node.
+// CIDRs that the controller manager gives to this node. With a backend it does
+// so as part of the network between nodes (internode.go).
 type networkWriter struct {
 	network    *NetworkConfig
 	nodeName   string
@@ -29,7 +28,7 @@ type networkWriter struct {
 func newNetworkWriter(config *NodeConfig) (*networkWriter, error) {
 	w := &networkWriter{network: config.Network}
 	if len(w.network.PodCIDRs) > 0 {
-		return w, w.write(w.network.PodCIDRs)
+		return w, w.write(w.network.PodCIDRs, 0)
 	}
 	path, ok := argument(config.Kubelet, "kubeconfig")
 	if !ok {
@@ -44,21 +43,20 @@ func newNetworkWriter(config *NodeConfig) (*networkWriter, error) {
 	return w, nil
 }
 
-// run watches this node's own object until ctx ends. The object changes a few
-// times an hour, and only its pod CIDRs are kept.
+// run watches this node's own object until ctx ends, or all nodes with a
+// backend. The object changes a few times an hour, and only its pod CIDRs are
+// kept.
 func (w *networkWriter) run(ctx context.Context) error {
 	if len(w.network.PodCIDRs) > 0 {
 		<-ctx.Done()
 		return nil
 	}
-	rest, err := clientcmd.BuildConfigFromFlags("", w.kubeconfig)
+	if w.network.Backend != nil {
+		return runNodeNetwork(ctx, w)
+	}
+	client, err := newClient(w.kubeconfig)
 	if err != nil {
 		return fmt.Errorf("kubeconfig: %w", err)
-	}
-	rest.UserAgent = "kube-node-network"
-	client, err := kubernetes.NewForConfig(rest)
-	if err != nil {
-		return err
 	}
 	self := fields.OneTermEqualSelector("metadata.name", w.nodeName)
 	_, informer := cache.NewInformerWithOptions(cache.InformerOptions{
@@ -101,15 +99,16 @@ func (w *networkWriter) observe(object any) {
 		klog.InfoS("Node has no pod CIDR yet", "node", node.Name)
 		return
 	}
-	if err := w.write(cidrs); err != nil {
+	if err := w.write(cidrs, 0); err != nil {
 		klog.ErrorS(err, "Failed to write the pod network configuration", "path", w.network.ConfPath)
 	}
 }
 
 // write replaces the conflist atomically, and only when it differs: the
-// container runtime watches the folder and reloads on every change.
-func (w *networkWriter) write(podCIDRs []netip.Prefix) error {
-	wanted, err := planConflist(w.network, podCIDRs)
+// container runtime watches the folder and reloads on every change. The MTU is
+// what a backend carries, or 0 without one.
+func (w *networkWriter) write(podCIDRs []netip.Prefix, mtu int) error {
+	wanted, err := planConflist(w.network, podCIDRs, mtu)
 	if err != nil {
 		return err
 	}

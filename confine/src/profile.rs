@@ -98,9 +98,11 @@ impl Profile {
     }
 }
 
-const SHIPPED: [(&str, &str); 4] = [
+const SHIPPED: [(&str, &str); 6] = [
+    ("agent", include_str!("../profiles/agent.toml")),
     ("containerd", include_str!("../profiles/containerd.toml")),
     ("datastore", include_str!("../profiles/datastore.toml")),
+    ("kine", include_str!("../profiles/kine.toml")),
     ("kube-control", include_str!("../profiles/kube-control.toml")),
     ("kube-node", include_str!("../profiles/kube-node.toml")),
 ];
@@ -148,7 +150,7 @@ mod tests {
 
     #[test]
     fn unprivileged_daemons_keep_nothing() {
-        for name in ["datastore", "kube-control"] {
+        for name in ["datastore", "kine", "kube-control"] {
             let profile = Profile::named(name).expect("shipped");
             assert_eq!(profile.capabilities, Keep::none(), "{name}");
             assert!(profile.no_new_privileges, "{name}");

@@ -15,6 +15,7 @@
 //! [`build`] makes the new directory and [`place`] puts it where it belongs.
 
 pub mod build;
+pub mod extract;
 pub mod job;
 pub mod name;
 pub mod partial;
@@ -28,8 +29,9 @@ pub mod source;
 pub mod take;
 pub mod target;
 
+pub use extract::ExtractError;
 pub use job::{Done, Job, JobError, Report};
-pub use name::BackupName;
+pub use name::{BackupName, Kind};
 pub use restore::{RestoreError, Restored, restore};
 pub use s3::{S3, S3Error};
 pub use seal::{Opening, SealError, Sealing};

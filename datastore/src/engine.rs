@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use prost::Message;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tracing::info;
+use tracing::{Instrument, info};
 
 use crate::admission::{Admission, Waiting};
 use crate::check::{check_delete_range, check_put, check_range, check_txn};
@@ -94,8 +94,8 @@ impl Engine {
             Engine { shared, route: Route::alone(sender), admission: Admission::default() };
         Ok(Running {
             engine: engine.clone(),
-            writer: tokio::spawn(writer.run()),
-            expiry: tokio::spawn(expire_leases(engine)),
+            writer: tokio::spawn(writer.run().in_current_span()),
+            expiry: tokio::spawn(expire_leases(engine).in_current_span()),
         })
     }
 

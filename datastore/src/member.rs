@@ -12,6 +12,7 @@
 //! `docs/design/2026-11-23-datastore-members.md`.
 
 pub mod books;
+pub mod breakdown;
 pub mod channel;
 pub mod comparison;
 pub mod convert;
@@ -19,9 +20,11 @@ pub mod daemon;
 pub mod dial;
 pub mod follow;
 pub mod gossip;
+pub mod guarded;
 pub mod join;
 pub mod keeper;
 pub mod listener;
+pub mod nodes;
 pub mod open;
 pub mod operator;
 pub mod peers;
@@ -41,6 +44,7 @@ pub mod timing;
 pub mod tls;
 pub mod transport;
 pub mod tuner;
+pub mod twofold;
 pub mod watcher;
 pub mod wire;
 

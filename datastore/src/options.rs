@@ -5,11 +5,20 @@ use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
 
+use crate::database::{Database, Databases};
 use crate::listen::Listen;
+use crate::shared::Limits;
 
 /// What `--max-request-bytes` may be: tried with one member, and far below what
 /// members read from each other in one message.
 const REQUEST_BYTES_MAX: u64 = 64 << 20;
+
+/// What the database `cluster` may take in memory, history included: some ten
+/// times the record of a cluster of 5000 nodes.
+pub const CLUSTER_QUOTA_BYTES: u64 = 64 << 20;
+/// Revisions of `cluster` that can still be read. Nobody else compacts it; a
+/// watcher that is further behind begins anew.
+pub const CLUSTER_REVISIONS_KEPT: i64 = 1000;
 
 /// Serve etcd's v3 API from an embedded dqlite database
 ///
@@ -52,6 +61,19 @@ pub struct Options {
     /// Permissions of the unix socket, in octal
     #[arg(long, value_name = "MODE", default_value = "660", value_parser = parse_mode)]
     pub socket_mode: u32,
+
+    /// Keep a second database, `cluster`, and serve it at this socket: unix:PATH
+    ///
+    /// It is for what concerns members of a cluster, apart from Kubernetes'
+    /// objects: the same API, and revisions, alarms and a quota (64 MiB) of its
+    /// own. It compacts itself.
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_socket)]
+    pub cluster_listen: Option<Listen>,
+
+    /// Permissions of that socket, in octal; its owner alone by default
+    #[arg(long, value_name = "MODE", default_value = "600", value_parser = parse_mode,
+        requires = "cluster_listen")]
+    pub cluster_socket_mode: u32,
 
     /// Tell silent watchers this often how far they have come
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_duration)]
@@ -103,28 +125,78 @@ pub struct Options {
     ///
     /// Mutual TLS with the identity in --pki. With this, the datastore can
     /// have several members.
-    #[arg(long, value_name = "ADDRESS", requires = "pki")]
+    #[arg(long, value_name = "ADDRESS", requires = "pki", group = "peers")]
     pub peer_listen: Option<String>,
 
-    /// The address at which others reach --peer-listen, if it is another one
-    #[arg(long, value_name = "ADDRESS", requires = "peer_listen")]
+    /// Take connections of other members over from the agent, at this socket
+    ///
+    /// In place of --peer-listen.
+    #[arg(long, value_name = "SOCKET", group = "peers")]
+    #[arg(requires = "pki", requires = "peer_advertise")]
+    pub peer_handoff: Option<PathBuf>,
+
+    /// The address at which others reach this member, if it is another one than
+    /// --peer-listen
+    #[arg(long, value_name = "ADDRESS", requires = "peers")]
     pub peer_advertise: Option<String>,
+
+    /// The node that this member runs on, as its certificate names it
+    #[arg(long, value_name = "ID", requires = "peers")]
+    pub peer_node: Option<String>,
+
+    /// Only members of the nodes in this file may be peers, as it is at the moment
+    #[arg(long, value_name = "FILE", requires = "peers")]
+    pub peer_nodes: Option<PathBuf>,
 
     /// Find ca.crt, member.crt and member.key in this directory
     ///
-    /// `skiff datastore pki DIR` makes them for tests.
-    #[arg(long, value_name = "DIR", requires = "peer_listen")]
+    /// member.pem may hold the latter two in one. They are followed when they
+    /// change. `skiff datastore pki DIR` makes them for tests.
+    #[arg(long, value_name = "DIR", requires = "peers")]
     pub pki: Option<PathBuf>,
 
     /// Join through any of these members; the first member goes without
     ///
     /// Nothing happens when this member has joined before.
-    #[arg(long, value_name = "ADDRESS,…", value_delimiter = ',', requires = "peer_listen")]
+    #[arg(long, value_name = "ADDRESS,…", value_delimiter = ',', requires = "peers")]
     pub join: Vec<String>,
 
     /// What shares this member's fate, such as a rack: voters are spread
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     pub failure_domain: String,
+}
+
+impl Options {
+    /// The bounds of one of the databases.
+    pub fn limits(&self, database: Database) -> Limits {
+        let common = Limits { request_bytes_max: self.max_request_bytes, ..Limits::default() };
+        match database {
+            Database::Kube => Limits { quota_bytes: self.quota_backend_bytes, ..common },
+            Database::Cluster => Limits {
+                quota_bytes: CLUSTER_QUOTA_BYTES,
+                revisions_kept: Some(CLUSTER_REVISIONS_KEPT),
+                ..common
+            },
+        }
+    }
+
+    /// Whether there can be other members.
+    pub fn has_peers(&self) -> bool {
+        self.peer_listen.is_some() || self.peer_handoff.is_some()
+    }
+
+    /// The databases that are served.
+    pub fn databases(&self) -> Databases<Database> {
+        let cluster = self.cluster_listen.as_ref().map(|_| Database::Cluster);
+        Databases { kube: Database::Kube, cluster }
+    }
+}
+
+fn parse_socket(text: &str) -> Result<Listen, String> {
+    match text.parse()? {
+        Listen::Tcp(_) => Err(format!("{text:?} is no socket that its owner alone could open")),
+        listen => Ok(listen),
+    }
 }
 
 fn parse_mode(text: &str) -> Result<u32, String> {

@@ -69,9 +69,19 @@ async fn ask(listen: &Listen) -> Result<Probed, ProbeError> {
 
 /// A channel for the generated clients.
 pub async fn connect(listen: &Listen) -> Result<Channel, tonic::transport::Error> {
+    endpoint(listen)?.connect().await
+}
+
+/// The same, which connects when it is first used, and again when the datastore
+/// has gone and come back. To be called within a runtime.
+pub fn connect_when_used(listen: &Listen) -> Result<Channel, tonic::transport::Error> {
+    Ok(endpoint(listen)?.connect_lazy())
+}
+
+fn endpoint(listen: &Listen) -> Result<Endpoint, tonic::transport::Error> {
     let url = match listen {
         Listen::Unix(path) => format!("unix:{}", path.display()),
         Listen::Tcp(address) => format!("http://{address}"),
     };
-    Endpoint::from_shared(url)?.connect().await
+    Endpoint::from_shared(url)
 }

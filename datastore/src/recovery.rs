@@ -14,25 +14,20 @@
 //! is as it was or complete at any time, and kept beside the new one. No task
 //! outlives a call.
 
-mod extract;
 mod survey;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dqlite::NodeError;
-
 use crate::backup::Opening;
-use crate::backup::build::BuildError;
+use crate::backup::extract::{Extract, ExtractError, Scratch, extract};
 use crate::backup::place::{Place, PlaceError};
 use crate::backup::restore::{RestoreError, RestoreOptions, Restored, restore_at};
+use crate::database::Databases;
+use crate::member::nodes::Nodes;
 use crate::member::roster::{Roster, RosterError};
 use crate::member::tls::{Identity, TlsError};
-use extract::{Scratch, extract};
 pub use survey::{Found, Other, State, Verdict};
-
-/// The file that is made of what the survivor holds.
-const SNAPSHOT: &str = "snapshot";
 
 /// What is to be recovered.
 pub struct Options {
@@ -63,24 +58,8 @@ pub enum RecoveryError {
     Tls(#[from] TlsError),
     #[error(transparent)]
     Place(#[from] PlaceError),
-    #[error("can't copy {dir}")]
-    Copy {
-        dir: PathBuf,
-        #[source]
-        source: std::io::Error,
-    },
-    #[error("dqlite can't read {dir}")]
-    Log {
-        dir: PathBuf,
-        #[source]
-        source: NodeError,
-    },
-    #[error("can't load what {dir} holds")]
-    Load {
-        dir: PathBuf,
-        #[source]
-        source: BuildError,
-    },
+    #[error(transparent)]
+    Extract(#[from] ExtractError),
     #[error(transparent)]
     Restore(#[from] RestoreError),
 }
@@ -89,7 +68,9 @@ pub enum RecoveryError {
 pub struct Recovery {
     options: Options,
     place: Place,
-    scratch: Scratch,
+    /// Holds what was extracted.
+    _scratch: Scratch,
+    extracted: Databases<Extract>,
     found: Found,
 }
 
@@ -105,7 +86,8 @@ impl Recovery {
         if roster.is_removed(roster.own()) {
             return Err(RecoveryError::Removed { dir: dir.clone() });
         }
-        let identity = options.pki.as_deref().map(Identity::load).transpose()?;
+        let load = |dir: &Path| Identity::load(dir, Nodes::any());
+        let identity = options.pki.as_deref().map(load).transpose()?;
         let place = Place::claim(dir, true, &options.stamp)?;
         let scratch = Scratch::make(dir, place.scratch())?;
         let copied = scratch.copy(dir)?;
@@ -113,11 +95,11 @@ impl Recovery {
         if position.index == 0 {
             return Err(RecoveryError::Empty { dir: dir.clone() });
         }
-        let snapshot = scratch.path().join(SNAPSHOT);
-        let summary = extract(dir, &copied, &snapshot).await?;
+        let extracted = extract(dir, &copied).await?;
         let others = survey::ask(&roster, identity.as_ref(), &options.also, &scratch).await?;
-        let found = Found::new(&roster, position, &summary, others);
-        Ok(Recovery { options, place, scratch, found })
+        let summaries = extracted.as_ref().map(|one| &one.summary);
+        let found = Found::new(&roster, position, summaries, others);
+        Ok(Recovery { options, place, _scratch: scratch, extracted, found })
     }
 
     /// What there is, here and on the others.
@@ -126,9 +108,9 @@ impl Recovery {
     }
 
     /// Puts a store of one member in the place of the directory, whose newest
-    /// revision is `bump` higher than the survivor's.
+    /// revisions are `bump` higher than the survivor's, in each database.
     pub async fn finish(self, bump: i64) -> Result<Restored, RecoveryError> {
-        let Recovery { options, place, scratch, .. } = self;
+        let Recovery { options, place, extracted, _scratch, .. } = self;
         let restore = RestoreOptions {
             dir: options.dir,
             replace: true,
@@ -136,7 +118,7 @@ impl Recovery {
             opening: Opening::Plain,
             stamp: options.stamp,
         };
-        let snapshot = scratch.path().join(SNAPSHOT);
-        Ok(restore_at(place, &snapshot, &restore).await?)
+        let Databases { kube, cluster } = extracted;
+        Ok(restore_at(place, &kube.file, Ok(cluster), &restore).await?)
     }
 }

@@ -1,41 +1,31 @@
 //! The daemon: opens the store, serves, and ends orderly.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dqlite::Node;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Semaphore, watch as signals};
+use tokio::sync::watch as signals;
 use tokio::task::JoinHandle;
-use tonic::transport::Server as Transport;
-use tonic::transport::server::Router;
-use tracing::{info, warn};
+use tracing::{Instrument, info, warn};
 
-use crate::accept::{connections_max, incoming};
-use crate::engine::Engine;
-use crate::listen::{Bound, Listen, ListenError};
+use crate::database::{Database, Databases};
+use crate::engine::{Engine, Running};
+use crate::listen::ListenError;
 use crate::member::daemon::run_member;
 use crate::member::open::MemberError;
-use crate::member::operator::Desk;
 use crate::options::Options;
-use crate::proto::cluster_server::ClusterServer;
-use crate::proto::kv_server::KvServer;
-use crate::proto::lease_server::LeaseServer;
-use crate::proto::maintenance_server::MaintenanceServer;
-use crate::proto::peer::members_server::MembersServer;
-use crate::proto::watch_server::WatchServer;
+use crate::serve::{Service, remove_sockets};
 use crate::server::Server;
-use crate::server::front::Front;
-use crate::server::plain;
-use crate::shared::Limits;
 use crate::store::StoreError;
-use crate::store::sql::{OpenError, SqlStore};
-use crate::tls::{self, TlsError};
+use crate::store::node::SqlNode;
+use crate::store::sole::{self, OpenError};
+use crate::store::sql::SqlStore;
+use crate::tls::TlsError;
 use crate::trace::{self, TraceError};
 use crate::writer::WriterError;
 
-/// What a message may have beyond the largest request: its framing.
-const MESSAGE_OVERHEAD_BYTES: usize = 512 << 10;
 /// How long open requests may take to end after a signal.
 pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long the writer may take to finish after them.
@@ -59,6 +49,12 @@ pub enum RunError {
     },
     #[error("can't read the datastore in {dir}")]
     Load {
+        dir: PathBuf,
+        #[source]
+        source: StoreError,
+    },
+    #[error("can't read the database `cluster` in {dir}, which is kept beside Kubernetes' objects")]
+    Cluster {
         dir: PathBuf,
         #[source]
         source: StoreError,
@@ -102,27 +98,38 @@ async fn run_untraced(options: Options) -> Result<(), RunError> {
         }
     };
     tokio::pin!(stop);
-    if options.peer_listen.is_some() {
+    if options.has_peers() {
         return run_member(&options, stop).await;
     }
-    let running = tokio::select! {
-        running = open(&options) => running?,
+    let sole = tokio::select! {
+        sole = Sole::open(&options) => sole?,
         () = &mut stop => return Ok(()),
     };
-    let bound = bind_all(&options.listen, &options).await?;
     let (stopping, stopped) = signals::channel(false);
-    let server = Server {
-        engine: running.engine.clone(),
-        progress_interval: options.watch_progress_notify_interval,
-        slow_after: options.warning_unary_request_duration,
-        stopping: stopped,
-    };
+    let mut services = Vec::new();
+    for (database, running) in sole.databases.iter() {
+        let server = Server {
+            engine: running.engine.clone(),
+            progress_interval: options.watch_progress_notify_interval,
+            slow_after: options.warning_unary_request_duration,
+            stopping: stopped.clone(),
+        };
+        services.push(Service::bind(&options, *database, server).await?.run());
+    }
     info!(after_ms = began.elapsed().as_millis() as u64, "datastore serves");
-    let mut serving = Box::pin(serve_all(bound, server, &options));
-    let mut writer = running.writer;
+    let mut serving = Box::pin(futures::future::try_join_all(services));
+    let Sole { node, databases } = sole;
+    let (mut writers, mut expiries) = (Vec::new(), Vec::new());
+    for (_, running) in databases {
+        writers.push(running.writer);
+        expiries.push(running.expiry);
+    }
     let ended = tokio::select! {
-        result = &mut serving => Ended::Serving(result),
-        result = &mut writer => Ended::Writer(result.expect("the writer does not panic")),
+        result = &mut serving => Ended::Serving(result.map(drop)),
+        (result, position, _) = futures::future::select_all(&mut writers) => {
+            drop(writers.swap_remove(position));
+            Ended::Writer(result.expect("the writer does not panic"))
+        }
         () = &mut stop => {
             stopping.send_replace(true);
             // A client that does not let go is cut off.
@@ -130,31 +137,21 @@ async fn run_untraced(options: Options) -> Result<(), RunError> {
             Ended::Stop
         }
     };
-    remove_sockets(&options.listen);
-    remove_sockets(&options.listen_metrics_urls);
+    remove_sockets(&options);
     drop(serving);
-    running.expiry.abort();
-    drop(running.engine);
+    expiries.iter().for_each(JoinHandle::abort);
+    let mut finished = Ok(());
+    for writer in writers {
+        finished = finish(writer).await.and(finished);
+    }
+    if let Err(error) = SqlNode::end(node).await {
+        warn!(%error, "dqlite did not stop orderly");
+    }
     match ended {
         Ended::Writer(result) => Ok(result?),
-        Ended::Serving(result) => {
-            finish(writer).await?;
-            Ok(result?)
-        }
-        Ended::Stop => finish(writer).await,
+        Ended::Serving(result) => finished.and(result),
+        Ended::Stop => finished,
     }
-}
-
-pub(crate) async fn bind_all(
-    listen: &[Listen],
-    options: &Options,
-) -> Result<Vec<Bound>, ListenError> {
-    let mut bound = Vec::new();
-    for listen in listen {
-        let mode = options.socket_mode;
-        bound.push(listen.bind(options.socket_group.as_deref(), mode).await?);
-    }
-    Ok(bound)
 }
 
 /// What made the daemon end.
@@ -178,99 +175,36 @@ async fn finish(mut writer: JoinHandle<Result<(), WriterError>>) -> Result<(), R
     }
 }
 
-async fn open(options: &Options) -> Result<crate::engine::Running, RunError> {
+/// A member without others: its node, and what runs on it.
+struct Sole {
+    node: Arc<Node>,
+    databases: Databases<(Database, Running)>,
+}
+
+impl Sole {
+    async fn open(options: &Options) -> Result<Sole, RunError> {
+        let node = sole::start(&options.dir).await?;
+        let Databases { kube, cluster } = options.databases();
+        let kube = (kube, start(options, &node, kube).await?);
+        let cluster = match cluster {
+            Some(cluster) => Some((cluster, start(options, &node, cluster).await?)),
+            None => None,
+        };
+        Ok(Sole { node, databases: Databases { kube, cluster } })
+    }
+}
+
+async fn start(
+    options: &Options,
+    node: &Arc<Node>,
+    database: Database,
+) -> Result<Running, RunError> {
+    let store = SqlStore::alone(node.clone(), database);
+    let started = Engine::start(store, options.limits(database), Instant::now);
     let dir = options.dir.clone();
-    let store = SqlStore::open_dir(&dir).await?;
-    let limits = Limits {
-        request_bytes_max: options.max_request_bytes,
-        quota_bytes: options.quota_backend_bytes,
-        ..Limits::default()
-    };
-    Engine::start(store, limits, Instant::now).await.map_err(|source| match source {
-        StoreError::Damaged(_) => RunError::Damaged { dir, source },
-        source => RunError::Load { dir, source },
+    started.instrument(database.span()).await.map_err(|source| match (database, source) {
+        (Database::Cluster, source) => RunError::Cluster { dir, source },
+        (Database::Kube, source @ StoreError::Damaged(_)) => RunError::Damaged { dir, source },
+        (Database::Kube, source) => RunError::Load { dir, source },
     })
-}
-
-pub(crate) async fn serve_all(
-    bound: Vec<Bound>,
-    server: Server,
-    options: &Options,
-) -> Result<(), RunError> {
-    let places = Arc::new(Semaphore::new(connections_max()));
-    let for_figures = bind_all(&options.listen_metrics_urls, options).await?;
-    let each = bound.into_iter().map(|one| serve(one, server.clone(), options, places.clone()));
-    let figures = for_figures.into_iter().map(|one| {
-        let router = Transport::builder()
-            .accept_http1(true)
-            .add_routes(plain::routes(server.clone()).into());
-        router.serve_with_incoming_shutdown(incoming(one, places.clone()), stopped(&server))
-    });
-    let figures = async { Ok(futures::future::try_join_all(figures).await?) };
-    futures::future::try_join(futures::future::try_join_all(each), figures).await.map(drop)
-}
-
-/// Returns when `server` has to end.
-fn stopped(server: &Server) -> impl Future<Output = ()> + use<> {
-    let mut stopping = server.stopping.clone();
-    async move {
-        // An error means that the sender is gone, which is a stop as well.
-        let _ = stopping.wait_for(|stopping| *stopping).await;
-    }
-}
-
-async fn serve(
-    bound: Bound,
-    server: Server,
-    options: &Options,
-    places: Arc<Semaphore>,
-) -> Result<(), RunError> {
-    let stop = stopped(&server);
-    let mut transport = Transport::builder();
-    if let Some(config) = tls::server_config(options)? {
-        transport = transport.tls_config(config).map_err(TlsError::Unusable)?;
-    }
-    let desk = Desk(server.engine.shared().clone());
-    let mut router = router_on(transport, server, options.max_request_bytes);
-    if options.peer_listen.is_some() {
-        router = router.add_service(MembersServer::new(desk));
-    }
-    Ok(router.serve_with_incoming_shutdown(incoming(bound, places), stop).await?)
-}
-
-/// Every service of `server`, to be served on a listener.
-pub fn router(server: Server, request_bytes_max: usize) -> Router {
-    router_on(Transport::builder(), server, request_bytes_max)
-}
-
-fn router_on(transport: Transport, server: Server, request_bytes_max: usize) -> Router {
-    let bytes_max = request_bytes_max.saturating_add(MESSAGE_OVERHEAD_BYTES);
-    macro_rules! service {
-        ($service:ident) => {{
-            let inner = $service::new(server.clone()).max_decoding_message_size(bytes_max);
-            Front::new(inner, server.clone(), bytes_max)
-        }};
-    }
-    // Prometheus asks by HTTP/1.1.
-    let mut transport = transport.accept_http1(true);
-    transport
-        .add_routes(plain::routes(server.clone()).into())
-        .add_service(service!(KvServer))
-        .add_service(service!(WatchServer))
-        .add_service(service!(LeaseServer))
-        .add_service(service!(ClusterServer))
-        .add_service(service!(MaintenanceServer))
-}
-
-pub(crate) fn remove_sockets(listen: &[Listen]) {
-    for one in listen {
-        if let Listen::Unix(path) = one {
-            remove_socket(path);
-        }
-    }
-}
-
-fn remove_socket(path: &Path) {
-    // It may be gone already; a stale one is replaced at the next start.
-    let _ = std::fs::remove_file(path);
 }

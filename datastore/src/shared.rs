@@ -47,6 +47,10 @@ pub struct Limits {
     /// When the index holds more than this, writes are refused until an
     /// operator compacts and clears the alarm.
     pub quota_bytes: u64,
+    /// Revisions that can still be read when the writer compacts by itself, as
+    /// it does when there are twice as many, or no room. Without this it leaves
+    /// that to clients.
+    pub revisions_kept: Option<i64>,
     /// When the stored form is rearranged.
     pub layout: LayoutLimits,
 }
@@ -56,6 +60,7 @@ impl Default for Limits {
         Limits {
             request_bytes_max: 1_572_864,
             quota_bytes: 2 << 30,
+            revisions_kept: None,
             layout: LayoutLimits::default(),
         }
     }
@@ -73,6 +78,8 @@ pub struct Shared {
     /// Rung when a lease may end earlier than the one waited for.
     pub leases_changed: Notify,
     no_space: AtomicBool,
+    /// Free where the data is; the largest number while that is unknown.
+    free_bytes: AtomicU64,
     size_total: AtomicU64,
     size_used: AtomicU64,
     sequence: AtomicI64,
@@ -105,6 +112,7 @@ impl Shared {
             hub: Mutex::new(hub),
             leases_changed: Notify::new(),
             no_space: AtomicBool::new(false),
+            free_bytes: AtomicU64::new(u64::MAX),
             size_total: AtomicU64::new(0),
             size_used: AtomicU64::new(0),
             sequence: AtomicI64::new(0),
@@ -206,6 +214,17 @@ impl Shared {
     /// Raises or clears the alarm; whether that changed anything.
     pub fn set_no_space(&self, on: bool) -> bool {
         self.no_space.swap(on, Ordering::Relaxed) != on
+    }
+
+    /// What is free where the data is, in bytes, as last seen; the largest number
+    /// while that is unknown.
+    pub fn free_bytes(&self) -> u64 {
+        self.free_bytes.load(Ordering::Relaxed)
+    }
+
+    /// See above.
+    pub fn set_free_bytes(&self, bytes: u64) {
+        self.free_bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// Space that the store takes, as last seen.

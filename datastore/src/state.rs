@@ -3,6 +3,8 @@
 use std::time::Instant;
 
 use bytes::Bytes;
+use futures::future::join;
+use tokio::task::yield_now;
 
 use crate::batch::{DecodeError, Encoder, Entry, decode};
 use crate::fingerprint::{Mark, Marks};
@@ -72,37 +74,25 @@ pub async fn load<S: Store>(
     Ok((state, Layout { base, rows, chunks, touched }))
 }
 
-/// Restores every chunk. What a chunk holds behind the next one's first key
-/// is stale: it was being divided when the writer died. Gives the chunks, and
-/// the first keys of those to be written anew.
+/// Restores every chunk, each page while the next one is read. Gives the
+/// chunks, and the first keys of those to be written anew.
 async fn load_chunks<S: Store>(
     store: &mut S,
     state: &mut State,
 ) -> Result<(Vec<ChunkInfo>, Vec<Bytes>), StoreError> {
-    let mut chunks: Vec<ChunkInfo> = Vec::new();
-    let mut stale = Vec::new();
-    let mut waiting: Option<Chunk> = None;
-    loop {
-        let after = chunks.last().map(|chunk| chunk.first_key.clone());
-        let page = store.read_chunks(after.as_ref()).await?;
-        let is_last = page.is_empty();
-        for next in page.into_iter().map(Some).chain(is_last.then_some(None)) {
-            if let Some(next) = &next {
-                let bytes = next.data.len();
-                chunks.push(ChunkInfo { first_key: next.first_key.clone(), bytes });
-            }
-            let Some(chunk) = std::mem::replace(&mut waiting, next) else { continue };
-            let end = waiting.as_ref().map(|next| &next.first_key);
-            if !state.restore(&chunk, end)? {
-                stale.push(chunk.first_key);
-            }
-        }
-        if is_last {
-            return Ok((chunks, stale));
-        }
+    let mut restoring = Restoring { state, chunks: Vec::new(), stale: Vec::new(), waiting: None };
+    let mut page = store.read_chunks(None).await?;
+    while let Some(last) = page.last() {
+        let after = last.first_key.clone();
+        let (next, taken) = join(store.read_chunks(Some(&after)), restoring.take(page)).await;
+        taken?;
+        page = next?;
     }
+    restoring.advance(None)?;
+    Ok((restoring.chunks, restoring.stale))
 }
 
+/// Replays every row, each page while the next one is read.
 async fn load_log<S: Store>(
     store: &mut S,
     state: &mut State,
@@ -110,16 +100,55 @@ async fn load_log<S: Store>(
     now: Instant,
 ) -> Result<Vec<RowInfo>, StoreError> {
     let mut rows: Vec<RowInfo> = Vec::new();
-    loop {
-        let after = rows.last().map_or(base.sequence, |row| row.sequence);
-        let page = store.read_log(after).await?;
-        if page.is_empty() {
-            return Ok(rows);
+    let mut page = store.read_log(base.sequence).await?;
+    while let Some(last) = page.last() {
+        let after = last.sequence;
+        let replaying = async {
+            for row in page {
+                state.replay(&row, now)?;
+                rows.push(RowInfo::from(&row));
+                yield_now().await;
+            }
+            Ok(())
+        };
+        let (next, replayed) = join(store.read_log(after), replaying).await;
+        replayed?;
+        page = next?;
+    }
+    Ok(rows)
+}
+
+/// Chunks on their way into memory.
+struct Restoring<'a> {
+    state: &'a mut State,
+    chunks: Vec<ChunkInfo>,
+    stale: Vec<Bytes>,
+    /// Where it ends is known with the next one.
+    waiting: Option<Chunk>,
+}
+
+impl Restoring<'_> {
+    async fn take(&mut self, page: Vec<Chunk>) -> Result<(), StoreError> {
+        for chunk in page {
+            self.advance(Some(chunk))?;
+            yield_now().await;
         }
-        for row in page {
-            state.replay(&row, now)?;
-            rows.push(RowInfo::from(&row));
+        Ok(())
+    }
+
+    /// Restores the chunk that waits. What it holds behind the next one's first
+    /// key is stale: it was being divided when the writer died.
+    fn advance(&mut self, next: Option<Chunk>) -> Result<(), StoreError> {
+        if let Some(next) = &next {
+            let bytes = next.data.len();
+            self.chunks.push(ChunkInfo { first_key: next.first_key.clone(), bytes });
         }
+        let Some(chunk) = std::mem::replace(&mut self.waiting, next) else { return Ok(()) };
+        let end = self.waiting.as_ref().map(|next| &next.first_key);
+        if !self.state.restore(&chunk, end)? {
+            self.stale.push(chunk.first_key);
+        }
+        Ok(())
     }
 }
 

@@ -18,6 +18,7 @@ pub(crate) mod disk;
 pub mod memory;
 pub mod node;
 mod schema;
+pub mod sole;
 pub mod sql;
 
 use std::future::Future;

@@ -38,6 +38,7 @@ pub async fn run_all<P: Place>(fresh: impl Fn() -> P) {
     leases_survive_a_restart_with_their_keys(fresh()).await;
     a_deposed_writer_changes_nothing(fresh()).await;
     requests_without_sense_are_refused(fresh()).await;
+    a_transaction_that_deletes_what_it_keeps_is_undone(fresh()).await;
 }
 
 async fn start(place: &impl Place) -> Running {
@@ -265,5 +266,29 @@ pub async fn requests_without_sense_are_refused(place: impl Place) {
     assert_eq!(engine.put(ignore).await, Err(RequestError::KeyNotFound));
     assert_eq!(engine.grant(LeaseId(1), i64::MAX).await, Err(RequestError::LeaseTtlTooLarge));
     assert_eq!(engine.revision(), Revision(1), "nothing was written");
+    running.stop().await.expect("the writer ends orderly");
+}
+
+/// A put can't keep the value of what the same transaction deletes; nothing of
+/// the transaction stays.
+pub async fn a_transaction_that_deletes_what_it_keeps_is_undone(place: impl Place) {
+    let running = start(&place).await;
+    running.engine.put(put("c", "kept")).await.expect("the put is in order");
+    let rest = DeleteRangeRequest { key: "a".into(), range_end: "\0".into(), ..Default::default() };
+    for (ignore_value, ignore_lease) in [(true, false), (false, true)] {
+        let keep = PutRequest { key: "c".into(), ignore_value, ignore_lease, ..Default::default() };
+        let operations = [
+            request_op::Request::RequestDeleteRange(rest.clone()),
+            request_op::Request::RequestPut(keep),
+        ];
+        let success = operations.map(|request| RequestOp { request: Some(request) }).into();
+        let transaction = TxnRequest { success, ..Default::default() };
+        assert_eq!(running.engine.txn(transaction).await, Err(RequestError::KeyNotFound));
+    }
+    assert_eq!(running.engine.revision(), Revision(2), "no revision was left behind");
+    let found = everything(&running.engine, 0).expect("the store answers");
+    assert_eq!(found.kvs[0].value, "kept");
+    let running = restart(running, &place).await;
+    assert_eq!(everything(&running.engine, 0).expect("the store answers").kvs, found.kvs);
     running.stop().await.expect("the writer ends orderly");
 }

@@ -146,7 +146,7 @@ impl<'a> Staging<'a> {
     /// Stages a put alone.
     pub fn put(mut self, request: &PutRequest) -> Result<PutResponse, RequestError> {
         check_put(self.index, request, self.index.head(), self.has_lease)?;
-        let mut response = self.apply_put(request);
+        let mut response = self.apply_put(request)?;
         response.header = self.identity.header(self.index.head());
         Ok(response)
     }
@@ -219,7 +219,7 @@ impl<'a> Staging<'a> {
                 let found = answer_within(index, range, index.head(), left)?;
                 Response::ResponseRange(found.into_response(&Identity::UNNAMED))
             }
-            Some(Request::RequestPut(put)) => Response::ResponsePut(self.apply_put(put)),
+            Some(Request::RequestPut(put)) => Response::ResponsePut(self.apply_put(put)?),
             Some(Request::RequestDeleteRange(delete)) => {
                 Response::ResponseDeleteRange(self.apply_delete(delete))
             }
@@ -231,22 +231,23 @@ impl<'a> Staging<'a> {
         })
     }
 
-    fn apply_put(&mut self, request: &PutRequest) -> PutResponse {
+    /// What a put is to keep of the former record may be gone although it was
+    /// there before the transaction: a deletion of everything from a key on,
+    /// in the same transaction, is no duplicate to etcd, which then panics.
+    fn apply_put(&mut self, request: &PutRequest) -> Result<PutResponse, RequestError> {
         let former = self.index.get(&request.key, self.index.head()).cloned();
         let mut lease = LeaseId(request.lease);
         let mut value = request.value.clone();
-        if let Some(former) = &former {
-            if request.ignore_value {
-                value = former.value.clone();
-            }
-            if request.ignore_lease {
-                lease = former.lease;
-            }
+        if request.ignore_value {
+            value = former.as_ref().ok_or(RequestError::KeyNotFound)?.value.clone();
+        }
+        if request.ignore_lease {
+            lease = former.as_ref().ok_or(RequestError::KeyNotFound)?.lease;
         }
         self.open();
         self.index.stage_put(&request.key, &value, lease);
         let prev_kv = former.filter(|_| request.prev_kv).map(|former| to_wire(&former));
-        PutResponse { header: self.inner_header(), prev_kv }
+        Ok(PutResponse { header: self.inner_header(), prev_kv })
     }
 
     fn apply_delete(&mut self, request: &DeleteRangeRequest) -> DeleteRangeResponse {

@@ -23,9 +23,10 @@ use crate::command::{Change, Command};
 use crate::compactor::{Compactor, Step};
 use crate::error::RequestError;
 use crate::group::{Group, PendingEntry};
+use crate::index::Index;
 use crate::pending::{Ended, Pending, Reply};
 use crate::record::Revision;
-use crate::shared::{Integrity, Shared};
+use crate::shared::{Integrity, Limits, Shared};
 use crate::state::{Layout, RowInfo};
 use crate::store::{Base, Fold, LogRow, Sequence, Store, StoreError};
 
@@ -209,6 +210,10 @@ impl<S: Store> Writer<S> {
             replies.push((command.reply, result));
             let full = replies.len() >= GROUP_CHANGES_MAX || group.bytes() >= GROUP_BYTES_MAX;
             next = if full { None } else { self.commands.try_recv().ok() };
+        }
+        if let Some(revision) = outgrown(&self.shared.limits, &state.index, refuse) {
+            // A client that asked for more in this very group is as welcome.
+            let _ = group.evaluate(&mut state, &identity, now, &Change::Compact(revision));
         }
         (group, replies)
     }
@@ -455,6 +460,16 @@ impl<S: Store> Writer<S> {
             Err(error) => warn!(error = &error as &dyn std::error::Error, "size is unknown"),
         }
     }
+}
+
+/// What a writer that compacts by itself compacts to now, in the same commit.
+fn outgrown(limits: &Limits, index: &Index, is_full: bool) -> Option<Revision> {
+    let kept = limits.revisions_kept?;
+    let (newest, compacted) = (index.committed(), index.compacted());
+    if is_full {
+        return (newest > compacted).then_some(newest);
+    }
+    (newest.0 - compacted.0 >= 2 * kept).then_some(Revision(newest.0 - kept))
 }
 
 pub(crate) fn answer(replies: Vec<Reply>) {

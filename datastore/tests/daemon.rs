@@ -10,7 +10,7 @@ use skiff_datastore::proto::kv_client::KvClient;
 use skiff_datastore::proto::watch_client::WatchClient;
 use skiff_datastore::proto::watch_request::RequestUnion;
 use skiff_datastore::proto::{PutRequest, RangeRequest, WatchCreateRequest, WatchRequest};
-use skiff_datastore::store::sql::MEMBER_ADDRESS;
+use skiff_datastore::store::sole::MEMBER_ADDRESS;
 use skiff_datastore::{Listen, probe, probe_at};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

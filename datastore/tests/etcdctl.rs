@@ -11,7 +11,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use peer::Peer;
-use skiff_datastore::run::router;
+use skiff_datastore::serve::router;
 use skiff_datastore::server::Server;
 use skiff_datastore::shared::Limits;
 use skiff_datastore::snapshot;

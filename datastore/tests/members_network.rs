@@ -6,6 +6,7 @@
 mod cluster;
 #[path = "members/load.rs"]
 mod load;
+#[allow(dead_code)] // what members that fail need
 #[path = "members/network.rs"]
 mod network;
 #[path = "members/wire.rs"]

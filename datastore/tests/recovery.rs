@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use cluster::{Cluster, PATIENCE, put};
 use load::{Load, Told};
+use skiff_datastore::backup::ExtractError;
 use skiff_datastore::backup::place::PlaceError;
 use skiff_datastore::recovery::{Options, Recovery, RecoveryError, State, Verdict};
 
@@ -196,6 +197,6 @@ async fn looking_changes_nothing_and_what_is_no_survivor_is_refused() {
     }
     let damaged = content(&dir);
     let refused = Recovery::look(options(&cluster, 1)).await.err().unwrap();
-    assert!(matches!(refused, RecoveryError::Log { .. }), "{refused}");
+    assert!(matches!(refused, RecoveryError::Extract(ExtractError::Log { .. })), "{refused}");
     assert_eq!(content(&dir), damaged);
 }

@@ -83,6 +83,14 @@ unsafe extern "C" {
         n: *mut *mut dqlite_node,
     ) -> c_int;
 
+    /// Whether a node that runs does nothing any more; any thread may ask. Added by
+    /// `recipe/say-when-broken.patch`: a library without it does not link.
+    pub fn dqlite_node_is_broken(n: *mut dqlite_node) -> bool;
+
+    /// Whether the loop writes the log itself; not once the node runs. Added by
+    /// `recipe/write-on-the-loop.patch`: a library without it does not link.
+    pub fn dqlite_node_set_write_on_loop(n: *mut dqlite_node, enabled: bool) -> c_int;
+
     /// Frees a node that was never started, or that was stopped.
     pub fn dqlite_node_destroy(n: *mut dqlite_node);
 

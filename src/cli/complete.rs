@@ -1,11 +1,20 @@
-//! Completion scripts, with the words that are known when they are made.
+//! Completion scripts, with the words that are known when they are made. Names of nodes come and
+//! go: the script asks for them when somebody completes.
 
 use clap::Command;
 use clap::builder::PossibleValuesParser;
 use clap_complete::Shell;
 
 /// Services that have a log and can be acted on.
-const SERVICES: [&str; 4] = ["datastore", "containerd", "kube-control", "kube-node"];
+const SERVICES: [&str; 6] =
+    ["datastore", "kine", "containerd", "agent", "kube-control", "kube-node"];
+
+/// Verbs whose argument is a node.
+const OF_NODES: [&str; 4] = ["cordon", "uncordon", "drain", "remove-node"];
+/// Stands in a script where names of nodes belong, and what takes its place: bash and zsh look at
+/// these words when they are needed.
+const NODES: &str = "SKIFF_NODES";
+const ASK_FOR_NODES: &str = "$(skiff nodes --names 2>/dev/null)";
 
 /// The script for one shell. `addons` are the names that can be enabled.
 pub fn script(shell: Shell, addons: &[String]) -> String {
@@ -18,6 +27,11 @@ pub fn script(shell: Shell, addons: &[String]) -> String {
         .mut_subcommand("restart", |verb| {
             verb.mut_arg("services", |arg| arg.value_parser(services()))
         });
+    for verb in OF_NODES {
+        let node = PossibleValuesParser::new([NODES]);
+        command =
+            command.mut_subcommand(verb, |verb| verb.mut_arg("node", |arg| arg.value_parser(node)));
+    }
     if !addons.is_empty() {
         for verb in ["enable", "disable"] {
             let names = addons.iter().map(|name| fixed(name)).collect::<Vec<_>>();
@@ -28,7 +42,7 @@ pub fn script(shell: Shell, addons: &[String]) -> String {
     }
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command, "skiff", &mut script);
-    String::from_utf8_lossy(&script).into_owned()
+    String::from_utf8_lossy(&script).replace(NODES, ASK_FOR_NODES)
 }
 
 /// The command without the verbs that only programs use: the generators do not leave them out.

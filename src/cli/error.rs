@@ -10,6 +10,7 @@ use super::ui::{self, Paint};
 use crate::config::ConfigError;
 use crate::distribution::DistributionError;
 use crate::node::NodeError;
+use crate::node::cluster::join::JoinError;
 
 /// The user can fix it.
 pub const EXIT_FAILURE: u8 = 1;
@@ -132,7 +133,8 @@ impl<E: std::error::Error + 'static> From<E> for CommandError {
 /// What those errors say themselves of what to do next.
 fn hint(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     let node = error.downcast_ref::<NodeError>().and_then(NodeError::hint);
-    node.or_else(|| error.downcast_ref::<ConfigError>().and_then(ConfigError::hint))
+    let join = || error.downcast_ref::<JoinError>().and_then(JoinError::hint);
+    node.or_else(join).or_else(|| error.downcast_ref::<ConfigError>().and_then(ConfigError::hint))
 }
 
 fn from_client(error: &ClientError) -> CommandError {

@@ -9,6 +9,7 @@ mod complete;
 mod confirm;
 mod error;
 mod interrupt;
+mod kept_logs;
 mod kubeconfig_file;
 mod launch;
 mod log_line;

@@ -5,6 +5,7 @@ use std::{fs, io};
 
 use serde::{Deserialize, Serialize};
 
+use super::endpoint::Endpoint;
 use super::error::{Mistake, Problem};
 use super::{Config, Origin, setting};
 use crate::pki::{StoreError, write_private};
@@ -20,6 +21,9 @@ pub struct Choices {
     pub pod_cidr: String,
     pub service_cidr: String,
     pub dns_domain: String,
+    /// `datastore.endpoint`; Skiff's own datastore when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub datastore: Option<String>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -61,10 +65,24 @@ impl Choices {
         }
     }
 
-    /// Remembers them before anything is made of them; a record that is there stays.
+    /// Whether a node was begun whose directory this is.
+    pub fn is_recorded(dir: &Path) -> bool {
+        dir.join(FILE).exists()
+    }
+
+    /// Remembers them before anything is made of them. A record that is there stays, but for the
+    /// addresses of a datastore that has moved by one after the other.
     pub fn record(&self, dir: &Path) -> Result<(), ChoiceError> {
-        if Self::read(dir)?.is_none() {
-            let text = serde_json::to_vec_pretty(self).expect("strings become JSON");
+        let then = Self::read(dir)?;
+        let wanted = match &then {
+            Some(then) if same_datastore(&then.datastore, &self.datastore) => {
+                Self { datastore: self.datastore.clone(), ..then.clone() }
+            }
+            Some(then) => then.clone(),
+            None => self.clone(),
+        };
+        if then.as_ref() != Some(&wanted) {
+            let text = serde_json::to_vec_pretty(&wanted).expect("strings become JSON");
             write_private(&dir.join(FILE), &text, 0o600, (0, 0))?;
         }
         Ok(())
@@ -74,11 +92,19 @@ impl Choices {
     /// setting goes that nobody has written.
     pub fn hold_to(&self, then: &Self, config: &Config, file: &Path) -> Result<(), ChoiceError> {
         let mut changes = Vec::new();
+        let own = "Skiff's own datastore".to_owned();
+        let datastores = match same_datastore(&then.datastore, &self.datastore) {
+            true => (&own, &own),
+            false => {
+                (then.datastore.as_ref().unwrap_or(&own), self.datastore.as_ref().unwrap_or(&own))
+            }
+        };
         for (key, then, now) in [
             ("node.name", &then.node_name, &self.node_name),
             ("network.pod-cidr", &then.pod_cidr, &self.pod_cidr),
             ("network.service-cidr", &then.service_cidr, &self.service_cidr),
             ("network.dns-domain", &then.dns_domain, &self.dns_domain),
+            ("datastore.endpoint", datastores.0, datastores.1),
         ] {
             if then == now {
                 continue;
@@ -103,6 +129,18 @@ impl Choices {
     }
 }
 
+/// Whether objects are where they were.
+fn same_datastore(then: &Option<String>, now: &Option<String>) -> bool {
+    let read = |text: &str| text.parse::<Endpoint>().ok();
+    match (then.as_deref(), now.as_deref()) {
+        (Some(then), Some(now)) => match (read(then), read(now)) {
+            (Some(then), Some(now)) => then.is_same(&now),
+            _ => then == now,
+        },
+        (then, now) => then == now,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,6 +152,7 @@ mod tests {
             pod_cidr: "10.1.0.0/16".into(),
             service_cidr: "10.152.183.0/24".into(),
             dns_domain: "cluster.local".into(),
+            datastore: None,
         }
     }
 
@@ -184,6 +223,30 @@ mod tests {
             refusal(&now, "")[1],
             "skiff.toml: node.name is absent, and the machine is called \"beta\" now, but the node \
              began with \"alpha\": the Node object and certificates carry it"
+        );
+    }
+
+    #[test]
+    fn a_datastore_may_move_by_one_member_after_the_other_and_no_further() {
+        let on = |urls: &str| Choices { datastore: Some(urls.into()), ..choices() };
+        let dir = tempfile::tempdir().unwrap();
+        on("https://a,https://b").record(dir.path()).unwrap();
+        for urls in ["https://b,https://c", "https://c:2379"] {
+            let then = Choices::read(dir.path()).unwrap().expect("recorded");
+            on(urls).hold_to(&then, &Config::default(), Path::new("skiff.toml")).unwrap();
+            on(urls).record(dir.path()).unwrap();
+        }
+        let then = Choices::read(dir.path()).unwrap().expect("recorded");
+        assert_eq!(then.datastore.as_deref(), Some("https://c:2379"));
+        for other in [on("https://a"), on("mysql://a@b/c"), choices()] {
+            other.hold_to(&then, &Config::default(), Path::new("skiff.toml")).unwrap_err();
+        }
+        let text = "[datastore]\nendpoint = \"mysql://a@b/c\"\n";
+        assert_eq!(
+            refusal(&on("mysql://a@b/c"), text)[1],
+            "skiff.toml:2: datastore.endpoint is \"mysql://a@b/c\", but the node began with \
+             \"Skiff's own datastore\": objects do not move by themselves \
+             (docs/how-to/use-an-external-datastore.md)"
         );
     }
 

@@ -6,6 +6,7 @@
 //! with its place.
 
 mod choice;
+mod endpoint;
 mod error;
 mod layer;
 #[cfg(test)]
@@ -18,11 +19,15 @@ mod validate;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use skiff_api::Setting;
+use skiff_datastore::options::parse_duration;
 
 pub use choice::{ChoiceError, Choices};
+pub use endpoint::{Database, DatabaseServer, Endpoint, EtcdServer, host_port};
 pub use error::{ConfigError, Problem};
 pub use layer::Origin;
 pub use setting::like;
@@ -36,8 +41,10 @@ pub struct Config {
     pub node: Node,
     pub network: Network,
     pub api: Api,
+    pub datastore: Datastore,
     pub pki: Pki,
     pub kube: Kube,
+    pub backup: Backup,
     /// Where each value that was set comes from, by its dotted name.
     #[serde(skip)]
     origins: BTreeMap<String, Origin>,
@@ -89,6 +96,40 @@ impl Default for Api {
     }
 }
 
+/// Skiff's own when nothing of it is set.
+#[derive(Clone, Debug, Deserialize, Serialize, Default)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct Datastore {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cert_file: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PathBuf>,
+}
+
+impl Datastore {
+    /// Somebody else's datastore, if there is one. That it can be read was seen when the settings
+    /// were loaded.
+    pub fn endpoint(&self) -> Option<Endpoint> {
+        self.endpoint.as_ref().and_then(|text| text.parse().ok())
+    }
+
+    /// The files that are named, by the names of their settings.
+    pub fn files(&self) -> [(&'static str, Option<&PathBuf>); 4] {
+        [
+            ("datastore.ca-file", self.ca_file.as_ref()),
+            ("datastore.cert-file", self.cert_file.as_ref()),
+            ("datastore.key-file", self.key_file.as_ref()),
+            ("datastore.password-file", self.password_file.as_ref()),
+        ]
+    }
+}
+
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub struct Pki {
@@ -110,6 +151,51 @@ pub struct Kube {
     pub scheduler_args: Vec<String>,
     pub kubelet_args: Vec<String>,
     pub proxy_args: Vec<String>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct Backup {
+    /// `off`, or how often: `6h`.
+    pub schedule: String,
+    /// A directory, or `s3://BUCKET/PREFIX`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub place: Option<PathBuf>,
+    pub encrypt_to: Vec<String>,
+    pub unencrypted: bool,
+    /// With variables of a bucket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub environment_file: Option<PathBuf>,
+    pub keep_last: u32,
+    pub keep_daily: u32,
+    pub keep_weekly: u32,
+    pub keep_monthly: u32,
+}
+
+impl Default for Backup {
+    fn default() -> Self {
+        Self {
+            schedule: SCHEDULE_OFF.into(),
+            place: None,
+            encrypt_to: Vec::new(),
+            unencrypted: false,
+            environment_file: None,
+            keep_last: 4,
+            keep_daily: 7,
+            keep_weekly: 4,
+            keep_monthly: 0,
+        }
+    }
+}
+
+/// No archives are taken.
+pub const SCHEDULE_OFF: &str = "off";
+
+impl Backup {
+    /// How often an archive is due; never when the schedule is off.
+    pub fn every(&self) -> Option<Duration> {
+        parse_duration(&self.schedule).ok()
+    }
 }
 
 impl Config {

@@ -105,6 +105,13 @@ fn example() -> String {
         let value = match (default.value.as_str(), known.key) {
             ("", "node.name") => "\"alpha\"",
             ("", "node.address") => "\"192.0.2.1\"",
+            ("", "datastore.endpoint") => "\"postgres://skiff@db.example.org/skiff\"",
+            ("", "datastore.ca-file") => "\"/etc/skiff/datastore-ca.pem\"",
+            ("", "datastore.cert-file") => "\"/etc/skiff/datastore.pem\"",
+            ("", "datastore.key-file") => "\"/etc/skiff/datastore-key.pem\"",
+            ("", "datastore.password-file") => "\"/etc/skiff/datastore-password\"",
+            ("", "backup.place") => "\"/var/backups/skiff\"",
+            ("", "backup.environment-file") => "\"/etc/skiff/backup.environment\"",
             (value, _) => value,
         };
         writeln!(text, "# {}: {}", known.kind, known.description).unwrap();

@@ -33,6 +33,14 @@ pub enum Kind {
     Minutes,
     Names,
     Flags,
+    Endpoint,
+    File,
+    Schedule,
+    Place,
+    Recipients,
+    Path,
+    Choice,
+    Count,
 }
 
 impl fmt::Display for Kind {
@@ -52,6 +60,18 @@ impl fmt::Display for Kind {
             }
             Self::Names => f.write_str("a list of names and addresses like [\"kube.example.org\"]"),
             Self::Flags => f.write_str("a list of flags like [\"--v=2\"]"),
+            Self::Endpoint => f.write_str(
+                "URLs like \"https://192.0.2.7:2379,https://192.0.2.8:2379\" (etcd), \
+                 \"postgres://skiff@db.example.org/skiff\" or \
+                 \"mysql://skiff@db.example.org/skiff\"",
+            ),
+            Self::File => f.write_str("the path of a file like \"/etc/skiff/datastore-ca.pem\""),
+            Self::Schedule => f.write_str("\"off\" or a time like \"6h\""),
+            Self::Place => f.write_str("a directory or a bucket like \"s3://backups/skiff\""),
+            Self::Recipients => f.write_str("a list of public keys of age like [\"age1…\"]"),
+            Self::Path => f.write_str("the path of a file"),
+            Self::Choice => f.write_str("true or false"),
+            Self::Count => f.write_str("a number"),
         }
     }
 }
@@ -115,16 +135,47 @@ pub const KNOWN: &[Known] = &[
         Kind::Names,
         "names and addresses that its certificate holds besides its own",
     ),
+    fixed(
+        "datastore.endpoint",
+        Kind::Endpoint,
+        "who keeps Kubernetes' objects; Skiff's own datastore when absent",
+        "objects do not move by themselves (docs/how-to/use-an-external-datastore.md)",
+    ),
+    free("datastore.ca-file", Kind::File, "the authority that its certificate must be of"),
+    free("datastore.cert-file", Kind::File, "the certificate that is shown to it"),
+    free("datastore.key-file", Kind::File, "the key of that certificate"),
+    free(
+        "datastore.password-file",
+        Kind::File,
+        "the password of a database's user, alone in a file that only root may read",
+    ),
     free(
         "pki.leaf-ttl-minutes",
         Kind::Minutes,
-        "life of certificates, which are renewed at half of it",
+        "life of certificates, renewed at half of it; those of joined nodes live a day at most",
     ),
     free("kube.api-server-args", Kind::Flags, "flags of kube-apiserver, after Skiff's own"),
     free("kube.controller-manager-args", Kind::Flags, "flags of kube-controller-manager"),
     free("kube.scheduler-args", Kind::Flags, "flags of kube-scheduler"),
     free("kube.kubelet-args", Kind::Flags, "flags of the kubelet"),
     free("kube.proxy-args", Kind::Flags, "flags of kube-proxy"),
+    free("backup.schedule", Kind::Schedule, "how often skiffd takes an archive of the cluster"),
+    free("backup.place", Kind::Place, "where archives are kept"),
+    free("backup.encrypt-to", Kind::Recipients, "whose keys open them"),
+    free(
+        "backup.unencrypted",
+        Kind::Choice,
+        "whether anybody opens them: an archive holds every key of the cluster",
+    ),
+    free(
+        "backup.environment-file",
+        Kind::Path,
+        "lines NAME=VALUE that say who we are to the bucket: AWS_ACCESS_KEY_ID and others",
+    ),
+    free("backup.keep-last", Kind::Count, "archives that stay, the newest first"),
+    free("backup.keep-daily", Kind::Count, "days of which the last archive stays as well"),
+    free("backup.keep-weekly", Kind::Count, "weeks of which the last archive stays as well"),
+    free("backup.keep-monthly", Kind::Count, "months of which the last archive stays as well"),
 ];
 
 /// The one with that name.
@@ -162,10 +213,16 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
+    /// Settings that are absent unless somebody writes them.
+    const OPTIONAL: &str = r#"
+        node = {name = "a", address = "192.0.2.1"}
+        datastore = {endpoint = "", ca-file = "", cert-file = "", key-file = "", password-file = ""}
+        backup = {place = "/b", environment-file = "/e"}
+    "#;
+
     #[test]
     fn the_table_and_the_types_have_the_same_settings() {
-        let config: Config =
-            toml::from_str("node = {name = \"a\", address = \"192.0.2.1\"}").unwrap();
+        let config: Config = toml::from_str(OPTIONAL).unwrap();
         let value = toml::Value::try_from(&config).unwrap();
         let mut names: Vec<String> = Vec::new();
         for (group, settings) in value.as_table().unwrap() {

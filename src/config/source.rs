@@ -27,7 +27,7 @@ impl Sources {
     }
 
     /// The file, then its drop-ins by name.
-    pub(super) fn files(&self) -> Result<Vec<PathBuf>, ConfigError> {
+    pub fn files(&self) -> Result<Vec<PathBuf>, ConfigError> {
         let mut drop_ins = OsString::from(&self.file);
         drop_ins.push(".d");
         let mut files = toml_files(Path::new(&drop_ins))?;

@@ -1,12 +1,16 @@
 //! What can be said of settings without looking at the machine. Pure.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 
+use skiff_datastore::backup::{S3, Sealing};
+
+use super::endpoint::Endpoint;
 use super::error::Mistake;
 use super::setting::{LEAF_TTL_MINUTES, MTU};
-use super::{Config, Origin};
+use super::{Config, Origin, SCHEDULE_OFF};
 
 /// Ports that a node uses besides the API server's: the API balancer, the cluster, the kubelet and
 /// the health of components (docs/reference).
@@ -17,6 +21,8 @@ const NODE_SHARE_BITS: u8 = 24;
 const SERVICE_BITS_MAX: u8 = 28;
 /// The API server keeps a bitmap of Services' addresses (`--service-cluster-ip-range`).
 const SERVICE_BITS_MIN: u8 = 12;
+/// An archive is proven by restoring it: more often would be all that a node does.
+const SCHEDULE_MIN: Duration = Duration::from_secs(60);
 const LABEL_LENGTH_MAX: usize = 63;
 const NAME_LENGTH_MAX: usize = 253;
 
@@ -26,7 +32,9 @@ pub fn alone(config: &Config) -> Vec<Mistake> {
     all.node();
     all.network();
     all.api();
+    all.datastore();
     all.arguments();
+    all.backup();
     all.found
 }
 
@@ -50,12 +58,16 @@ pub fn together(config: &Config) -> Vec<Mistake> {
     if let Some(services) = services {
         all.dns_address(services);
     }
+    all.datastore_files();
+    all.schedule();
     all.found
 }
 
 const POD_CIDR: &str = "network.pod-cidr";
 const SERVICE_CIDR: &str = "network.service-cidr";
 const DNS_ADDRESS: &str = "network.dns-address";
+const ENDPOINT: &str = "datastore.endpoint";
+const SCHEDULE: &str = "backup.schedule";
 
 struct Mistakes<'a> {
     config: &'a Config,
@@ -190,6 +202,53 @@ impl Mistakes<'_> {
         }
     }
 
+    fn datastore(&mut self) {
+        let datastore = &self.config.datastore;
+        if let Some(text) = &datastore.endpoint
+            && let Err(what) = text.parse::<Endpoint>()
+        {
+            self.add(ENDPOINT, &what);
+        }
+        for (key, file) in datastore.files() {
+            if let Some(file) = file.filter(|file| !file.is_absolute()) {
+                self.add(key, &format!("{:?} does not begin with /", file.display().to_string()));
+            }
+        }
+    }
+
+    fn datastore_files(&mut self) {
+        let datastore = &self.config.datastore;
+        let [ca, certificate, key, password] = datastore.files();
+        let mut needs = |(this, file): (&str, Option<_>), that: &str, is_there: bool| {
+            if file.is_some() && !is_there {
+                self.add(this, &format!("is of no use without {that}"));
+            }
+        };
+        let endpoint = datastore.endpoint();
+        let Some(endpoint) = endpoint else {
+            for setting in datastore.files() {
+                needs(setting, ENDPOINT, false);
+            }
+            return;
+        };
+        needs(certificate, key.0, key.1.is_some());
+        needs(key, certificate.0, certificate.1.is_some());
+        match &endpoint {
+            Endpoint::Etcd(servers) => {
+                needs(password, "a database: etcd knows whom it trusts by certificates", false);
+                let is_encrypted = servers.iter().any(|server| server.tls);
+                needs(certificate, "https:// in datastore.endpoint", is_encrypted);
+                needs(ca, "https:// in datastore.endpoint", is_encrypted);
+                if is_encrypted && ca.1.is_none() {
+                    self.add(ENDPOINT, "is believed by its authority: set datastore.ca-file, too");
+                }
+            }
+            Endpoint::Database(_) => {
+                needs(certificate, ca.0, ca.1.is_some());
+            }
+        }
+    }
+
     fn arguments(&mut self) {
         let kube = &self.config.kube;
         for (key, arguments) in [
@@ -202,6 +261,59 @@ impl Mistakes<'_> {
             for argument in arguments.iter().filter(|a| !a.starts_with("--") || a.len() < 3) {
                 self.add(key, &format!("holds {argument:?}, which is no flag like \"--v=2\""));
             }
+        }
+    }
+}
+
+impl Mistakes<'_> {
+    fn backup(&mut self) {
+        let backup = &self.config.backup;
+        let schedule = &backup.schedule;
+        match backup.every() {
+            None if schedule != SCHEDULE_OFF => {
+                self.add(
+                    SCHEDULE,
+                    &format!("{schedule:?} is neither \"off\" nor a time like \"6h\""),
+                );
+            }
+            Some(every) if every < SCHEDULE_MIN => {
+                let least = SCHEDULE_MIN.as_secs();
+                self.add(SCHEDULE, &format!("{schedule} is too often: {least} s at least"));
+            }
+            _ => {}
+        }
+        if let Err(error) = Sealing::recipients(&backup.encrypt_to) {
+            self.add("backup.encrypt-to", &format!("cannot be used: {error}"));
+        }
+        for (key, path) in [
+            ("backup.place", backup.place.as_ref().filter(|place| !S3::is_address(place))),
+            ("backup.environment-file", backup.environment_file.as_ref()),
+        ] {
+            if let Some(path) = path.filter(|path| !path.is_absolute()) {
+                self.add(key, &format!("{:?} does not begin with /", path.display().to_string()));
+            }
+        }
+    }
+
+    /// One that could never bring an archive.
+    fn schedule(&mut self) {
+        let backup = &self.config.backup;
+        if backup.every().is_none() {
+            return;
+        }
+        if backup.place.is_none() {
+            self.add(SCHEDULE, "is set, and no backup.place to keep archives in");
+        }
+        match (backup.encrypt_to.is_empty(), backup.unencrypted) {
+            (true, false) => {
+                let what = "is set, and nobody who opens archives: set backup.encrypt-to, or \
+                            backup.unencrypted = true";
+                self.add(SCHEDULE, what);
+            }
+            (false, true) => {
+                self.add("backup.unencrypted", "and backup.encrypt-to contradict each other");
+            }
+            _ => {}
         }
     }
 }
@@ -294,8 +406,54 @@ mod tests {
                 "network.dns-address fd00::10 is not one of the Services' addresses, 10.152.183.0/24",
             ),
             (
+                "datastore.endpoint = \"postgres://skiff:secret@db/skiff\"",
+                "datastore.endpoint holds a password, which others could read here: put it into a file of root's with mode 0600, and name that as datastore.password-file",
+            ),
+            (
+                "datastore.endpoint = \"https://192.0.2.7\"",
+                "datastore.endpoint is believed by its authority: set datastore.ca-file, too",
+            ),
+            (
+                "datastore.password-file = \"/x\"",
+                "datastore.password-file is of no use without datastore.endpoint",
+            ),
+            (
+                "datastore = {endpoint = \"https://a\", ca-file = \"/ca\", password-file = \"/x\"}",
+                "datastore.password-file is of no use without a database: etcd knows whom it trusts by certificates",
+            ),
+            (
+                "datastore = {endpoint = \"mysql://a@b/c\", ca-file = \"/ca\", key-file = \"/x\"}",
+                "datastore.key-file is of no use without datastore.cert-file",
+            ),
+            (
+                "datastore = {endpoint = \"mysql://a@b/c\", password-file = \"x\"}",
+                "datastore.password-file \"x\" does not begin with /",
+            ),
+            (
                 "kube.kubelet-args = [\"v=2\"]",
                 "kube.kubelet-args holds \"v=2\", which is no flag like \"--v=2\"",
+            ),
+            (
+                "backup.schedule = \"daily\"",
+                "backup.schedule \"daily\" is neither \"off\" nor a time like \"6h\"",
+            ),
+            (
+                "backup = {schedule = \"5s\", place = \"/b\", unencrypted = true}",
+                "backup.schedule 5s is too often: 60 s at least",
+            ),
+            (
+                "backup.schedule = \"6h\"\nbackup.unencrypted = true",
+                "backup.schedule is set, and no backup.place to keep archives in",
+            ),
+            (
+                "backup.schedule = \"6h\"\nbackup.place = \"/b\"",
+                "backup.schedule is set, and nobody who opens archives: set backup.encrypt-to, or \
+                 backup.unencrypted = true",
+            ),
+            ("backup.place = \"b\"", "backup.place \"b\" does not begin with /"),
+            (
+                "backup.encrypt-to = [\"age1me\"]",
+                "backup.encrypt-to cannot be used: \"age1me\" is no recipient (age1…)",
             ),
         ] {
             assert_eq!(of(text), [sentence], "{text}");

@@ -1,12 +1,16 @@
 //! What every daemon's description is made from.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use microcluster::record::{NodeId, NodeRole};
 use skiff_confine::Profile;
 use skiff_supervisor::{DaemonSpec, DaemonSpecBuilder, LogPolicy, Probe};
 
+use super::agent;
+use super::external::{External, Kept};
 use crate::node::account::{Account, Accounts};
 use crate::paths::Paths;
 
@@ -49,6 +53,27 @@ pub struct Context {
     pub scheduler_args: Vec<String>,
     pub kubelet_args: Vec<String>,
     pub proxy_args: Vec<String>,
+    /// Absent on a node that is alone.
+    pub cluster: Option<Cluster>,
+    /// Who keeps Kubernetes' objects, when that is not Skiff's own datastore.
+    pub external: Option<External>,
+}
+
+/// What a node has besides when it belongs to a cluster.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    pub role: NodeRole,
+    pub id: NodeId,
+    /// Who runs the agent.
+    pub agent: Account,
+    /// The Node object begins with these.
+    pub labels: BTreeMap<String, String>,
+    pub taints: Vec<String>,
+    /// Through whom the datastore of a control-plane node becomes a member; none on the node that
+    /// founded the cluster.
+    pub join: Vec<String>,
+    /// Several nodes run the controllers, and one of them leads.
+    pub elects: bool,
 }
 
 /// Probes that need a client of the cluster or of the runtime; skiffd brings them.
@@ -58,6 +83,8 @@ pub struct Probes {
     pub containerd: Probe,
     /// The API server's `/readyz`.
     pub api_server: Probe,
+    /// The agent listens.
+    pub agent: Probe,
 }
 
 impl From<Account> for skiff_confine::User {
@@ -80,6 +107,40 @@ impl File {
 }
 
 impl Context {
+    pub fn role(&self) -> Option<NodeRole> {
+        self.cluster.as_ref().map(|cluster| cluster.role)
+    }
+
+    /// Whether the control plane is elsewhere.
+    pub fn is_worker(&self) -> bool {
+        self.role() == Some(NodeRole::Worker)
+    }
+
+    /// Who keeps Kubernetes' objects.
+    pub fn kept(&self) -> Kept {
+        self.external.as_ref().map(External::kept).unwrap_or_default()
+    }
+
+    /// Where what belongs to a control plane finds its own API server.
+    pub fn own_api_url(&self) -> String {
+        format!("https://127.0.0.1:{}", self.api_port)
+    }
+
+    /// Where everybody else on this node finds the API: in a cluster any server that is well.
+    pub fn api_url(&self) -> String {
+        format!("https://127.0.0.1:{}", self.client_port())
+    }
+
+    /// The port of that.
+    pub fn client_port(&self) -> u16 {
+        if self.cluster.is_some() { agent::API_PORT } else { self.api_port }
+    }
+
+    /// Whether one of several nodes' controllers must be chosen.
+    pub fn elects(&self) -> bool {
+        self.cluster.as_ref().is_some_and(|cluster| cluster.elects)
+    }
+
     /// A program of the build that runs.
     pub fn program(&self, name: &str) -> PathBuf {
         self.build.join("bin").join(name)

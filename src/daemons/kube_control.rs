@@ -1,16 +1,27 @@
 //! kube-control: API server, controller manager and scheduler in one unprivileged process.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::json;
 use skiff_supervisor::DaemonSpec;
 
 use super::context::{Context, File, Probes};
-use super::{datastore, reading, yaml};
+use super::external::Kept;
+use super::{datastore, kine, reading, yaml};
+use crate::config::Endpoint;
+use crate::paths::Paths;
 
 pub const NAME: &str = "kube-control";
-/// How long a node may be silent before its pods are moved, in seconds (upstream: 50).
-const NODE_GRACE_S: u32 = 24;
+/// How long a node may be silent before its pods are moved, in seconds (upstream: 50). With a new
+/// leader's lease before it and a look every 5 s, a node that lost its power with the leader on it
+/// is not ready within 40 s.
+const NODE_GRACE_S: u32 = 20;
+/// Who leads the controllers, where several nodes run them. All well above what the datastore
+/// takes to have another leader, some 2 s in a good network: whoever can't renew in time ends.
+const LEASE_S: u32 = 12;
+const LEASE_RENEW_S: u32 = 9;
+const LEASE_RETRY_S: u32 = 2;
 /// The API server waits for its watchers to leave, who do not; it keeps no state of its own.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How a start collects garbage: not before its memory is this much, which takes a third of the
@@ -21,15 +32,18 @@ const START_MEMORY: &str = "130MiB";
 
 pub fn spec(context: &Context, probes: &Probes) -> DaemonSpec {
     let config = context.paths.daemon_etc(NAME).join("kube-control.json");
-    reading(context.daemon(NAME, "kube"), &files(context))
+    let builder = reading(context.daemon(NAME, "kube"), &files(context))
         .args(["control", "--config", &config.to_string_lossy()])
         .env("GOGC", START_GARBAGE_PERCENT)
         .env("GOMEMLIMIT", START_MEMORY)
         .user(context.accounts.control)
-        .needs(datastore::NAME)
         .stop_timeout(STOP_TIMEOUT)
-        .readiness(probes.api_server.clone())
-        .build()
+        .readiness(probes.api_server.clone());
+    match context.kept() {
+        Kept::Here => builder.needs(datastore::NAME).build(),
+        Kept::Database => builder.needs(kine::NAME).build(),
+        Kept::Etcd => builder.build(),
+    }
 }
 
 pub fn files(context: &Context) -> Vec<File> {
@@ -38,11 +52,17 @@ pub fn files(context: &Context) -> Vec<File> {
         "apiserver": api_server(context),
         "controllerManager": controller_manager(context),
         "scheduler": scheduler(context),
+        "refused": refused(&context.paths),
     });
     vec![
         File::new(etc.join("kube-control.json"), yaml::text(&commands)),
         File::new(etc.join("audit-policy.yaml"), yaml::text(&audit_policy())),
     ]
+}
+
+/// Who was removed from the cluster, as `node/cluster/refused.rs` writes it. A lone node has none.
+pub fn refused(paths: &Paths) -> PathBuf {
+    paths.daemon_etc(NAME).join("refused.json")
 }
 
 fn api_server(context: &Context) -> Vec<String> {
@@ -52,10 +72,8 @@ fn api_server(context: &Context) -> Vec<String> {
     let leaf = own.join("apiserver.pem");
     let kubelet_client = own.join("apiserver-kubelet-client.pem");
     let front_proxy = own.join("front-proxy-client.pem");
-    let socket = context.paths.datastore_socket();
     let mut flags = Flags::default();
     flags
-        .set("etcd-servers", format!("unix://{}", socket.display()))
         .set("advertise-address", context.address)
         .set("bind-address", if context.address.is_ipv4() { "0.0.0.0" } else { "::" })
         .set("secure-port", context.api_port)
@@ -92,7 +110,29 @@ fn api_server(context: &Context) -> Vec<String> {
         // The store answers from memory over a local socket: long health intervals save wake-ups.
         .set("etcd-count-metric-poll-period", "5m")
         .set("endpoint-reconciler-type", "lease");
+    datastore_flags(&mut flags, context);
     flags.extend(&context.api_server_args)
+}
+
+/// Who keeps the objects.
+fn datastore_flags(flags: &mut Flags, context: &Context) {
+    let socket = |path: PathBuf| format!("unix://{}", path.display());
+    let Some(external) = &context.external else {
+        flags.set("etcd-servers", socket(context.paths.datastore_socket()));
+        return;
+    };
+    let Endpoint::Etcd(_) = &external.endpoint else {
+        flags.set("etcd-servers", socket(context.paths.kine_socket()));
+        return;
+    };
+    let files = external.files(&context.paths);
+    flags.set("etcd-servers", &external.endpoint);
+    if external.has_authority {
+        flags.path("etcd-cafile", &files.authority);
+    }
+    if external.has_certificate {
+        flags.path("etcd-certfile", &files.certificate).path("etcd-keyfile", &files.key);
+    }
 }
 
 fn controller_manager(context: &Context) -> Vec<String> {
@@ -101,7 +141,7 @@ fn controller_manager(context: &Context) -> Vec<String> {
     let kubeconfig = own.join("controller-manager.kubeconfig");
     flags
         .loopback(10257, &own.join("controller-manager-serving.pem"), &kubeconfig)
-        .set("leader-elect", false)
+        .election(context)
         // Each controller asks for an account and a token before it begins: with upstream's 20 a
         // second this alone takes four seconds of every start. The API server is next door and
         // has fair queues of its own.
@@ -124,7 +164,7 @@ fn scheduler(context: &Context) -> Vec<String> {
     let mut flags = Flags::default();
     flags
         .loopback(10259, &own.join("scheduler-serving.pem"), &own.join("scheduler.kubeconfig"))
-        .set("leader-elect", false)
+        .election(context)
         .set("profiling", false);
     flags.extend(&context.scheduler_args)
 }
@@ -179,6 +219,17 @@ impl Flags {
             .path("kubeconfig", kubeconfig)
             .path("authentication-kubeconfig", kubeconfig)
             .path("authorization-kubeconfig", kubeconfig)
+    }
+
+    /// Alone there is nobody to agree with: no lease is written, and none is waited for.
+    fn election(&mut self, context: &Context) -> &mut Self {
+        self.set("leader-elect", context.elects());
+        if context.elects() {
+            self.set("leader-elect-lease-duration", format!("{LEASE_S}s"))
+                .set("leader-elect-renew-deadline", format!("{LEASE_RENEW_S}s"))
+                .set("leader-elect-retry-period", format!("{LEASE_RETRY_S}s"));
+        }
+        self
     }
 
     /// The user's own flags come last, so that they win.

@@ -5,17 +5,24 @@ use serde_json::json;
 use skiff_supervisor::{DaemonSpec, Probe};
 
 use super::context::{Context, File, Probes};
-use super::{containerd, kube_control, reading, yaml};
+use super::{agent, containerd, kube_control, reading, yaml};
 
 pub const NAME: &str = "kube-node";
 
 pub fn spec(context: &Context, _probes: &Probes) -> DaemonSpec {
     let config = context.paths.daemon_etc(NAME).join("kube-node.json");
-    reading(context.daemon(NAME, "kube"), &files(context))
+    let mut builder = reading(context.daemon(NAME, "kube"), &files(context));
+    if context.cluster.is_some() {
+        builder = builder.needs(agent::NAME);
+    }
+    // It could begin without its own API server, and would ask others ever more rarely.
+    if !context.is_worker() {
+        builder = builder.needs(kube_control::NAME);
+    }
+    builder
         .args(["node", "--config", &config.to_string_lossy()])
         .env("GOGC", "50")
         .needs(containerd::NAME)
-        .needs(kube_control::NAME)
         .readiness(Probe::HttpGet {
             address: ([127, 0, 0, 1], context.kubelet_health_port).into(),
             path: "/healthz".into(),
@@ -33,24 +40,51 @@ pub fn files(context: &Context) -> Vec<File> {
         format!("--hostname-override={}", context.node_name),
         format!("--node-ip={}", context.address),
     ];
+    kubelet_args.extend(registration(context));
     kubelet_args.extend(context.kubelet_args.iter().cloned());
     let mut proxy_args = vec![format!("--config={}", etc.join("proxy.yaml").display())];
     proxy_args.extend(context.proxy_args.iter().cloned());
     let commands = json!({
         "kubelet": kubelet_args,
         "proxy": proxy_args,
-        "network": {
-            "confPath": context.paths.cni_config().join("10-skiff.conflist"),
-            "dataDir": context.paths.cni_data(),
-            "bridge": context.bridge,
-            "mtu": context.mtu,
-        },
+        "network": network(context),
     });
     vec![
         File::new(etc.join("kube-node.json"), yaml::text(&commands)),
         File::new(etc.join("kubelet.yaml"), yaml::text(&kubelet(context))),
         File::new(etc.join("proxy.yaml"), yaml::text(&proxy(context))),
     ]
+}
+
+/// What the Node object begins with.
+fn registration(context: &Context) -> Vec<String> {
+    let Some(cluster) = &context.cluster else { return vec![] };
+    let labels: Vec<String> =
+        cluster.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let flag = |name: &str, values: &[String]| {
+        (!values.is_empty()).then(|| format!("--{name}={}", values.join(",")))
+    };
+    let flags = [flag("node-labels", &labels), flag("register-with-taints", &cluster.taints)];
+    flags.into_iter().flatten().collect()
+}
+
+/// In a cluster the pods of all nodes are joined, and whoever does that sees all nodes by an
+/// identity of its own.
+fn network(context: &Context) -> serde_json::Value {
+    let mut network = json!({
+        "confPath": context.paths.cni_config().join("10-skiff.conflist"),
+        "dataDir": context.paths.cni_data(),
+        "bridge": context.bridge,
+        "mtu": context.mtu,
+    });
+    if context.cluster.is_some() {
+        network["backend"] = json!({
+            "type": "vxlan",
+            "clusterCIDR": context.pod_cidr,
+            "kubeconfig": context.paths.daemon_pki(NAME).join("network.kubeconfig"),
+        });
+    }
+    network
 }
 
 fn kubelet(context: &Context) -> serde_json::Value {

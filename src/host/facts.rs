@@ -5,14 +5,16 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use microcluster::record::NodeRole;
 use nix::sys::statvfs::statvfs;
 use serde::Serialize;
 
 use super::listener::{self, Listener};
 use crate::paths::Paths;
 
-/// Ports of a node: API server, kubelet, and the health of the components on loopback.
-const PORTS: [u16; 7] = [6443, 10248, 10249, 10250, 10256, 10257, 10259];
+/// Ports of a node: API server, its balancer, other nodes, kubelet, and the health of the components
+/// on loopback.
+const PORTS: [u16; 9] = [6443, 6444, 7443, 10248, 10249, 10250, 10256, 10257, 10259];
 /// Programs that the daemons start.
 const PROGRAMS: [&str; 4] = ["nft", "ip", "mount", "umount"];
 /// Processes of other distributions, which want the same ports, links and tables.
@@ -23,6 +25,9 @@ const RIVALS: [&str; 6] = ["k3s", "k0s", "kubelite", "microk8s", "kubelet", "kub
 #[serde(rename_all = "camelCase")]
 pub struct Facts {
     pub root: String,
+    /// What the machine is in a cluster, or is to be; none on a node that is alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role: Option<NodeRole>,
     pub is_root: bool,
     /// `6.1.0-18-amd64`
     pub kernel: String,
@@ -56,12 +61,13 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// Looks at this machine for a node with that root.
-    pub fn gather(paths: &Paths) -> Self {
+    /// Looks at this machine for a node with that root and that part in a cluster.
+    pub fn gather(paths: &Paths, role: Option<NodeRole>) -> Self {
         let existing = paths.root().ancestors().find(|path| path.exists());
         let disk = existing.and_then(|path| statvfs(path).ok());
         let root = paths.root().to_string_lossy().into_owned();
         Self {
+            role,
             is_root: nix::unistd::Uid::effective().is_root(),
             kernel: read("/proc/sys/kernel/osrelease"),
             cgroup_version: cgroup_version(),

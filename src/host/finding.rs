@@ -1,8 +1,10 @@
 //! From facts to findings, each with what to do about it. Pure.
 
+use microcluster::record::NodeRole;
 use serde::Serialize;
 
 use super::facts::Facts;
+use super::listener::Listener;
 
 const GIB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
@@ -15,7 +17,7 @@ const DISK_ENOUGH_BYTES: u64 = 5 * GIB;
 const MEMORY_MIN_BYTES: u64 = 480 * MIB;
 const MEMORY_ENOUGH_BYTES: u64 = 960 * MIB;
 /// When this was written: a clock before it is wrong, and certificates would not be valid.
-const CLOCK_MIN_S: u64 = 1_790_000_000;
+pub const CLOCK_MIN_S: u64 = 1_790_000_000;
 /// Kernel AIO events that dqlite needs, and the system's default is 65536.
 const AIO_EVENTS_MIN: u64 = 4096;
 const INOTIFY_INSTANCES_MIN: u64 = 128;
@@ -154,15 +156,31 @@ fn network(facts: &Facts) -> Vec<Finding> {
     if !facts.default_route {
         out.push(info("default-route", "there is none, which is fine: nothing is pulled".into()));
     }
-    for listener in &facts.listeners {
-        let who = listener.process.as_deref().unwrap_or("somebody");
-        let message = format!("port {} is taken by {who}", listener.port);
-        out.push(error("port", message, "stop it, or change the port in the configuration"));
-    }
-    if facts.listeners.is_empty() {
+    let taken: Vec<Finding> =
+        facts.listeners.iter().filter_map(|listener| port(listener, facts.role)).collect();
+    if taken.is_empty() {
         out.push(ok("ports", "all free, or this node's own"));
     }
+    out.extend(taken);
     out
+}
+
+/// What it means for a node that somebody else has a port of Skiff's; nothing when it needs none
+/// such.
+fn port(listener: &Listener, role: Option<NodeRole>) -> Option<Finding> {
+    let who = listener.process.as_deref().unwrap_or("somebody");
+    let message = format!("port {} is taken by {who}", listener.port);
+    let stop = "stop it, or change the port in the configuration";
+    match (listener.port, role) {
+        // Its control plane is elsewhere.
+        (6443 | 7443 | 10257 | 10259, Some(NodeRole::Worker)) => None,
+        (6444 | 7443, None) => {
+            let message = format!("{message}: the node could not be one of several");
+            Some(warning("port", message, "stop it before `skiff add-node`"))
+        }
+        (6444 | 7443, Some(_)) => Some(error("port", message, "stop it")),
+        _ => Some(error("port", message, stop)),
+    }
 }
 
 fn host(facts: &Facts) -> Vec<Finding> {
@@ -229,7 +247,6 @@ fn error(name: &str, message: String, remedy: &str) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Listener;
     use super::*;
 
     fn good() -> Facts {
@@ -292,6 +309,26 @@ mod tests {
             assert_eq!(wrong(&facts), [(Level::Error, name.to_owned())]);
             let finding = findings(&facts).into_iter().find(|f| f.level == Level::Error);
             assert!(finding.unwrap().remedy.is_some(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_port_matters_to_who_needs_it() {
+        use NodeRole::{ControlPlane, Worker};
+        let found = |port, role| {
+            let listeners = vec![Listener { port, process: Some("x (pid 1)".into()) }];
+            let level = wrong(&Facts { listeners, role, ..good() }).pop().map(|(level, _)| level);
+            level.unwrap_or(Level::Ok)
+        };
+        for (port, alone, control_plane, worker) in [
+            (6443, Level::Error, Level::Error, Level::Ok),
+            (6444, Level::Warning, Level::Error, Level::Error),
+            (7443, Level::Warning, Level::Error, Level::Ok),
+            (10250, Level::Error, Level::Error, Level::Error),
+            (10257, Level::Error, Level::Error, Level::Ok),
+        ] {
+            let levels = [None, Some(ControlPlane), Some(Worker)].map(|role| found(port, role));
+            assert_eq!(levels, [alone, control_plane, worker], "{port}");
         }
     }
 

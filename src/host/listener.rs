@@ -37,6 +37,14 @@ pub fn on_ports(ports: &[u16], root: &str) -> Vec<Listener> {
         .collect()
 }
 
+/// Whether anybody listens on a port.
+pub fn is_listening(port: u16) -> bool {
+    ["/proc/net/tcp", "/proc/net/tcp6"].into_iter().any(|table| {
+        let open = parse(&fs::read_to_string(table).unwrap_or_default());
+        open.iter().any(|(other, _)| *other == port)
+    })
+}
+
 /// Port and inode of every listening socket.
 fn parse(table: &str) -> Vec<(u16, u64)> {
     let line = |line: &str| {

@@ -5,7 +5,9 @@ mod facts;
 mod finding;
 mod listener;
 pub mod resolver;
+mod route;
 
 pub use facts::{Facts, may_lower_oom_scores};
-pub use finding::{Finding, Level, findings};
-pub use listener::Listener;
+pub use finding::{CLOCK_MIN_S, Finding, Level, findings};
+pub use listener::{Listener, is_listening, on_ports};
+pub use route::{Route, routes};

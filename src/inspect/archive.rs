@@ -8,7 +8,7 @@ use std::path::Path;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-const BLOCK: usize = 512;
+use crate::tar::{BLOCK, header, padding};
 
 /// An archive of text files in one folder.
 pub struct Archive {
@@ -33,8 +33,7 @@ impl Archive {
         let name = format!("{}/{name}", self.folder);
         self.out.write_all(&header(&name, content.len() as u64, self.time_s)?)?;
         self.out.write_all(content)?;
-        let padding = content.len().next_multiple_of(BLOCK) - content.len();
-        self.out.write_all(&[0; BLOCK][..padding])
+        self.out.write_all(&[0; BLOCK][..padding(content.len() as u64)])
     }
 
     /// Two empty blocks end an archive.
@@ -42,30 +41,6 @@ impl Archive {
         self.out.write_all(&[0; 2 * BLOCK])?;
         self.out.finish()?.sync_all()
     }
-}
-
-/// A header of the `ustar` form.
-fn header(name: &str, size: u64, time_s: u64) -> io::Result<[u8; BLOCK]> {
-    if name.len() > 99 {
-        return Err(io::Error::other(format!("the name is too long for the archive: {name}")));
-    }
-    let mut block = [0; BLOCK];
-    let mut put = |at: usize, text: &str| {
-        block[at..at + text.len()].copy_from_slice(text.as_bytes());
-    };
-    put(0, name);
-    put(100, "0000600");
-    put(108, "0000000");
-    put(116, "0000000");
-    put(124, &format!("{size:011o}"));
-    put(136, &format!("{:011o}", time_s & 0o77_777_777_777));
-    // The checksum counts itself as spaces.
-    put(148, "        ");
-    put(156, "0");
-    put(257, "ustar\u{0}00");
-    let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
-    block[148..156].copy_from_slice(format!("{sum:06o}\u{0} ").as_bytes());
-    Ok(block)
 }
 
 #[cfg(test)]

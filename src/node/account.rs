@@ -11,6 +11,8 @@ pub const GROUP: &str = "skiff";
 pub const DATASTORE: &str = "skiff-datastore";
 /// Runs the control plane.
 pub const CONTROL: &str = "skiff-control";
+/// Faces other nodes, in a cluster.
+pub const AGENT: &str = "skiff-agent";
 
 /// A user and its primary group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +21,7 @@ pub struct Account {
     pub gid: u32,
 }
 
-/// Everybody whom a node knows.
+/// Everybody whom every node knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Accounts {
     pub datastore: Account,
@@ -45,6 +47,11 @@ pub fn ensure() -> Result<Accounts, AccountError> {
         control: ensure_user(CONTROL)?,
         skiff_gid: ensure_group(GROUP)?.as_raw(),
     })
+}
+
+/// Finds the account of the agent, which only nodes of a cluster have.
+pub fn ensure_agent() -> Result<Account, AccountError> {
+    ensure_user(AGENT)
 }
 
 fn ensure_group(name: &'static str) -> Result<Gid, AccountError> {

@@ -9,13 +9,20 @@ use nix::mount::{MntFlags, umount2};
 
 use crate::paths::Paths;
 
-/// Tables that kube-proxy and the CNI plugins make; nobody else uses these names.
-const TABLES: [(&str, &str); 4] = [
+/// Tables that kube-proxy, the CNI plugins and the network between nodes make; nobody else uses
+/// these names.
+const TABLES: [(&str, &str); 6] = [
     ("ip", "kube-proxy"),
     ("ip6", "kube-proxy"),
+    ("ip", "flannel-ipv4"),
+    ("ip6", "flannel-ipv6"),
     ("inet", "cni_hostport"),
     ("inet", "cni_plugins_masquerade"),
 ];
+
+/// The link towards the pods of other nodes, with the number that `kube node` chooses when the
+/// configuration names none. Others' networks begin with other numbers.
+const BETWEEN_NODES: &str = "flannel.7443";
 
 #[derive(Debug, thiserror::Error)]
 pub enum CleanError {
@@ -76,8 +83,9 @@ fn unescape(field: &str) -> PathBuf {
     std::ffi::OsString::from_vec(out).into()
 }
 
-/// Removes the tables of the packet filter and the bridge of the pods. Best effort: a tool that
-/// is missing made nothing either; what remains is logged.
+/// Removes the tables of the packet filter, the bridge of the pods and the link to other nodes,
+/// with which its routes go. Best effort: a tool that is missing made nothing either; what remains
+/// is logged.
 pub fn remove_network(bridge: &str) {
     for (family, table) in TABLES {
         // Added first, so that deleting one that is not there is no error (nft before 1.0.7 has
@@ -85,10 +93,12 @@ pub fn remove_network(bridge: &str) {
         let script = format!("add table {family} {table}; delete table {family} {table}");
         quietly("nft", &[&script]);
     }
-    // Not by /sys/class/net: that shows the network namespace which mounted it.
-    let there = Command::new("ip").args(["link", "show", bridge]).output();
-    if there.is_ok_and(|output| output.status.success()) {
-        quietly("ip", &["link", "delete", bridge]);
+    for link in [bridge, BETWEEN_NODES] {
+        // Not by /sys/class/net: that shows the network namespace which mounted it.
+        let there = Command::new("ip").args(["link", "show", link]).output();
+        if there.is_ok_and(|output| output.status.success()) {
+            quietly("ip", &["link", "delete", link]);
+        }
     }
 }
 

@@ -3,14 +3,16 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use microcluster::record::NodeRole;
 use skiff_api::{
     ClientCertificate, CredentialRequest, EnableRequest, KubeconfigRequest, Progress, Service,
     ServiceAction, Setting, Status, Version,
 };
-use skiff_supervisor::Handle;
+use skiff_supervisor::{Handle, HandleError};
 use time::{Duration, OffsetDateTime};
 use tokio::sync::{mpsc, watch};
 
+use super::cluster::{self, Cluster, LeafError};
 use super::credential::{self, CredentialError};
 use super::prepare::{self, Authorities, PrepareError};
 use super::route;
@@ -20,6 +22,8 @@ use crate::config::Config;
 use crate::daemons::{self, Context, Probes};
 use crate::distribution::Distribution;
 use crate::host::{address, resolver};
+use crate::kube::ClientSource;
+use crate::paths::Paths;
 
 /// What the server hands to skiffd's main task; each reports on its own stream.
 #[derive(Debug)]
@@ -34,14 +38,40 @@ pub enum Order {
     Detach { reply: mpsc::Sender<Progress> },
 }
 
+/// Why certificates were not renewed.
+#[derive(Debug, thiserror::Error)]
+pub enum RenewError {
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
+    #[error(transparent)]
+    Member(#[from] LeafError),
+}
+
+/// Why the controllers were not told that there are more of them.
+#[derive(Debug, thiserror::Error)]
+pub enum ElectError {
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
+    #[error("the daemons were not told")]
+    Supervisor(#[from] HandleError),
+}
+
 /// skiffd's shared state.
 pub struct Node {
     pub(super) config: Config,
+    /// Where the settings were read.
+    pub(super) settings_file: PathBuf,
     pub(super) build: Distribution,
     pub(super) build_id: String,
     pub(super) context: Mutex<Context>,
     pub(super) probes: Probes,
-    pub(super) authorities: Authorities,
+    /// None on a worker.
+    pub(super) authorities: Option<Authorities>,
+    pub(super) clients: ClientSource,
+    /// This node's part in a cluster of several.
+    pub(super) cluster: Mutex<Option<Arc<Cluster>>>,
+    /// One founds a cluster at a time.
+    pub(super) founding: tokio::sync::Mutex<()>,
     pub(super) addons: Addons,
     pub(super) board: Arc<Board>,
     pub(super) supervisor: Handle,
@@ -70,12 +100,39 @@ impl Node {
         self.config.settings()
     }
 
+    pub(super) fn paths(&self) -> Paths {
+        self.context.lock().expect("no holder of this lock panics").paths.clone()
+    }
+
     pub(super) fn root(&self) -> PathBuf {
-        self.context.lock().expect("no holder of this lock panics").paths.root().into()
+        self.paths().root().into()
     }
 
     pub(super) fn builds(&self) -> PathBuf {
-        self.context.lock().expect("no holder of this lock panics").paths.builds()
+        self.paths().builds()
+    }
+
+    pub(super) fn context(&self) -> Context {
+        self.context.lock().expect("no holder of this lock panics").clone()
+    }
+
+    pub(super) fn set_context(&self, context: Context) {
+        *self.context.lock().expect("no holder of this lock panics") = context;
+    }
+
+    /// None on a node that is alone.
+    pub(super) fn cluster(&self) -> Option<Arc<Cluster>> {
+        self.cluster.lock().expect("no holder of this lock panics").clone()
+    }
+
+    /// The cluster whose control plane is elsewhere.
+    pub(super) fn worker_of(&self) -> Option<Arc<Cluster>> {
+        self.cluster().filter(|_| self.authorities.is_none())
+    }
+
+    /// The version of Kubernetes that runs here.
+    pub(super) fn kubernetes(&self) -> microcluster::version::Version {
+        cluster::version_of(self.build.version_of("kube"))
     }
 
     /// Daemons with processor time and memory, measured now.
@@ -105,14 +162,16 @@ impl Node {
                 std::net::IpAddr::V6(v6) => format!("https://[{v6}]:{}", context.api_port),
             }
         };
-        credential::kubeconfig(&self.authorities, request, &server, OffsetDateTime::now_utc())
+        let authorities = self.authorities.as_ref().ok_or(CredentialError::Worker)?;
+        credential::kubeconfig(authorities, request, &server, OffsetDateTime::now_utc())
     }
 
     pub fn credential(
         &self,
         request: &CredentialRequest,
     ) -> Result<ClientCertificate, CredentialError> {
-        credential::certificate(&self.authorities, request, OffsetDateTime::now_utc())
+        let authorities = self.authorities.as_ref().ok_or(CredentialError::Worker)?;
+        credential::certificate(authorities, request, OffsetDateTime::now_utc())
     }
 
     pub async fn enable(
@@ -135,6 +194,9 @@ impl Node {
 
     /// Brings the enabled addons in step with this build and the facts of today.
     pub(super) async fn reconcile_addons(&self) {
+        if self.authorities.is_none() {
+            return;
+        }
         let log = |line| tracing::info!(?line, "addon");
         if let Err(error) = self.addons.reconcile(&self.facts(), &log).await {
             let error = &error as &dyn std::error::Error;
@@ -156,10 +218,44 @@ impl Node {
     }
 
     /// Renews what is due; answers when to look again.
-    pub(super) fn renew_leaves(&self, now: OffsetDateTime) -> Result<OffsetDateTime, PrepareError> {
-        let context = self.context.lock().expect("no holder of this lock panics").clone();
+    pub(super) fn renew_leaves(&self, now: OffsetDateTime) -> Result<OffsetDateTime, RenewError> {
         let ttl = Duration::minutes(i64::from(self.config.pki.leaf_ttl_minutes));
-        prepare::leaves(&context, &self.config.api.extra_sans, &self.authorities, now, ttl)
+        // A worker asks its cluster, see `cluster/upkeep.rs`.
+        let Some(authorities) = &self.authorities else { return Ok(now + ttl / 2) };
+        let (context, sans) = (self.context(), &self.config.api.extra_sans);
+        let next = prepare::leaves(&context, sans, authorities, now, ttl)?;
+        let Some(cluster) = self.cluster() else { return Ok(next) };
+        let membership = cluster.membership();
+        let own = cluster::ensure_member_leaf(&context.paths, &membership, authorities, now)?;
+        Ok(next.min(own))
+    }
+
+    /// Has the controllers of several nodes agree on one, or those of the only node not ask.
+    pub(super) async fn elect(&self, elects: bool) -> Result<(), ElectError> {
+        let context = {
+            let mut context = self.context.lock().expect("no holder of this lock panics");
+            let part = context.cluster.as_mut().filter(|part| part.role == NodeRole::ControlPlane);
+            match part.filter(|part| part.elects != elects) {
+                Some(part) => part.elects = elects,
+                None => return Ok(()),
+            }
+            context.clone()
+        };
+        tracing::info!(elects, "the number of control-plane nodes is another one");
+        prepare::files(&context)?;
+        Ok(self.supervisor.reconfigure(daemons::specs(&context, &self.probes)).await?)
+    }
+
+    /// New leaves for all daemons that an authority here signs for; answers how many.
+    pub(super) fn replace_leaves(&self, now: OffsetDateTime) -> Result<usize, RenewError> {
+        let ttl = Duration::minutes(i64::from(self.config.pki.leaf_ttl_minutes));
+        let Some(authorities) = &self.authorities else { return Ok(0) };
+        let (context, sans) = (self.context(), &self.config.api.extra_sans);
+        let count = prepare::all_leaves(&context, sans, authorities, now, ttl)?;
+        let Some(cluster) = self.cluster() else { return Ok(count) };
+        let membership = cluster.membership();
+        cluster::replace_member_leaf(&context.paths, &membership, authorities, now)?;
+        Ok(count + 1)
     }
 
     /// Takes the machine's new address over, when it has one: certificates, then the daemons that
@@ -198,6 +294,9 @@ impl Node {
         let specs = daemons::specs(&context, &self.probes);
         if let Err(error) = self.supervisor.reconfigure(specs).await {
             tracing::error!(%error, "the daemons were not told of the new address");
+        }
+        if let Some(cluster) = self.cluster() {
+            cluster.wake();
         }
         true
     }

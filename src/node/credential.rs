@@ -21,6 +21,8 @@ pub enum CredentialError {
     Reserved(String),
     #[error("a life of {0} s is not between {min} s and {max} s", min = TTL_MIN.whole_seconds(), max = TTL_MAX.whole_seconds())]
     Ttl(u64),
+    #[error("this node is a worker: only nodes that run the control plane can sign certificates")]
+    Worker,
     #[error("cannot sign the certificate")]
     Sign(#[source] rcgen::Error),
 }

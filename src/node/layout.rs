@@ -4,8 +4,8 @@ use std::os::unix::fs::{PermissionsExt, chown, lchown};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use super::account::Accounts;
-use crate::daemons::{datastore, kube_control, kube_node};
+use super::account::{Account, Accounts};
+use crate::daemons::{self, datastore, kube_control, kube_node};
 use crate::paths::Paths;
 
 /// One directory as it must be.
@@ -62,6 +62,39 @@ pub fn ensure(paths: &Paths, accounts: &Accounts) -> Result<(), LayoutError> {
     let store = accounts.datastore;
     own_files(&paths.datastore(), store.uid, store.gid)
         .map_err(|source| LayoutError { path: paths.datastore(), source })
+}
+
+/// The directories that a node has besides when it belongs to a cluster.
+pub fn ensure_cluster(paths: &Paths, agent: Account) -> Result<(), LayoutError> {
+    let owned = |path: PathBuf, mode: u32, uid: u32| Directory { path, mode, uid, gid: agent.gid };
+    make(&[
+        // skiffd's socket inside is root's, and the agent may open it.
+        owned(paths.agent_run(), 0o750, 0),
+        owned(paths.daemon_pki(daemons::agent::NAME), 0o700, agent.uid),
+        owned(paths.daemon_etc(daemons::agent::NAME), 0o755, 0),
+    ])
+}
+
+/// The directories that a node has besides when a database of somebody else's keeps its objects.
+pub fn ensure_kine(paths: &Paths, accounts: &Accounts) -> Result<(), LayoutError> {
+    let store = accounts.datastore;
+    let owned = |path: PathBuf, mode: u32, gid: u32| Directory { path, mode, uid: store.uid, gid };
+    make(&[
+        // As the datastore's: the control plane's group may open the socket inside.
+        owned(paths.run().join(daemons::kine::NAME), 0o2750, accounts.control.gid),
+        owned(paths.daemon_pki(daemons::kine::NAME), 0o700, store.gid),
+    ])
+}
+
+/// The directories of a control-plane node of a cluster.
+pub fn ensure_member(paths: &Paths, agent: Account, store: Account) -> Result<(), LayoutError> {
+    let directory = |path, mode, uid, gid| Directory { path, mode, uid, gid };
+    make(&[
+        // Set-group-id: the datastore's socket inside belongs to the agent's group.
+        directory(paths.handoff_run(), 0o2750, store.uid, agent.gid),
+        directory(paths.daemon_pki(datastore::NAME), 0o700, store.uid, store.gid),
+        directory(paths.daemon_etc(datastore::NAME), 0o755, 0, 0),
+    ])
 }
 
 fn make(directories: &[Directory]) -> Result<(), LayoutError> {

@@ -3,17 +3,23 @@
 //! What comes in: a root directory and its configuration, requests on the local socket, signals,
 //! changes of the machine's addresses. What goes out: running daemons, fresh certificates, a
 //! status. Tasks: the supervisor's engine, the server, one that follows the daemons, one that
-//! follows the Node object, one that keeps identity and address true, one that follows the addons.
+//! follows the Node object, one that keeps identity and address true, one that follows the addons, one
+//! that asks an external datastore.
 
 pub mod account;
+mod backup;
 mod bootstrap;
+pub mod certificates;
 mod clean;
+pub mod cluster;
 mod core;
 mod credential;
+mod external;
 mod layout;
 mod lock;
 mod observe;
 pub mod observed;
+mod once;
 pub mod plan;
 mod pod_network;
 pub mod prepare;

@@ -13,7 +13,7 @@ use super::core::Node;
 use super::observed::NodeView;
 use super::status::{Board, service};
 use super::{bootstrap, observed, pod_network, probe};
-use crate::daemons::kube_control;
+use crate::daemons::{agent, kube_control};
 use crate::kube::{ClientError, ClientSource};
 
 /// Pause before a broken watch is begun again.
@@ -52,14 +52,16 @@ pub async fn node(
     board: Arc<Board>,
     clients: ClientSource,
     name: String,
-    pod_cidr: String,
+    // Where this node runs the control plane: the network of which it takes the first share.
+    pod_cidr: Option<String>,
 ) {
+    let way = if pod_cidr.is_some() { kube_control::NAME } else { agent::NAME };
     loop {
-        if supervisor.wait_ready(&[kube_control::NAME.into()]).await.is_err() {
+        if supervisor.wait_ready(&[way.into()]).await.is_err() {
             return;
         }
         // A new client each time: the certificate behind the old one may have been renewed.
-        if let Err(error) = follow(&board, &clients, &name, &pod_cidr).await {
+        if let Err(error) = follow(&board, &clients, &name, pod_cidr.as_deref()).await {
             tracing::debug!(%error, "the watch of the node ended");
             board.update(|observed| observed.node.ready = false);
         }
@@ -71,10 +73,12 @@ async fn follow(
     board: &Board,
     clients: &ClientSource,
     name: &str,
-    pod_cidr: &str,
+    pod_cidr: Option<&str>,
 ) -> Result<(), FollowError> {
     let client = clients.client().await?;
-    bootstrap::apply(&client).await?;
+    if pod_cidr.is_some() {
+        bootstrap::apply(&client).await?;
+    }
     let api: Api<KubeNode> = Api::all(client.clone());
     let selection = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let mut events = std::pin::pin!(watcher(api, selection));
@@ -92,7 +96,9 @@ async fn follow(
         match event {
             Some(Event::Apply(node) | Event::InitApply(node)) => {
                 board.update(|observed| observed.node = view(&node, is_complete));
-                pod_network::assign_first_share(&client, &node, pod_cidr).await?;
+                if let Some(pod_cidr) = pod_cidr {
+                    pod_network::assign_first_share(&client, &node, pod_cidr).await?;
+                }
             }
             Some(Event::Delete(_)) => {
                 board.update(|observed| observed.node = NodeView::default());

@@ -3,7 +3,13 @@
 use skiff_api::{Condition, Notice, Phase, Service, ServiceState};
 
 use super::observed::Observed;
-use crate::daemons::{containerd, datastore, kube_control, kube_node};
+use crate::daemons;
+
+/// The condition that the cluster has taken this node as a member.
+pub const JOINED: &str = "joined";
+
+/// The condition that a datastore of somebody else's answers.
+pub const EXTERNAL_DATASTORE: &str = "external-datastore";
 
 /// What must hold for a node to be ready, in the order in which it comes true.
 pub fn conditions(observed: &Observed) -> Vec<Condition> {
@@ -11,7 +17,14 @@ pub fn conditions(observed: &Observed) -> Vec<Condition> {
     if let Some(failure) = &observed.failure {
         conditions.push(condition("prepared", false, failure));
     }
-    for name in [datastore::NAME, containerd::NAME, kube_control::NAME, kube_node::NAME] {
+    let external = observed.external.as_ref();
+    if let Some(external) = external {
+        let reason = external.failure.as_deref().unwrap_or_default();
+        let message = format!("{} does not answer: {reason}", external.what);
+        conditions.push(condition(EXTERNAL_DATASTORE, external.failure.is_none(), &message));
+    }
+    let kept = external.map(|external| external.kept).unwrap_or_default();
+    for name in daemons::names(observed.role, kept) {
         conditions.push(match observed.services.iter().find(|s| s.name == name) {
             Some(service) => of_service(service),
             None => condition(name, false, "not started yet"),
@@ -30,6 +43,10 @@ pub fn conditions(observed: &Observed) -> Vec<Condition> {
         (ready, _) => (ready, unready),
     };
     conditions.push(condition("node-ready", holds, message));
+    if observed.role.is_some() {
+        let message = "waiting for the cluster to take this node as a member";
+        conditions.push(condition(JOINED, !observed.joining, message));
+    }
     conditions
 }
 
@@ -90,8 +107,9 @@ fn condition(name: &str, holds: bool, message: &str) -> Condition {
 
 #[cfg(test)]
 mod tests {
-    use super::super::observed::NodeView;
+    use super::super::observed::{DatastoreView, NodeView};
     use super::*;
+    use crate::daemons::{Kept, containerd, datastore, kube_control, kube_node};
 
     fn service(name: &str, state: ServiceState) -> Service {
         Service {
@@ -183,6 +201,23 @@ mod tests {
         let mut observed = all(ServiceState::Stopped);
         observed.stopping = true;
         assert_eq!(phase_of(&observed), Phase::Stopped);
+    }
+
+    #[test]
+    fn an_external_datastore_that_does_not_answer_is_told_first_with_what_it_is() {
+        let mut observed = all(ServiceState::Ready);
+        observed.services.remove(0);
+        let what = "etcd at https://a:2379".to_owned();
+        let external = DatastoreView { kept: Kept::Etcd, what, failure: None };
+        observed.external = Some(external.clone());
+        assert_eq!(phase_of(&observed), Phase::Ready);
+        let failure = Some("connection refused".into());
+        observed.external = Some(DatastoreView { failure, ..external });
+        observed.was_ready = true;
+        assert_eq!(phase_of(&observed), Phase::Degraded);
+        let first = conditions(&observed).swap_remove(0);
+        assert_eq!(first.name, "external-datastore");
+        assert_eq!(first.message, "etcd at https://a:2379 does not answer: connection refused");
     }
 
     #[test]

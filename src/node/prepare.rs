@@ -5,12 +5,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use microcluster::record::NodeRole;
 use time::{Duration, OffsetDateTime};
 
 use super::account::{self, AccountError, Accounts};
+use super::bootstrap;
+use super::external::{self, ExternalError};
 use super::layout::{self, LayoutError};
 use crate::config::{Choices, Config, ConfigError, is_dns_name};
-use crate::daemons::{self, Context, File, kube_control, kube_node};
+use crate::daemons::{self, Cluster, Context, File, kube_control, kube_node};
 use crate::distribution::{Distribution, DistributionError};
 use crate::host::{self, address, resolver};
 use crate::paths::Paths;
@@ -36,6 +39,8 @@ pub enum PrepareError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Distribution(#[from] DistributionError),
+    #[error("the external datastore cannot be used")]
+    External(#[from] ExternalError),
     #[error("cannot sign {}", .0.display())]
     Sign(PathBuf, #[source] rcgen::Error),
     #[error("cannot write {}", .0.display())]
@@ -69,18 +74,26 @@ impl Authorities {
     }
 }
 
-/// Decides what this node is, from its configuration and its machine.
+/// Decides what this node is, from its configuration and its machine. Writes nothing but copies of
+/// what an external datastore is reached with.
 pub fn context(
     paths: &Paths,
     config: &Config,
     build: &Distribution,
     accounts: Accounts,
+    cluster: Option<Cluster>,
 ) -> Result<Context, PrepareError> {
     let address = match config.node.address {
         Some(address) => address,
         None => address::choose().ok_or(PrepareError::NoAddress)?,
     };
     let network = &config.network;
+    // A worker has no objects.
+    let is_worker = cluster.as_ref().is_some_and(|cluster| cluster.role == NodeRole::Worker);
+    let external = match is_worker {
+        true => None,
+        false => external::prepare(paths, config, &accounts)?,
+    };
     Ok(Context {
         paths: paths.clone(),
         build: build.dir().to_path_buf(),
@@ -107,6 +120,8 @@ pub fn context(
         scheduler_args: config.kube.scheduler_args.clone(),
         kubelet_args: config.kube.kubelet_args.clone(),
         proxy_args: config.kube.proxy_args.clone(),
+        cluster,
+        external,
     })
 }
 
@@ -117,6 +132,7 @@ pub fn choices(config: &Config) -> Result<Choices, PrepareError> {
         pod_cidr: config.network.pod_cidr.clone(),
         service_cidr: config.network.service_cidr.clone(),
         dns_domain: config.network.dns_domain.clone(),
+        datastore: config.datastore.endpoint().map(|endpoint| endpoint.to_string()),
     })
 }
 
@@ -189,17 +205,42 @@ pub fn leaves(
                 next = next.min(until);
             }
             Plan::Issue { reason } => {
-                let (certificate, key) = authority
-                    .issue(&spec, now, ttl)
-                    .map_err(|e| PrepareError::Sign(spec.path.clone(), e))?;
-                let pem = format!("{certificate}{key}");
-                write_private(&spec.path, pem.as_bytes(), 0o600, spec.owner)?;
-                tracing::info!(leaf = %spec.path.display(), reason, "issued");
+                issue(&spec, authority, now, ttl, reason)?;
                 next = next.min(now + ttl / 2);
             }
         }
     }
     Ok(next)
+}
+
+/// Puts a new leaf in the place of each, whatever is left of its life; answers how many.
+pub fn all_leaves(
+    context: &Context,
+    sans: &[String],
+    authorities: &Authorities,
+    now: OffsetDateTime,
+    ttl: Duration,
+) -> Result<usize, PrepareError> {
+    let specs = leaf_specs(context, sans);
+    for spec in &specs {
+        issue(spec, authorities.of(spec.issuer), now, ttl, "it was asked for")?;
+    }
+    Ok(specs.len())
+}
+
+fn issue(
+    spec: &LeafSpec,
+    authority: &Authority,
+    now: OffsetDateTime,
+    ttl: Duration,
+    reason: &'static str,
+) -> Result<(), PrepareError> {
+    let (certificate, key) =
+        authority.issue(spec, now, ttl).map_err(|e| PrepareError::Sign(spec.path.clone(), e))?;
+    let pem = format!("{certificate}{key}");
+    write_private(&spec.path, pem.as_bytes(), 0o600, spec.owner)?;
+    tracing::info!(leaf = %spec.path.display(), reason, "issued");
+    Ok(())
 }
 
 fn leaf_specs(context: &Context, sans: &[String]) -> Vec<LeafSpec> {
@@ -230,7 +271,11 @@ fn leaf_specs(context: &Context, sans: &[String]) -> Vec<LeafSpec> {
     let node_user = format!("system:node:{}", context.node_name);
     let local = vec!["localhost".to_owned()];
     let (api_names, api_addresses) = api_names(context, sans);
-    vec![
+    let network = context.cluster.is_some().then(|| {
+        let name = format!("skiff:network:{}", context.node_name);
+        client(node_dir.join("network.pem"), &name, &[bootstrap::NETWORK_GROUP], (0, 0))
+    });
+    let mut specs = vec![
         server(
             control_dir.join("apiserver.pem"),
             "kube-apiserver",
@@ -279,7 +324,9 @@ fn leaf_specs(context: &Context, sans: &[String]) -> Vec<LeafSpec> {
             (0, 0),
         ),
         client(context.paths.node().join("admin.pem"), "skiffd", &["system:masters"], (0, 0)),
-    ]
+    ];
+    specs.extend(network);
+    specs
 }
 
 fn api_names(context: &Context, sans: &[String]) -> (Vec<String>, Vec<IpAddr>) {
@@ -307,22 +354,31 @@ fn first_address(cidr: &str) -> Option<IpAddr> {
     }
 }
 
-fn kubeconfigs(context: &Context) -> Result<(), PrepareError> {
-    let server = format!("https://127.0.0.1:{}", context.api_port);
+/// Tells every client of the API on this node where that is.
+pub fn kubeconfigs(context: &Context) -> Result<(), PrepareError> {
+    let (own, any) = (context.own_api_url(), context.api_url());
     let authority = context.paths.pki().join("ca.crt");
     let control_dir = context.paths.daemon_pki(kube_control::NAME);
     let node_dir = context.paths.daemon_pki(kube_node::NAME);
     let control = (context.accounts.control.uid, context.accounts.control.gid);
-    for (dir, name, owner) in [
-        (&control_dir, "controller-manager", control),
-        (&control_dir, "scheduler", control),
-        (&node_dir, "kubelet", (0, 0)),
-        (&node_dir, "kube-proxy", (0, 0)),
-        (&context.paths.node(), "admin", (0, 0)),
-    ] {
+    let mut clients =
+        vec![(&node_dir, "kubelet", (0, 0), &any), (&node_dir, "kube-proxy", (0, 0), &any)];
+    let admin_dir = context.paths.node();
+    if !context.is_worker() {
+        clients.extend([
+            (&control_dir, "controller-manager", control, &own),
+            (&control_dir, "scheduler", control, &own),
+            (&admin_dir, "admin", (0, 0), &own),
+        ]);
+    }
+    if context.cluster.is_some() {
+        clients.push((&node_dir, "network", (0, 0), &any));
+    }
+    for (dir, name, owner, server) in clients {
         let leaf = dir.join(format!("{name}.pem"));
-        let text = pki::naming_files(&server, &authority, &leaf);
+        let text = pki::naming_files(server, &authority, &leaf);
         write_private(&dir.join(format!("{name}.kubeconfig")), text.as_bytes(), 0o600, owner)?;
     }
-    Ok(())
+    let port = context.paths.api_port_file();
+    fs::write(&port, context.client_port().to_string()).map_err(|e| PrepareError::Write(port, e))
 }

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use skiff_supervisor::Probe;
-use tokio::sync::Mutex;
 
+use super::once::Once;
 use crate::addon::ImageStore;
+use crate::daemons::agent;
 use crate::distribution::Distribution;
+use crate::host;
 use crate::kube::ClientSource;
 use crate::paths::Paths;
 
@@ -48,27 +50,38 @@ async fn readyz(client: &kube::Client, path: &str) -> Result<(), String> {
 }
 
 /// containerd answers and holds the images of the distribution, without which no pod of ours
-/// starts.
+/// starts. Importing them takes a slow machine minutes, longer than a probe may take.
 pub fn containerd(paths: &Paths, build: &Distribution) -> Probe {
     let socket = paths.containerd_socket();
-    let store = Arc::new(ImageStore::new(build.bin("ctr"), &socket));
+    let store = ImageStore::new(build.bin("ctr"), &socket);
     let images: Arc<Vec<(String, PathBuf)>> = Arc::new(
         build.images.iter().map(|i| (i.reference.clone(), build.dir().join(&i.file))).collect(),
     );
-    let held = Arc::new(Mutex::new(false));
-    Probe::custom("containerd and its images", move || {
-        let (store, images, held) = (store.clone(), images.clone(), held.clone());
-        let socket = socket.clone();
+    let held = Arc::new(Once::new(move || {
+        let (store, images) = (store.clone(), images.clone());
         async move {
-            connect(&socket).await?;
-            let mut held = held.lock().await;
-            if !*held {
-                for (reference, archive) in images.iter() {
-                    store.ensure(reference, archive).await.map_err(|error| error.to_string())?;
-                }
-                *held = true;
+            for (reference, archive) in images.iter() {
+                store.ensure(reference, archive).await.map_err(|error| error.to_string())?;
             }
             Ok(())
+        }
+    }));
+    Probe::custom("containerd and its images", move || {
+        let (held, socket) = (held.clone(), socket.clone());
+        async move {
+            connect(&socket).await?;
+            held.ask("its images are being imported").await
+        }
+    })
+}
+
+/// The agent listens for this node's clients of the API. Not asked by connecting: each connection
+/// would be passed on.
+pub fn agent() -> Probe {
+    Probe::custom("the agent's port", || async {
+        match host::is_listening(agent::API_PORT) {
+            true => Ok(()),
+            false => Err(format!("nobody listens at 127.0.0.1:{}", agent::API_PORT)),
         }
     })
 }

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, WatchStream};
 
 use super::server::{Answer, Refusal, error_body, json, json_lines, json_work, read, unknown};
-use super::{Node, Order};
+use super::{Node, Order, certificates, cluster};
 use crate::addon;
 
 /// Answers one request. Paths are those of the typed client.
@@ -18,12 +18,19 @@ pub async fn route(node: &Arc<Node>, method: &Method, path: &str, body: Bytes) -
     let Some(("v1", words)) = words.split_first().map(|(first, rest)| (*first, rest)) else {
         return Err(unknown(method, path));
     };
+    if let ["kubeconfig" | "credential" | "addons", ..] = words
+        && let Some(cluster) = node.worker_of()
+    {
+        return Err(cluster::routes::on_worker(&cluster));
+    }
     match (method.as_str(), words) {
         ("GET", ["status"]) => Ok(json(&node.status())),
         ("GET", ["watch"]) => Ok(json_lines(WatchStream::new(node.watch()))),
         ("GET", ["version"]) => Ok(json(&node.version())),
         ("GET", ["settings"]) => Ok(json(&node.settings())),
         ("GET", ["services"]) => Ok(json(&node.services_with_usage().await)),
+        ("GET", ["certificates"]) => Ok(json(&certificates::show(node).await)),
+        ("POST", ["certificates", "rotate"]) => Ok(rotate(node)),
         ("GET", ["addons"]) => Ok(json(&node.status().addons)),
         ("GET", ["addons", name]) => addon(node, name),
         ("POST", ["services", name, action]) => service(node, name, action).await,
@@ -31,6 +38,7 @@ pub async fn route(node: &Arc<Node>, method: &Method, path: &str, body: Bytes) -
         ("POST", ["credential"]) => credential(node, &read(&body)?),
         ("POST", ["addons", name, "enable"]) => enable(node, name, read(&body)?),
         ("POST", ["addons", name, "disable"]) => disable(node, name, read(&body)?),
+        (_, ["cluster", rest @ ..]) => cluster::routes::route(node, method, rest, &body).await,
         ("POST", ["stop"]) => Ok(order(node, |reply| Order::Stop { reply })),
         ("POST", ["restart"]) => Ok(order(node, |reply| Order::Restart { reply })),
         ("POST", ["reset"]) => Ok(order(node, |reply| Order::Reset { reply })),
@@ -90,6 +98,20 @@ fn disable(node: &Arc<Node>, name: &str, request: EnableRequest) -> Answer {
         let outcome = node.disable(&name, &request, &reporter(&progress)).await;
         finish(&progress, outcome).await;
     }))
+}
+
+fn rotate(node: &Arc<Node>) -> http::Response<super::server::Body> {
+    let node = node.clone();
+    json_work(|progress| async move {
+        let last = match certificates::rotate(&node, &reporter(&progress)).await {
+            Ok(message) => Progress::Done { message, changed: true },
+            Err(error) => Progress::Failed {
+                error: skiff_api::ErrorBody { hint: error.hint(), ..error_body(&error) },
+            },
+        };
+        // Nobody reads when the client went away; the work is done all the same.
+        let _ = progress.send(last).await;
+    })
 }
 
 /// Drops a line when the reader is too slow: the next one tells more anyway.

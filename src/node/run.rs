@@ -10,15 +10,18 @@ use time::{Duration, OffsetDateTime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use super::cluster::{self, GroundError, LeafError, Membership, MembershipError};
 use super::core::{Node, Order};
 use super::lock::{Lock, LockError};
-use super::prepare::{self, PrepareError};
+use super::observed::DatastoreView;
+use super::prepare::{self, Authorities, PrepareError};
 use super::status::{Board, Identity};
 use super::stop::{Stop, remove_state};
-use super::{observe, plan, probe, route, server, upkeep};
+use super::{backup, external, observe, plan, probe, route, server, upkeep};
 use crate::addon::{self, Addons};
+use crate::backup::{SwitchError, go_on_locked};
 use crate::config::{ChoiceError, Choices, Config, ConfigError, Sources};
-use crate::daemons::{self, Context, Probes};
+use crate::daemons::{self, Context, Probes, kube_node};
 use crate::distribution::{self, Distribution, DistributionError};
 use crate::kube::ClientSource;
 use crate::paths::Paths;
@@ -54,6 +57,12 @@ pub enum NodeError {
     Distribution(#[from] DistributionError),
     #[error(transparent)]
     Prepare(#[from] PrepareError),
+    #[error(transparent)]
+    Membership(#[from] MembershipError),
+    #[error(transparent)]
+    Cluster(#[from] GroundError),
+    #[error(transparent)]
+    Leaf(#[from] LeafError),
     #[error("the daemons cannot be supervised")]
     Supervisor(#[from] StartError),
     #[error("cannot listen on {}", .0.display())]
@@ -62,6 +71,8 @@ pub enum NodeError {
     Reset(PathBuf, #[source] io::Error),
     #[error("cannot leave the daemons to another skiffd")]
     Detach(#[source] HandleError),
+    #[error("a restore that was interrupted cannot be finished")]
+    Restore(#[source] SwitchError),
     #[error("cannot receive signals")]
     Signal(#[source] io::Error),
 }
@@ -81,7 +92,10 @@ impl NodeError {
 /// contradicts the first start; changes nothing.
 pub fn configuration(options: &Options) -> Result<(Config, Choices), NodeError> {
     let sources = options.sources();
-    let config = Config::load(&sources)?;
+    let mut config = Config::load(&sources)?;
+    if let Some(membership) = Membership::read(&options.paths.node())? {
+        membership.take_over(&mut config);
+    }
     let choices = prepare::choices(&config)?;
     if let Some(then) = Choices::read(&options.paths.node())? {
         choices.hold_to(&then, &config, &sources.file)?;
@@ -98,7 +112,10 @@ pub async fn run(options: Options) -> Result<(), NodeError> {
     let failure = options.paths.start_failure();
     let _lock = Lock::take(&options.paths.run().join("skiffd.pid"))?;
     let _ = std::fs::remove_file(&failure);
-    let outcome = live(options).await;
+    let outcome = match go_on_locked(&options.paths) {
+        Ok(_) => live(options).await,
+        Err(error) => Err(NodeError::Restore(error)),
+    };
     if let Err(error) = &outcome {
         tracing::error!(error = error as &dyn std::error::Error, "skiffd ends");
         let body = ErrorBody { hint: error.hint(), ..server::error_body(error) };
@@ -124,6 +141,7 @@ pub async fn reset_stopped(paths: &Paths) -> Result<(), NodeError> {
 
 async fn live(options: Options) -> Result<(), NodeError> {
     let (config, choices) = configuration(&options)?;
+    let settings_file = options.sources().file;
     let paths = options.paths;
     let build = Distribution::find()?;
     build.require_complete()?;
@@ -132,11 +150,10 @@ async fn live(options: Options) -> Result<(), NodeError> {
     let listener = server::bind(&socket, accounts.skiff_gid)
         .map_err(|e| NodeError::Listen(socket.clone(), e))?;
 
-    let context = prepare::context(&paths, &config, &build, accounts)?;
-    let now = OffsetDateTime::now_utc();
-    let authorities = prepare::secrets(&context, now)?;
-    let ttl = Duration::minutes(i64::from(config.pki.leaf_ttl_minutes));
-    prepare::leaves(&context, &config.api.extra_sans, &authorities, now, ttl)?;
+    let membership = Membership::read(&paths.node())?;
+    let part = membership.as_ref().map(|membership| cluster::ground(&paths, membership));
+    let context = prepare::context(&paths, &config, &build, accounts, part.transpose()?)?;
+    let authorities = identities(&context, &config, membership.as_ref())?;
     prepare::files(&context)?;
     // The last moment before something in the kernel or in the datastore is made of them: a start
     // that failed earlier has decided nothing.
@@ -144,11 +161,11 @@ async fn live(options: Options) -> Result<(), NodeError> {
     if let Err(reason) = route::ensure(&context.service_cidr, context.address) {
         tracing::error!(reason, "no route to the Services from this machine");
     }
-    let port = paths.api_port_file();
-    std::fs::write(&port, context.api_port.to_string())
-        .map_err(|e| PrepareError::Write(port, e))?;
 
-    let clients = ClientSource::new(paths.node().join("admin.kubeconfig"));
+    let clients = ClientSource::new(match context.is_worker() {
+        true => paths.daemon_pki(kube_node::NAME).join("kubelet.kubeconfig"),
+        false => paths.node().join("admin.kubeconfig"),
+    });
     let addons = Addons::new(addon::Settings {
         distribution: build.clone(),
         clients: clients.clone(),
@@ -161,17 +178,30 @@ async fn live(options: Options) -> Result<(), NodeError> {
         kubernetes_version: build.version_of("kube").into(),
     }));
     board.set_address(Some(context.address.to_string()));
-    board.update(|observed| observed.notices = plan::standing_notices());
+    board.update(|observed| {
+        observed.role = context.role();
+        observed.external = context.external.as_ref().map(DatastoreView::of);
+        // What is said of the cluster is said by its control plane.
+        if !context.is_worker() {
+            observed.notices = plan::standing_notices();
+        }
+    });
     let (orders, mut queue) = mpsc::channel(ORDERS_MAX);
     let build_id = distribution::current(&paths.builds()).map(|(id, _)| id.to_string());
-    let (name, pod_cidr) = (context.node_name.clone(), context.pod_cidr.clone());
+    let name = context.node_name.clone();
+    let pod_cidr = (!context.is_worker()).then(|| context.pod_cidr.clone());
+    let runs_addons = pod_cidr.is_some();
     let node = Arc::new(Node {
         config,
+        settings_file,
         build,
         build_id: build_id.unwrap_or_default(),
         context: Mutex::new(context),
         probes,
         authorities,
+        clients: clients.clone(),
+        cluster: Mutex::default(),
+        founding: tokio::sync::Mutex::default(),
         addons,
         board: board.clone(),
         supervisor: supervisor.clone(),
@@ -179,12 +209,39 @@ async fn live(options: Options) -> Result<(), NodeError> {
     });
     tokio::spawn(observe::daemons(supervisor.clone(), board.clone()));
     tokio::spawn(observe::node(supervisor.clone(), board.clone(), clients, name, pod_cidr));
-    tokio::spawn(observe::addons(node.clone()));
+    if runs_addons {
+        tokio::spawn(observe::addons(node.clone()));
+    }
+    if let Some(membership) = membership {
+        cluster::begin(&node, membership)?;
+    }
     tokio::spawn(upkeep::run(node.clone()));
+    tokio::spawn(external::watch(node.clone()));
+    tokio::spawn(backup::run(node.clone()));
     tokio::spawn(server::serve(listener, node.clone()));
     let ended = carry_out(&node, &mut queue, &paths).await;
     let _ = std::fs::remove_file(&socket);
     ended
+}
+
+/// Keys and certificates: a worker has those that its cluster gave it, and no authority's key.
+fn identities(
+    context: &Context,
+    config: &Config,
+    membership: Option<&Membership>,
+) -> Result<Option<Authorities>, NodeError> {
+    if context.is_worker() {
+        prepare::kubeconfigs(context)?;
+        return Ok(None);
+    }
+    let now = OffsetDateTime::now_utc();
+    let authorities = prepare::secrets(context, now)?;
+    let ttl = Duration::minutes(i64::from(config.pki.leaf_ttl_minutes));
+    prepare::leaves(context, &config.api.extra_sans, &authorities, now, ttl)?;
+    if let Some(membership) = membership {
+        cluster::ensure_member_leaf(&context.paths, membership, &authorities, now)?;
+    }
+    Ok(Some(authorities))
 }
 
 async fn supervise(
@@ -196,6 +253,7 @@ async fn supervise(
     let probes = Probes {
         containerd: probe::containerd(paths, build),
         api_server: probe::api_server(clients.clone()),
+        agent: probe::agent(),
     };
     let cgroups = skiff_supervisor::cgroup::Cgroups::detect();
     if let Err(error) = cgroups.ensure(&format!("{}/shim", context.cgroup)) {

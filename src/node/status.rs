@@ -88,6 +88,9 @@ fn status(
         notices: observed.notices.clone(),
         services: observed.services.clone(),
         addons: observed.addons.clone(),
+        cluster: observed.cluster.clone(),
+        datastore: observed.external.as_ref().map(|external| external.what.clone()),
+        backup: observed.backup.clone(),
         uptime_s: started.elapsed().as_secs(),
     }
 }

@@ -81,7 +81,14 @@ impl Stop<'_> {
         clean::remove_network(self.bridge);
         clean::remove_cgroups(self.cgroup);
         clean::remove_empty_shared();
-        for path in [self.paths.containerd_run(), self.paths.datastore_socket()] {
+        let sockets = [
+            self.paths.datastore_socket(),
+            self.paths.cluster_database_socket(),
+            self.paths.datastore_handoff_socket(),
+            self.paths.kine_socket(),
+            self.paths.skiffd_cluster_socket(),
+        ];
+        for path in sockets.into_iter().chain([self.paths.containerd_run()]) {
             if let Err(error) = remove(&path) {
                 tracing::warn!(%error, path = %path.display(), "run-time files are left");
             }

@@ -87,7 +87,8 @@ impl Authority {
         &self.certificate_pem
     }
 
-    pub(super) fn issuer(&self) -> Result<rcgen::Issuer<'static, KeyPair>, rcgen::Error> {
+    /// What signs with its key.
+    pub fn issuer(&self) -> Result<rcgen::Issuer<'static, KeyPair>, rcgen::Error> {
         let key = KeyPair::from_pem(&self.key_pem)?;
         rcgen::Issuer::from_ca_cert_pem(&self.certificate_pem, key)
     }

@@ -51,9 +51,20 @@ pub struct LeafInfo {
     pub organisations: Vec<String>,
     pub dns_names: Vec<String>,
     pub addresses: Vec<IpAddr>,
+    /// The issuer's common name, and its whole name as it stands there.
+    pub issuer: String,
     pub issuer_der: Vec<u8>,
     pub not_before: OffsetDateTime,
     pub not_after: OffsetDateTime,
+}
+
+impl LeafInfo {
+    /// When another should take its place: at half of its life.
+    pub fn due(&self) -> OffsetDateTime {
+        // A certificate that somebody made may end in the year 9999.
+        let issued = self.not_before.saturating_add(BACKDATE);
+        issued.saturating_add((self.not_after - issued) / 2)
+    }
 }
 
 /// What is to be done with a leaf.
@@ -85,8 +96,7 @@ pub fn plan_renewal(
     };
     let same_addresses = leaf.addresses.len() == spec.addresses.len()
         && spec.addresses.iter().all(|address| leaf.addresses.contains(address));
-    let issued = leaf.not_before + BACKDATE;
-    let middle = issued + (leaf.not_after - issued) / 2;
+    let middle = leaf.due();
     if leaf.common_name != spec.common_name
         || sorted(&leaf.organisations) != sorted(&spec.organisations)
         || sorted(&leaf.dns_names) != sorted(&spec.dns_names)
@@ -114,6 +124,15 @@ fn parse(pem: &[u8]) -> Option<LeafInfo> {
     // rcgen reads the first block of a text only, and here that is the certificate.
     let key = text.find("-----BEGIN PRIVATE KEY-----")?;
     KeyPair::from_pem(&text[key..]).ok()?;
+    parse_certificate(pem)
+}
+
+/// Reads the first certificate of a file in which there is no key: an authority's, say.
+pub fn inspect_certificate(path: &Path) -> Option<LeafInfo> {
+    parse_certificate(&std::fs::read(path).ok()?)
+}
+
+fn parse_certificate(pem: &[u8]) -> Option<LeafInfo> {
     let block = Pem::iter_from_buffer(pem)
         .filter_map(Result::ok)
         .find(|block| block.label == "CERTIFICATE")?;
@@ -127,6 +146,7 @@ fn parse(pem: &[u8]) -> Option<LeafInfo> {
         organisations: names.iter_organization().filter_map(text).collect(),
         dns_names: Vec::new(),
         addresses: Vec::new(),
+        issuer: certificate.issuer().iter_common_name().next().and_then(text).unwrap_or_default(),
         issuer_der: certificate.issuer().as_raw().to_vec(),
         not_before: certificate.validity().not_before.to_datetime(),
         not_after: certificate.validity().not_after.to_datetime(),
@@ -161,6 +181,12 @@ impl Authority {
             .filter_map(Result::ok)
             .find_map(|block| Some(block.parse_x509().ok()?.subject().as_raw().to_vec()))
             .unwrap_or_default()
+    }
+
+    /// The certificate as it is compared by its sum.
+    pub fn certificate_der(&self) -> Vec<u8> {
+        let blocks = Pem::iter_from_buffer(self.certificate_pem().as_bytes());
+        blocks.filter_map(Result::ok).next().map(|block| block.contents).unwrap_or_default()
     }
 
     /// Signs a new leaf: certificate and key as PEM.
@@ -306,10 +332,20 @@ mod tests {
         assert!(matches!(plan, Plan::Keep { .. }));
     }
 
+    #[test]
+    fn a_certificate_that_never_ends_has_a_moment_at_which_it_is_due() {
+        let dir = tempfile::tempdir().unwrap();
+        let (.., info) = issued(dir.path());
+        let end = time::PrimitiveDateTime::MAX.assume_utc();
+        let odd = LeafInfo { not_before: end, not_after: end, ..info };
+        assert_eq!(odd.due(), end);
+    }
+
     proptest::proptest! {
         #[test]
         fn no_content_of_a_leaf_panics(bytes: Vec<u8>) {
             let _ = parse(&bytes);
+            let _ = parse_certificate(&bytes);
         }
     }
 }

@@ -8,6 +8,8 @@ mod store;
 
 pub use authority::{Authority, AuthorityError};
 pub use kubeconfig::{embedded, naming_files};
-pub use leaf::{Issuer, LeafSpec, Plan, Usage, inspect, plan_renewal};
+pub use leaf::{
+    Issuer, LeafInfo, LeafSpec, Plan, Usage, inspect, inspect_certificate, plan_renewal,
+};
 pub use secret::{encryption_config, service_account_key};
 pub use store::{StoreError, ensure_private, write_private};

@@ -2,7 +2,10 @@
 
 use std::process::{Command, Stdio};
 
+use serde_json::json;
+
 use crate::place::{Place, program};
+use crate::stand_in::StandIn;
 
 #[test]
 fn completion_scripts_pass_the_syntax_check_of_their_shell() {
@@ -67,4 +70,44 @@ fn help_shows_how_to_install_each_script() {
         let line = format!("skiff completion {shell} ");
         assert!(screen.stdout.contains(&line), "{}", screen.whole());
     }
+}
+
+/// Nodes come and go: they are asked for when somebody completes, not when the script is made.
+#[test]
+fn bash_completes_the_nodes_that_there_are() {
+    let Some(bash) = program("bash") else {
+        println!("skipped: bash is not installed");
+        return;
+    };
+    let place = Place::new();
+    let script = place.path("home/script.bash");
+    std::fs::write(&script, place.run(&["completion", "bash"]).stdout).expect("it is written");
+    let complete = |verb: &str, word: &str| {
+        let line = format!(
+            "source {}; COMP_WORDS=(skiff {verb} {word}); COMP_CWORD=2; \
+             _skiff skiff \"${{COMP_WORDS[2]}}\" \"\"; echo ${{COMPREPLY[*]}}",
+            script.display()
+        );
+        let mut command = Command::new(&bash);
+        command.args(["-c", &line]);
+        let mut command = place.harmless(command);
+        command.env("PATH", format!("{}:/usr/bin:/bin", place.path("bin").display()));
+        let output = command.output().expect("bash runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("UTF-8").trim().to_owned()
+    };
+    // A node that is stopped knows of nobody, and nothing is said into the line that is typed.
+    assert_eq!(complete("drain", "be"), "");
+    let node = |name: &str| {
+        json!({
+            "name": name, "role": "worker", "state": "ready", "addresses": [],
+            "version": "0.1.0", "kubernetes": "1.36.3",
+        })
+    };
+    let nodes = [node("alpha"), node("beta-1"), node("beta-2")];
+    StandIn::new().json("GET /v1/cluster/nodes", &nodes).listen(&place);
+    for verb in ["cordon", "uncordon", "drain", "remove-node"] {
+        assert_eq!(complete(verb, "be"), "beta-1 beta-2", "{verb}");
+    }
+    assert_eq!(place.run(&["nodes", "--names"]).stdout, "alpha\nbeta-1\nbeta-2\n");
 }

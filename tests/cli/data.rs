@@ -3,8 +3,9 @@
 use insta::assert_snapshot;
 use serde_json::{Value, json};
 use skiff_api::{
-    Addon, AddonState, Component, Condition, ErrorBody, Notice, Phase, Progress, Service,
-    ServiceState, Setting, Status, Version,
+    Addon, AddonState, BackupPart, Certificate, CertificateState, Certificates, ClusterNode,
+    ClusterPart, Component, Condition, ErrorBody, NodeState, Notice, Phase, Progress, Service,
+    ServiceState, Setting, Status, Token, TokenState, Version,
 };
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
@@ -106,6 +107,9 @@ fn status() -> Status {
         notices: notices(),
         services: services(),
         addons: vec![addon("dns", AddonState::Enabled, "")],
+        cluster: None,
+        datastore: None,
+        backup: None,
         uptime_s: 7200,
     }
 }
@@ -121,8 +125,115 @@ fn ill_status() -> Status {
         ],
         services: ill_services(),
         addons: addons(),
+        backup: Some(BackupPart {
+            place: format!("s3://{}", long_word()),
+            every_s: 21_600,
+            newest: Some(in_hours(-30)),
+            next: Some(in_hours(1)),
+            failures: 12,
+            failure: Some(long_sentence()),
+            overdue: true,
+            elsewhere: false,
+        }),
         ..status()
     }
+}
+
+fn worker_status() -> Status {
+    let part = ClusterPart {
+        role: "worker".into(),
+        datastore: None,
+        control_plane: vec![("alpha".into(), "192.0.2.7".into())],
+    };
+    Status {
+        node: "beta".into(),
+        address: Some("192.0.2.8".into()),
+        notices: vec![],
+        addons: vec![],
+        services: ["agent", "containerd", "kube-node"]
+            .map(|name| service(name, ServiceState::Ready))
+            .into(),
+        cluster: Some(part),
+        ..status()
+    }
+}
+
+fn in_hours(hours: i64) -> String {
+    // Half an hour more, so that the age does not change while the test runs.
+    let at = OffsetDateTime::now_utc() + Duration::hours(hours) + Duration::minutes(30);
+    at.format(&Rfc3339).expect("a time")
+}
+
+fn nodes() -> Vec<ClusterNode> {
+    let node = |name: &str, role: &str, state, address: &str| ClusterNode {
+        name: name.into(),
+        role: role.into(),
+        datastore: (role == "control-plane").then(|| "leader".into()),
+        state,
+        addresses: vec![address.into()],
+        version: "0.1.0".into(),
+        kubernetes: "1.36.3".into(),
+        certificate_expires: Some(in_hours(20)),
+        last_contact: Some(in_hours(-3)),
+    };
+    vec![
+        node("alpha", "control-plane", NodeState::Ready, "192.0.2.7"),
+        node("beta", "worker", NodeState::NotReady, "192.0.2.8"),
+        ClusterNode {
+            certificate_expires: None,
+            last_contact: None,
+            ..node(&"x".repeat(63), "worker", NodeState::Joining, "2001:db8::123:4567")
+        },
+    ]
+}
+
+fn tokens() -> Vec<Token> {
+    let token = |id: &str, state, name: Option<&str>| Token {
+        id: id.into(),
+        role: "worker".into(),
+        state,
+        name: name.map(str::to_owned),
+        uses: 1,
+        uses_left: u32::from(state == TokenState::Live),
+        expires: in_hours(if state == TokenState::Expired { -50 } else { 5 }),
+        command: None,
+    };
+    vec![
+        token("gd64bzds", TokenState::Live, None),
+        token("7aq2m4xw", TokenState::Used, Some(&"x".repeat(63))),
+        token("p3k9aa2c", TokenState::Expired, None),
+    ]
+}
+
+fn certificates(ill: bool) -> Certificates {
+    use CertificateState::{Expired, NotYetValid, Unreadable, Valid};
+    let certificate = |name: &str, issuer: &str, state, ends, renews: Option<i64>| Certificate {
+        name: name.into(),
+        purpose: "controllers to the API server".into(),
+        state,
+        issuer: issuer.into(),
+        begins: Some(in_hours(-1)),
+        ends: Some(in_hours(ends)),
+        renews: renews.map(in_hours),
+        file: format!("/var/lib/skiff/pki/{name}"),
+    };
+    let mut certificates = vec![
+        certificate("ca", "skiff", Valid, 87_000, None),
+        certificate("front-proxy-ca", "skiff front proxy", Valid, 87_000, None),
+        certificate("controller-manager-serving", "skiff", Valid, 23, Some(11)),
+        certificate("front-proxy-client", "skiff front proxy", Valid, 23, Some(11)),
+    ];
+    if ill {
+        let unreadable = Certificate { begins: None, ends: None, ..certificates[2].clone() };
+        certificates.extend([
+            certificate("kubelet", "skiff", Expired, -700, Some(-712)),
+            certificate(&"x".repeat(63), &"y".repeat(100), NotYetValid, 900, Some(450)),
+            Certificate { issuer: String::new(), state: Unreadable, renews: None, ..unreadable },
+        ]);
+    }
+    // The screen says when it was made: the same in each test.
+    let now = "2026-11-27T12:00:00Z".into();
+    Certificates { now, clock: ill.then(long_sentence), certificates }
 }
 
 fn version() -> Version {
@@ -157,7 +268,10 @@ fn node(status: &Status) -> StandIn {
         .json("GET /v1/services", &status.services)
         .json("GET /v1/addons", &status.addons)
         .json("GET /v1/version", &version())
-        .json("GET /v1/settings", &settings());
+        .json("GET /v1/settings", &settings())
+        .json("GET /v1/cluster/nodes", &nodes())
+        .json("GET /v1/cluster/tokens", &tokens())
+        .json("GET /v1/certificates", &certificates(false));
     for addon in &status.addons {
         node = node.json(&format!("GET /v1/addons/{}", addon.name), addon);
     }
@@ -183,15 +297,89 @@ fn a_node_that_is_ill_is_shown_within_80_columns() {
     let place = Place::new();
     node(&ill_status()).listen(&place);
     let long = "addons show an-addon-with-a-very-long-name-indeed";
-    for line in ["status", "services", "addons", "addons show metrics", long] {
+    let lines = ["status", "services", "addons", "addons show metrics", "backup schedule", long];
+    for line in lines {
         let screen = place.run(&line.split(' ').collect::<Vec<_>>());
         screen.assert_fits();
-        assert_eq!(screen.code, i32::from(line == "status"), "{}", screen.whole());
+        let is_ill = ["status", "backup schedule"].contains(&line);
+        assert_eq!(screen.code, i32::from(is_ill), "{}", screen.whole());
         assert_snapshot!(format!("ill-{}", line.replace(' ', "-")), screen.whole());
     }
 }
 
 /// What this version does not do is said before anybody relies on it.
+#[test]
+fn a_cluster_is_shown_within_80_columns() {
+    let place = Place::new();
+    node(&worker_status()).listen(&place);
+    for line in ["status", "nodes", "tokens"] {
+        let screen = place.run(&[line]);
+        screen.assert_fits();
+        assert_eq!(screen.code, 0, "{}", screen.whole());
+        assert_snapshot!(format!("cluster-{line}"), screen.whole());
+    }
+}
+
+#[test]
+fn a_datastore_of_somebody_elses_is_told_with_how_it_is() {
+    let what = "etcd at https://192.0.2.9:2379";
+    let services: Vec<_> = services().into_iter().filter(|s| s.name != "datastore").collect();
+    let well = Status {
+        conditions: vec![condition("external-datastore", ""), condition("node-ready", "")],
+        datastore: Some(what.into()),
+        services: services.clone(),
+        ..status()
+    };
+    let failure = format!("{what} does not answer: connection refused");
+    let ill = Status {
+        phase: Phase::Degraded,
+        conditions: vec![condition("external-datastore", &failure), condition("node-ready", "")],
+        ..well.clone()
+    };
+    for (name, status) in [("well", well), ("ill", ill)] {
+        let place = Place::new();
+        node(&status).listen(&place);
+        let screen = place.run(&["status"]);
+        screen.assert_fits();
+        assert_snapshot!(format!("external-status-{name}"), screen.whole());
+    }
+}
+
+#[test]
+fn certificates_are_shown_within_80_columns_and_one_that_is_not_good_is_a_failure() {
+    for (name, ill) in [("well-certs", false), ("ill-certs", true)] {
+        let place = Place::new();
+        StandIn::new().json("GET /v1/certificates", &certificates(ill)).listen(&place);
+        let screen = place.run(&["certs", "status"]);
+        screen.assert_fits();
+        assert_eq!(screen.code, i32::from(ill), "{}", screen.whole());
+        assert_snapshot!(name, screen.whole());
+        assert_eq!(place.run(&["certs"]).stdout, screen.stdout);
+    }
+}
+
+#[test]
+fn a_token_is_told_as_the_command_to_type() {
+    let token = Token {
+        command: Some("sudo skiff join skiff1.AbCd --worker".into()),
+        ..tokens().remove(0)
+    };
+    let place = Place::new();
+    let steps = [Progress::Done { message: "the cluster is there".into(), changed: false }];
+    StandIn::new()
+        .lines("POST /v1/cluster/found", &steps, false)
+        .json("POST /v1/cluster/tokens", &token)
+        .listen(&place);
+    let screen = place.run(&["add-node", "--worker"]);
+    assert_snapshot!("add-node", screen.whole());
+    let short = place.run(&["add-node", "--worker", "--output", "short"]);
+    assert_eq!((&*short.stdout, &*short.stderr), (&*screen.stdout, ""));
+    let json = place.run(&["add-node", "--worker", "--output", "json"]);
+    let yaml = place.run(&["add-node", "--worker", "--output", "yaml"]);
+    let value = assert_same_value(&json.stdout, &yaml.stdout, "add-node");
+    assert_eq!(value, json!(token));
+}
+
 #[test]
 fn status_warns_of_policies_and_load_balancers_that_do_nothing() {
     let place = Place::new();
@@ -221,9 +409,19 @@ fn every_verb_prints_the_same_data_as_json_and_as_yaml() {
     node(&sent).json("GET /v1/addons/sample", &sent.addons[0]).listen(&place);
     let mut seen = Vec::new();
     for verb in verbs::visible().into_iter().filter(verbs::Verb::has_output) {
-        let acting = ["datastore backup", "datastore restore", "datastore recover"];
+        let acting = [
+            "datastore backup",
+            "datastore restore",
+            "datastore recover",
+            "backup",
+            "backup create",
+            "backup list",
+            "backup verify",
+            "backup restore",
+        ];
         if acting.contains(&verb.name().as_str()) {
-            // They do something, each time anew: see backup.rs and recover.rs.
+            // They do something, each time anew, or need a place: see backup.rs, archive.rs and
+            // recover.rs.
             continue;
         }
         let line = verb.shortest();
@@ -247,7 +445,10 @@ fn every_verb_prints_the_same_data_as_json_and_as_yaml() {
         let value = assert_same_value(&json.stdout, &yaml.stdout, &verb.name());
         match verb.name().as_str() {
             "status" => assert_eq!(value, json!(sent)),
+            "nodes" => assert_eq!(value.as_array().map(Vec::len), Some(3)),
+            "certs" | "certs status" => assert_eq!(value["certificates"][2]["issuer"], "skiff"),
             "services" => assert_eq!(value, json!(sent.services)),
+            "backup schedule" => assert_eq!(value, json!(sent.backup)),
             "addons" | "addons list" => assert_eq!(value, json!(sent.addons)),
             "addons show" => assert_eq!(value, json!(sent.addons[0])),
             "version" => assert_eq!(value, json!(version())),

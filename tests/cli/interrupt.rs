@@ -28,6 +28,9 @@ fn starting() -> Status {
         notices: vec![],
         services: vec![],
         addons: vec![],
+        cluster: None,
+        datastore: None,
+        backup: None,
         uptime_s: 1,
     }
 }

@@ -4,6 +4,7 @@
 //! API with the types of `skiff-api`. When a screen changes on purpose, write the new ones with
 //! `INSTA_UPDATE=always cargo test --test cli` and read the difference.
 
+mod archive;
 mod backup;
 mod completion;
 mod data;

@@ -65,11 +65,9 @@ fn a_recovery_says_what_there_is_and_does_it_only_when_it_is_meant() {
     let dry = place.run(&[&recover[..], &["--dry-run"]].concat());
     dry.assert_fits();
     assert_eq!(dry.code, 0, "{}", dry.whole());
-    assert!(
-        dry.stdout.contains("(this one)") && dry.stdout.contains("unknown: "),
-        "{}",
-        dry.stdout
-    );
+    // Where a line breaks depends on the members' numbers.
+    let words = dry.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains("(this one)") && words.contains("unknown: "), "{}", dry.stdout);
     let also = place.run(&[&recover[..], &["--dry-run", "--also", "b", "-o", "json"]].concat());
     let found: serde_json::Value = serde_json::from_str(&also.stdout).expect("JSON");
     assert_eq!(found["others"][0]["state"], "stopped", "{}", also.whole());

@@ -52,7 +52,9 @@ impl Verb {
             if let Some(long) = argument.get_long() {
                 line.push(format!("--{long}"));
             }
-            line.push(sample(argument));
+            if argument.get_action().takes_values() {
+                line.push(sample(argument));
+            }
         }
         line
     }

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use harness::{Network, NodeOptions, TestNode, cannot_run_nodes, run};
 
 /// Ended with the test.
-struct Listener(Child);
+pub struct Listener(Child);
 
 impl Drop for Listener {
     fn drop(&mut self) {
@@ -17,7 +17,7 @@ impl Drop for Listener {
 }
 
 /// The static build, since it is there for the test images.
-fn listen(node: &TestNode, port: u16) -> Listener {
+pub fn listen(node: &TestNode, port: u16) -> Listener {
     let mut command = node.command("busybox");
     command.args(["nc", "-l", "-p", &port.to_string()]);
     let child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn();

@@ -4,8 +4,11 @@
 
 mod addon;
 mod address;
+mod archive;
 mod bad_day;
+mod certs;
 mod disk;
+mod external;
 mod fault;
 mod hand_over;
 mod interrupt;

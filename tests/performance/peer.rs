@@ -86,7 +86,7 @@ impl Peer {
         let mut config = Config::default();
         config.node.name = Some(node.name().into());
         config.node.address = Some(node.address().parse()?);
-        let context = prepare::context(&paths, &config, &build, accounts)?;
+        let context = prepare::context(&paths, &config, &build, accounts, None)?;
         let now = OffsetDateTime::now_utc();
         let authorities = prepare::secrets(&context, now)?;
         prepare::leaves(&context, &[], &authorities, now, time::Duration::days(1))?;

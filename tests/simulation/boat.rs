@@ -8,18 +8,19 @@ use std::time::Duration;
 use skiff_datastore::compactor::LayoutLimits;
 use skiff_datastore::member::channel::Channels;
 use skiff_datastore::member::gossip::HealthTable;
+use skiff_datastore::member::nodes::Nodes;
 use skiff_datastore::member::roster::Roster;
 use skiff_datastore::member::run::{Links, Member, Seat};
 use skiff_datastore::shared::Limits;
-use skiff_datastore::{Engine, Options};
+use skiff_datastore::{Database, Databases, Engine, Options};
 use tokio::sync::watch;
 
-use super::chance::Chance;
 use super::cluster::Cluster;
 use super::network::{Network, SimDial, address};
 use super::node::SimNode;
 use super::plant::Plant;
 use super::trace::Trace;
+use datastore_history::chance::Chance;
 
 /// A member that runs.
 #[derive(Clone)]
@@ -101,7 +102,7 @@ impl Boat {
         let roster = Arc::new(Roster::open(&dir, true).unwrap());
         roster.begin();
         let options = options(&dir);
-        let seat = Seat::within(Limits { layout: self.layout, ..Limits::default() });
+        let seat = Seat::new(Database::Kube, Limits { layout: self.layout, ..Limits::default() });
         let engine = seat.engine.clone();
         let network = self.network.clone();
         let dial = SimDial { network, own: id, killed: killed.clone() };
@@ -110,6 +111,7 @@ impl Boat {
             roster: roster.clone(),
             channels: Arc::new(Channels::over(roster, Arc::new(dial))),
             health: Arc::new(HealthTable::default()),
+            nodes: Nodes::any(),
             node: Arc::new(SimNode {
                 cluster: self.cluster.clone(),
                 id,
@@ -122,7 +124,7 @@ impl Boat {
             }),
             connections: self.network.listen(id, killed.clone()),
         };
-        let member = Member::assemble(&options, seat, links);
+        let member = Member::assemble(&options, Databases::kube(seat), links);
         let up = Up { id, engine, killed };
         self.running.lock().unwrap().insert(id, Running { up, member });
     }
@@ -174,6 +176,8 @@ fn options(dir: &Path) -> Options {
         client_cert_auth: false,
         socket_group: None,
         socket_mode: 0o660,
+        cluster_listen: None,
+        cluster_socket_mode: 0o600,
         watch_progress_notify_interval: Duration::from_secs(5),
         warning_unary_request_duration: Duration::from_secs(1),
         enable_distributed_tracing: false,
@@ -185,7 +189,10 @@ fn options(dir: &Path) -> Options {
         max_request_bytes: 1 << 20,
         quota_backend_bytes: 1 << 30,
         peer_listen: None,
+        peer_handoff: None,
         peer_advertise: None,
+        peer_node: None,
+        peer_nodes: None,
         pki: None,
         join: Vec::new(),
         failure_domain: String::new(),

@@ -12,11 +12,11 @@ use skiff_datastore::store::{LogRow, Sequence};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
-use super::chance::Chance;
 use super::links::Links;
 use super::plant::Plant;
 use super::raft::{Command, Message, Out, Raft, Role};
 use super::trace::Trace;
+use datastore_history::chance::Chance;
 
 /// How often raft looks at its clock.
 const TICK: Duration = Duration::from_millis(15);

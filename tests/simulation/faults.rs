@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::boat::Boat;
-use super::chance::Chance;
+use datastore_history::chance::Chance;
 
 /// Does harm until `until`; then everything is repaired.
 pub async fn harm(boat: Arc<Boat>, mut chance: Chance, until: Instant) {

@@ -12,19 +12,18 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::boat::{Boat, Up};
-use super::chance::Chance;
 use super::clients::{Client, HEAL_TIMEOUT, ask};
 use super::cluster::Cluster;
 use super::faults::harm;
 use super::links::Links;
 use super::network::Network;
 use super::plant::Plant;
-use super::promises::{
-    KEYS, check_reads, check_registers, check_times, check_watch, check_writes, read_truth,
-};
-use super::record::{Came, Record, Wish};
 use super::trace::Trace;
+use super::truth::read_truth;
 use super::watchers::Watcher;
+use datastore_history::chance::Chance;
+use datastore_history::promises::{KEYS, check};
+use datastore_history::record::{Came, Record, Wish};
 
 /// A history that takes longer than this does not end.
 const HISTORY_TIMEOUT: Duration = Duration::from_secs(180);
@@ -81,12 +80,8 @@ async fn live(seed: u64, plant: Option<Plant>) -> Judgement {
     let requests = record.requests.lock().unwrap().clone();
     let truth = read_truth(&cluster.rows(), &mut broken);
     broken.extend(cluster.violations());
-    check_writes(&requests, &truth, &mut broken);
-    check_times(&requests, &mut broken);
-    check_reads(&requests, &truth, &mut broken);
-    check_registers(&requests, &truth, &mut broken);
     let watched = record.watched.lock().unwrap().clone();
-    watched.iter().for_each(|one| check_watch(one, &truth, &mut broken));
+    broken.extend(check(&requests, &watched, &truth));
     Judgement {
         broken,
         digest: trace.digest(),
@@ -186,8 +181,11 @@ async fn compact(boat: Arc<Boat>, mut chance: Chance, stop: watch::Receiver<bool
 async fn heal(boat: &Boat, broken: &mut Vec<String>) -> i64 {
     let deadline = Instant::now() + HEAL_TIMEOUT;
     let mut head = 0;
-    for (up, value) in boat.up().into_iter().zip(1_000_000..) {
+    // Values that no client writes; each once, for what came of a former one may be unknown.
+    let mut values = 1_000_000..;
+    for up in boat.up() {
         loop {
+            let value = values.next().expect("there are plenty");
             let wish = Wish::Put { keys: vec![0], value };
             let came = ask(&up.engine, &wish, false).await;
             boat.trace.note(format!("member {} answers {came:?}", up.id));

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use super::chance::Chance;
+use datastore_history::chance::Chance;
 
 /// What the network does at the moment.
 pub struct Links(Mutex<State>);

@@ -6,7 +6,6 @@
 #![allow(clippy::unwrap_used)] // a test that panics says where
 
 mod boat;
-mod chance;
 mod clients;
 mod cluster;
 mod faults;
@@ -15,23 +14,22 @@ mod links;
 mod network;
 mod node;
 mod plant;
-mod promises;
 mod raft;
-mod record;
-mod register;
 mod runs;
 mod trace;
+mod truth;
 mod watchers;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use skiff_datastore::Database;
 use skiff_datastore::store::sql::SqlStore;
 use skiff_datastore::suite::{self, Place};
 use tempfile::TempDir;
 
-use chance::Chance;
 use cluster::Cluster;
+use datastore_history::chance::Chance;
 use links::Links;
 use node::SimNode;
 use plant::Plant;
@@ -119,7 +117,7 @@ impl Place for Alone {
             busy: 20,
             plant: None,
         };
-        SqlStore::alone(Arc::new(node))
+        SqlStore::alone(Arc::new(node), Database::Kube).ending_node()
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use skiff_datastore::member::wire::{Dial, Dialled, Duplex};
+use skiff_datastore::member::wire::{Dial, Dialled, Duplex, Target};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
@@ -133,10 +133,10 @@ pub fn address(id: u64) -> String {
 }
 
 impl Dial for SimDial {
-    fn dial(&self, address: String, _patience: Duration) -> Dialled {
+    fn dial(&self, target: Target, _patience: Duration) -> Dialled {
         let (network, own, killed) = (self.network.clone(), self.own, self.killed.clone());
         Box::pin(async move {
-            let to = address.strip_prefix("sim-").and_then(|id| id.parse().ok());
+            let to = target.address.strip_prefix("sim-").and_then(|id| id.parse().ok());
             let to = to.ok_or(io::ErrorKind::NotFound)?;
             network.connect(own, to, killed).await
         })

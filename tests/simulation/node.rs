@@ -14,9 +14,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use super::chance::Chance;
 use super::cluster::{Cluster, Fate, Proposed, Refusal};
 use super::plant::Plant;
+use datastore_history::chance::Chance;
 
 const NOT_LEADER: u64 = 10_250;
 const LEADERSHIP_LOST: u64 = 10_506;
@@ -92,6 +92,11 @@ impl SqlNode for SimNode {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// A modelled disk is slow or torn, and never refuses.
+    fn is_broken(&self) -> bool {
+        false
     }
 
     async fn end(self: Arc<Self>) -> Result<(), NodeError> {

@@ -11,8 +11,8 @@ use std::time::Duration;
 use dqlite::Value;
 use tokio::time::Instant;
 
-use super::chance::Chance;
 use super::plant::Plant;
+use datastore_history::chance::Chance;
 
 /// What libdqlite makes of a latency of 20 ms.
 const HEARTBEAT: Duration = Duration::from_millis(30);

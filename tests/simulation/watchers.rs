@@ -10,10 +10,10 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::boat::{Boat, Up};
-use super::chance::Chance;
 use super::plant::Plant;
-use super::promises::number;
-use super::record::{Record, Told, Watched};
+use datastore_history::chance::Chance;
+use datastore_history::promises::number;
+use datastore_history::record::{Record, Told, Watched};
 
 /// Answers that wait for a watcher, as in the server.
 const ANSWERS_MAX: usize = 8;

@@ -21,6 +21,8 @@ const PAUSE: Duration = Duration::from_secs(5);
 /// How many objects are on their way when the plug is pulled, and after how many acknowledgements.
 const BURST: usize = 200;
 const ACKNOWLEDGED_MIN: usize = 20;
+/// Lines of each log that a failed step prints.
+const TOLD_LINES: usize = 40;
 const BURST_BOUND: Duration = Duration::from_secs(600);
 
 const INSTALL: &str = "\
@@ -207,6 +209,10 @@ impl Journey {
             ("status.log", "skiff status; skiff services; ps -eo pid,user,stat,etime,args"),
             ("journal.log", "journalctl --boot --no-pager | tail -n 1000"),
             (
+                "ends.log",
+                "for log in /var/lib/skiff/log/*.log; do echo \"== $log\"; tail -n 8 $log | cut -c 1-300; done",
+            ),
+            (
                 "daemons.log",
                 "for log in /var/lib/skiff/log/*.log; do echo \"== $log\"; tail -n 200 $log; done",
             ),
@@ -216,12 +222,20 @@ impl Journey {
                 Ok(answer) => answer.output,
                 Err(error) => format!("{error:#}\n"),
             };
+            if name != "daemons.log" {
+                println!("== {name}, its end\n{}", last_lines(&text, TOLD_LINES));
+            }
             let kept = fs::write(self.logs.join(name), text).context(name);
             if let Err(error) = kept {
                 eprintln!("cannot keep a log: {error:#}");
             }
         }
     }
+}
+
+fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
 }
 
 /// Names in the whole lines of what kubectl said; a line cut short acknowledges nothing.

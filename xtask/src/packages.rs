@@ -34,6 +34,7 @@ pub const TEST: &[&str] = &[
     "e2fsprogs",
     "gcc-aarch64-linux-gnu",
     "libc6-dev-arm64-cross",
+    "postgresql",
     "qemu-user-static",
     "qemu-system-x86",
     "qemu-utils",

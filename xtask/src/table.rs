@@ -23,8 +23,10 @@ pub struct Table {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Component {
-    /// Also the folder below `components/`.
     pub name: String,
+    /// Below `components/`, when it has another name: two programs of one module share a folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    folder: Option<String>,
     pub version: String,
     pub license: String,
     /// The upstream Go module; its exact version stands in the folder's go.mod.
@@ -195,6 +197,11 @@ impl Table {
 }
 
 impl Component {
+    /// The folder below `components/` with its sources.
+    pub fn folder(&self) -> &str {
+        self.folder.as_deref().unwrap_or(&self.name)
+    }
+
     /// The linker's variables with the version filled in.
     pub fn linker_variables(&self) -> Vec<String> {
         self.variables.iter().map(|v| v.replace("{version}", &self.version)).collect()
@@ -246,7 +253,7 @@ mod tests {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../components");
         for component in table.components.iter().filter(|c| c.language == Language::Go) {
             let module = component.module.as_deref().unwrap();
-            let text = fs::read_to_string(folder.join(&component.name).join("go.mod")).unwrap();
+            let text = fs::read_to_string(folder.join(component.folder()).join("go.mod")).unwrap();
             let pin = format!("{module} v{}", component.version);
             assert!(
                 text.lines()

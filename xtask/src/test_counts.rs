@@ -30,22 +30,24 @@ pub struct TestReport {
     pub counts: TestCounts,
     pub failures: Vec<String>,
     pub skips: Vec<String>,
+    /// The end of what each failed test said.
+    pub said: Vec<String>,
 }
+
+/// Lines of a failed test that are told: CI keeps nothing else of it.
+const SAID_LINES_MAX: usize = 160;
 
 impl TestReport {
     /// Reads the output of `cargo test … -- --show-output`. A test that skips passes and prints
     /// `skipped: <reason>`; an ignored one counts as skipped as well.
     pub fn of_cargo(output: &str) -> Self {
-        let mut report = Self::default();
+        let mut report = Self { said: said_by_failures(output), ..Self::default() };
+        report.failures = report.said.iter().map(|said| first_word(said)).collect();
         for line in output.lines() {
             if let Some(result) = line.strip_prefix("test result: ") {
                 report.counts.passed += number_before(result, " passed");
                 report.counts.failed += number_before(result, " failed");
                 report.counts.skipped += number_before(result, " ignored");
-            } else if let Some(name) =
-                line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED"))
-            {
-                report.failures.push(name.to_owned());
             } else if let Some(reason) = line.strip_prefix("skipped: ") {
                 report.skips.push(reason.to_owned());
             }
@@ -122,7 +124,38 @@ impl TestReport {
         self.counts += other.counts;
         self.failures.extend(other.failures);
         self.skips.extend(other.skips);
+        self.said.extend(other.said);
     }
+}
+
+/// One text for each failed test: its name, and below it the last lines that it printed. The line
+/// `test NAME ... FAILED` may be torn by what other processes print; this part is not.
+fn said_by_failures(output: &str) -> Vec<String> {
+    let mut told: Vec<(String, Vec<&str>)> = Vec::new();
+    let mut is_within = false;
+    for line in output.lines() {
+        let heading = line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----"));
+        match (line, heading) {
+            ("failures:", _) => is_within = true,
+            ("successes:", _) => is_within = false,
+            (_, Some(name)) if is_within => told.push((name.to_owned(), Vec::new())),
+            _ if line.starts_with("test result: ") => is_within = false,
+            _ if is_within => {
+                if let Some((_, lines)) = told.last_mut() {
+                    lines.push(line);
+                }
+            }
+            _ => {}
+        }
+    }
+    // The names are listed once more behind the last one's words, by a second `failures:`.
+    let names: Vec<String> = told.iter().map(|(name, _)| format!("    {name}")).collect();
+    let text = |(name, mut lines): (String, Vec<&str>)| {
+        lines.retain(|line| !names.iter().any(|name| name == line));
+        let from = lines.len().saturating_sub(SAID_LINES_MAX);
+        format!("{name}\n{}", lines[from..].join("\n").trim_end())
+    };
+    told.into_iter().map(text).collect()
 }
 
 fn is_summary(line: &str) -> bool {
@@ -148,13 +181,28 @@ mod tests {
 running 4 tests
 test a::works ... ok
 test a::cannot_run_here ... ok
-test a::breaks ... FAILED
+test a::breaks ... a warning of another process
+FAILED
 test a::is_slow ... ignored
 
 successes:
 
 ---- a::cannot_run_here stdout ----
 skipped: needs root
+
+
+successes:
+    a::cannot_run_here
+
+failures:
+
+---- a::breaks stdout ----
+the node does not become ready
+thread 'a::breaks' panicked at a.rs:1:1:
+
+
+failures:
+    a::breaks
 
 test result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s
 test result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; 3 filtered out; finished in 0.01s
@@ -165,6 +213,9 @@ test result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; 3 filtered out; fin
         let report = TestReport::of_cargo(CARGO);
         assert_eq!(report.counts, TestCounts { passed: 13, failed: 1, skipped: 2 });
         assert_eq!(report.failures, ["a::breaks"]);
+        let said =
+            "a::breaks\nthe node does not become ready\nthread 'a::breaks' panicked at a.rs:1:1:";
+        assert_eq!(report.said, [said]);
         assert_eq!(report.skips, ["needs root"]);
         assert_eq!(report.counts.to_string(), "13 passed, 1 failed, 2 skipped");
     }

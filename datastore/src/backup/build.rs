@@ -9,12 +9,14 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use crate::batch::{Encoder, Entry};
+use crate::database::Database;
 use crate::digest::{Digest, Digester};
 use crate::key_range::KeyRange;
 use crate::record::Revision;
 use crate::snapshot::{self, SnapshotError, Summary};
 use crate::state::load;
-use crate::store::sql::{OpenError, SqlStore};
+use crate::store::sole::OpenError;
+use crate::store::sql::SqlStore;
 use crate::store::{Base, Chunk, Fold, Sequence, Store, StoreError};
 
 /// Bytes of a chunk's keys and values before it is compressed; as the
@@ -46,16 +48,17 @@ pub enum BuildError {
     },
 }
 
-/// Fills the empty directory `dir` with what the backup in `source` holds, as
-/// a datastore with a new cluster id whose newest revision is `bump` higher.
+/// Fills an empty database of `dir` with what the backup in `source` holds,
+/// with a new cluster id and a newest revision that is `bump` higher.
 /// Older revisions count as compacted: nobody can take up a watch or a list
 /// from before. Unless this is `Ok`, the directory is of no use.
 pub async fn build(
     dir: &Path,
+    database: Database,
     source: impl Read + Send + 'static,
     bump: i64,
 ) -> Result<Summary, BuildError> {
-    let mut store = SqlStore::open_dir(dir).await?;
+    let mut store = SqlStore::open_database(dir, database).await?;
     let result = fill(&mut store, source, bump).await;
     store.close().await;
     let summary = result?;
@@ -140,7 +143,7 @@ impl Layout {
     }
 }
 
-/// What a datastore's directory holds.
+/// What a datastore's directory holds in one database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Contents {
     pub cluster_id: u64,
@@ -148,9 +151,14 @@ pub struct Contents {
     pub digest: Digest,
 }
 
-/// Loads a directory as a start does and takes the digest of it.
+/// Loads `kube` as a start does and takes the digest of it.
 pub async fn look(dir: &Path) -> Result<Contents, BuildError> {
-    let mut store = SqlStore::open_dir(dir).await?;
+    look_at(dir, Database::Kube).await
+}
+
+/// The same with one of the databases.
+pub async fn look_at(dir: &Path, database: Database) -> Result<Contents, BuildError> {
+    let mut store = SqlStore::open_database(dir, database).await?;
     let result = look_into(&mut store).await;
     store.close().await;
     result.map_err(BuildError::ReadBack)
@@ -174,11 +182,12 @@ async fn look_into(store: &mut SqlStore) -> Result<Contents, StoreError> {
 /// Builds, loads what was built, and compares it with what the source said.
 pub async fn build_and_compare(
     dir: &Path,
+    database: Database,
     source: impl Read + Send + 'static,
     bump: i64,
 ) -> Result<(Summary, Contents), BuildError> {
-    let summary = build(dir, source, bump).await?;
-    let contents = look(dir).await?;
+    let summary = build(dir, database, source, bump).await?;
+    let contents = look_at(dir, database).await?;
     let differs = |what| Err(BuildError::Differs { what });
     if contents.digest.keys != summary.digest.keys {
         return differs("keys");

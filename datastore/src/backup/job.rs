@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::name::BackupName;
-use super::retention::{Keep, choose_removed};
+use super::name::{BackupName, Kind};
+use super::retention::Keep;
 use super::s3::S3;
 use super::schedule::{choose_wait, is_overdue};
 use super::take::{Backup, BackupError, TakeOptions, take};
@@ -54,7 +54,8 @@ impl Job {
             Target::Directory(dir) => self.take_into(dir).await?,
             Target::S3(place) => self.take_and_store(place).await?,
         };
-        let (removed, not_removed) = match self.remove_old().await {
+        let (removed, not_removed) = match self.target.remove_old(Kind::Datastore, &self.keep).await
+        {
             Ok(removed) => (removed, None),
             Err((removed, error)) => (removed, Some(error)),
         };
@@ -70,7 +71,8 @@ impl Job {
     ) -> std::convert::Infallible {
         let mut failures: u32 = 0;
         loop {
-            let newest = self.target.list().await.ok().and_then(|all| all.last().copied());
+            let newest =
+                self.target.list(Kind::Datastore).await.ok().and_then(|all| all.last().copied());
             let newest = newest.map(|name| name.taken);
             let wait = choose_wait(clock(), newest, every, failures);
             if !wait.is_zero() {
@@ -109,23 +111,5 @@ impl Job {
         let name = BackupName::of(&backup.summary, backup.is_sealed).to_string();
         place.put(&backup.path, &name).await.map_err(TargetError::from)?;
         Ok(Backup { path: place.address_of(&name).into(), ..backup })
-    }
-
-    async fn remove_old(&self) -> Result<Vec<BackupName>, (Vec<BackupName>, TargetError)> {
-        let mut removed = Vec::new();
-        if self.keep.is_everything() {
-            return Ok(removed);
-        }
-        let all = match self.target.list().await {
-            Ok(all) => all,
-            Err(error) => return Err((removed, error)),
-        };
-        for name in choose_removed(&all, &self.keep) {
-            if let Err(error) = self.target.remove(&name).await {
-                return Err((removed, error));
-            }
-            removed.push(name);
-        }
-        Ok(removed)
     }
 }

@@ -108,6 +108,11 @@ impl Place {
         Ok(place)
     }
 
+    /// Whether something is there that will be kept.
+    pub fn has_former(&self) -> bool {
+        self.former.is_some()
+    }
+
     /// Makes the directory in which to build.
     pub fn begin(&self) -> Result<PathBuf, PlaceError> {
         let path = self.building();

@@ -5,8 +5,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::build::{BuildError, Contents, build_and_compare};
+use super::extract::{Extract, ExtractError, Scratch, extract};
 use super::place::{Place, PlaceError};
 use super::seal::{Opening, SealError};
+use crate::database::Database;
 use crate::snapshot::{self, SnapshotError, Summary};
 
 /// By how much the newest revision rises, unless told otherwise: higher than
@@ -31,8 +33,24 @@ pub struct Restored {
     pub summary: Summary,
     /// What the directory now holds.
     pub contents: Contents,
+    /// What the new directory has of the former one.
+    pub carried: Carried,
     /// Where the former directory is.
     pub former: Option<PathBuf>,
+}
+
+/// What became of the database `cluster`, which no backup of `kube` holds: the
+/// new directory has it from the former one, so that members that were removed
+/// or came since are so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Carried {
+    /// There was none.
+    Nothing,
+    Keys(u64),
+    /// The former directory can't be read, which is why some restore. It is kept.
+    Lost {
+        reason: String,
+    },
 }
 
 /// Why nothing was restored. The directory is as it was.
@@ -89,18 +107,44 @@ fn open(path: &Path, opening: &Opening) -> Result<Box<dyn io::Read + Send>, Rest
 pub async fn restore(path: &Path, options: &RestoreOptions) -> Result<Restored, RestoreError> {
     verify(path, &options.opening).await?;
     let place = Place::claim(&options.dir, options.replace, &options.stamp)?;
-    restore_at(place, path, options).await
+    if !place.has_former() {
+        return restore_at(place, path, Ok(None), options).await;
+    }
+    let dir = &options.dir;
+    let cluster = async {
+        let scratch = Scratch::make(dir, place.scratch())?;
+        let copied = scratch.copy(dir)?;
+        let cluster = extract(dir, &copied).await?.cluster;
+        Ok(cluster.map(|cluster| (scratch, cluster)))
+    };
+    // The copy goes when all is done.
+    let (_scratch, cluster) = match cluster.await {
+        Ok(Some((scratch, cluster))) => (Some(scratch), Ok(Some(cluster))),
+        Ok(None) => (None, Ok(None)),
+        Err(error) => (None, Err(error)),
+    };
+    restore_at(place, path, cluster, options).await
 }
 
-/// Brings a backup that was verified back to a place that was claimed.
+/// Brings a backup that was verified back to a place that was claimed, and
+/// beside it what was got out of the former database `cluster`.
 pub async fn restore_at(
     place: Place,
     path: &Path,
+    cluster: Result<Option<Extract>, ExtractError>,
     options: &RestoreOptions,
 ) -> Result<Restored, RestoreError> {
     let building = place.begin()?;
-    let built = build_into(path, options, &building).await;
-    let (summary, contents) = match built {
+    let built = async {
+        let (summary, contents) = build_into(path, options, &building).await?;
+        let carried = match cluster {
+            Ok(None) => Carried::Nothing,
+            Ok(Some(cluster)) => carry(&cluster, options.bump_revision, &building).await?,
+            Err(error) => Carried::Lost { reason: chain(&error) },
+        };
+        Ok((summary, contents, carried))
+    };
+    let (summary, contents, carried) = match built.await {
         Ok(built) => built,
         Err(error) => {
             place.give_up();
@@ -108,7 +152,21 @@ pub async fn restore_at(
         }
     };
     let placed = place.finish()?;
-    Ok(Restored { summary, contents, former: placed.former })
+    Ok(Restored { summary, contents, carried, former: placed.former })
+}
+
+/// Builds `cluster` in the new directory.
+async fn carry(cluster: &Extract, bump: i64, building: &Path) -> Result<Carried, RestoreError> {
+    let path = &cluster.file;
+    let opened = open(path, &Opening::Plain)?;
+    let built = build_and_compare(building, Database::Cluster, opened, bump).await;
+    let failed = |source| RestoreError::Build { path: path.clone(), source };
+    Ok(Carried::Keys(built.map_err(failed)?.0.keys))
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 async fn build_into(
@@ -120,5 +178,5 @@ async fn build_into(
     let opened = tokio::task::spawn_blocking(move || open(&from, &opening));
     let opened = opened.await.expect("opening a backup does not panic")?;
     let failed = |source| RestoreError::Build { path: path.to_owned(), source };
-    build_and_compare(building, opened, options.bump_revision).await.map_err(failed)
+    build_and_compare(building, Database::Kube, opened, options.bump_revision).await.map_err(failed)
 }

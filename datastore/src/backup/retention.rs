@@ -77,6 +77,7 @@ fn newest_of_each<P: PartialEq>(
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::name::Kind;
     use super::*;
     use crate::record::Revision;
 
@@ -84,7 +85,7 @@ mod tests {
         // A Monday, at midnight.
         let taken =
             time::macros::datetime!(2026-11-23 00:00 UTC) + time::Duration::minutes(minutes);
-        BackupName { taken, revision: Revision(minutes), is_sealed: false }
+        BackupName { taken, revision: Revision(minutes), is_sealed: false, kind: Kind::Datastore }
     }
 
     fn kept(backups: &[BackupName], keep: &Keep) -> Vec<i64> {

@@ -13,6 +13,7 @@ use super::build::{BuildError, build_and_compare};
 use super::partial::{Partial, parent_of};
 use super::seal::{Opening, Seal, SealError, Sealing};
 use super::source::{Source, SourceError};
+use crate::database::Database;
 use crate::listen::Listen;
 use crate::record::Revision;
 use crate::snapshot::Summary;
@@ -158,7 +159,7 @@ async fn prove(
     let own = own.clone();
     let opened = tokio::task::spawn_blocking(move || own.open(file));
     let opened = opened.await.expect("opening a backup does not panic")?;
-    let proof = build_and_compare(scratch.path(), opened, 0).await;
+    let proof = build_and_compare(scratch.path(), Database::Kube, opened, 0).await;
     let (summary, _) = proof.map_err(BackupError::Proof)?;
     let found = summary.revision;
     match options.revision {

@@ -3,8 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::name::BackupName;
+use super::name::{BackupName, Kind};
 use super::partial::sync_parent;
+use super::retention::{Keep, choose_removed};
 use super::s3::{S3, S3Error};
 
 /// A place for many backups of one datastore.
@@ -34,15 +35,40 @@ pub enum TargetError {
 }
 
 impl Target {
-    /// The backups that are there, oldest first. Whatever has no name of ours
-    /// is not seen, and so never removed.
-    pub async fn list(&self) -> Result<Vec<BackupName>, TargetError> {
-        match self {
-            Target::Directory(dir) => {
-                list_directory(dir).map_err(|source| TargetError::List { dir: dir.clone(), source })
-            }
-            Target::S3(place) => Ok(place.list().await?),
+    /// The backups of that kind that are there, oldest first. Whatever has no
+    /// name of ours is not seen, and so never removed.
+    pub async fn list(&self, kind: Kind) -> Result<Vec<BackupName>, TargetError> {
+        let mut all = match self {
+            Target::Directory(dir) => list_directory(dir)
+                .map_err(|source| TargetError::List { dir: dir.clone(), source })?,
+            Target::S3(place) => place.list().await?,
+        };
+        all.retain(|name| name.kind == kind);
+        Ok(all)
+    }
+
+    /// Removes what of that kind need not be kept, and says which ones. On a
+    /// failure those that were removed before are gone.
+    pub async fn remove_old(
+        &self,
+        kind: Kind,
+        keep: &Keep,
+    ) -> Result<Vec<BackupName>, (Vec<BackupName>, TargetError)> {
+        let mut removed = Vec::new();
+        if keep.is_everything() {
+            return Ok(removed);
         }
+        let all = match self.list(kind).await {
+            Ok(all) => all,
+            Err(error) => return Err((removed, error)),
+        };
+        for name in choose_removed(&all, keep) {
+            if let Err(error) = self.remove(&name).await {
+                return Err((removed, error));
+            }
+            removed.push(name);
+        }
+        Ok(removed)
     }
 
     /// Removes a backup; one that is gone already is fine.

@@ -17,7 +17,8 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::roster::Roster;
 use super::tls::Identity;
-use super::wire::{Dial, Duplex, TlsDial};
+use super::wire::{Dial, Duplex, Target as Wired, TlsDial};
+use crate::database::Database;
 use crate::proto::peer::members_client::MembersClient;
 use crate::proto::peer::peer_client::PeerClient;
 
@@ -27,6 +28,11 @@ const PING_INTERVAL: Duration = Duration::from_secs(1);
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 /// The largest message: a row or a chunk, whatever it takes.
 pub const MESSAGE_BYTES_MAX: usize = 256 << 20;
+
+/// Where what is about the database `cluster` is asked for. Members that don't
+/// serve it know no such path.
+pub const CLUSTER_PATH: &str = "/cluster";
+const CLUSTER_ORIGIN: &str = "http://member/cluster";
 
 /// Marks what was passed on once already.
 const PASSED_ON: &str = "skiff-passed-on";
@@ -75,15 +81,15 @@ impl Service<Uri> for Dialer {
         let Dialer { roster, dial, target } = self.clone();
         Box::pin(async move {
             let patience = roster.patience();
-            let address = match target {
-                Target::Address(address) => address,
+            let wired = match target {
+                Target::Address(address) => Wired { address, node: String::new() },
                 Target::Member(id) => roster
                     .peer(id)
                     .filter(|peer| !peer.removed)
-                    .map(|peer| peer.address)
+                    .map(|peer| Wired { address: peer.address, node: peer.node })
                     .ok_or_else(|| io::Error::other(format!("no member {id}")))?,
             };
-            Ok(TokioIo::new(dial.dial(address, patience).await?))
+            Ok(TokioIo::new(dial.dial(wired, patience).await?))
         })
     }
 }
@@ -102,10 +108,12 @@ fn open(dialer: Dialer) -> Channel {
         .connect_with_connector_lazy(dialer)
 }
 
-fn client(channel: Channel) -> Client {
-    PeerClient::new(channel)
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX)
+fn client(channel: Channel, database: Database) -> Client {
+    let client = match database {
+        Database::Kube => PeerClient::new(channel),
+        Database::Cluster => PeerClient::with_origin(channel, Uri::from_static(CLUSTER_ORIGIN)),
+    };
+    client.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX)
 }
 
 /// Channels to members, made when first needed and kept.
@@ -118,7 +126,7 @@ pub struct Channels {
 impl Channels {
     /// None yet.
     pub fn new(roster: Arc<Roster>, identity: &Identity) -> Channels {
-        Channels::over(roster, Arc::new(TlsDial { config: identity.peer.clone() }))
+        Channels::over(roster, Arc::new(TlsDial { identity: identity.clone() }))
     }
 
     /// The same over streams of another kind.
@@ -128,7 +136,12 @@ impl Channels {
 
     /// A client of the member `id`; connects when it is used.
     pub fn to(&self, id: MemberId) -> Client {
-        client(self.channel(id))
+        self.to_database(id, Database::Kube)
+    }
+
+    /// The same for what is about one of the databases.
+    pub fn to_database(&self, id: MemberId, database: Database) -> Client {
+        client(self.channel(id), database)
     }
 
     /// A client of the member `id` for what operators ask.
@@ -143,7 +156,7 @@ impl Channels {
 
     /// A client of whoever listens at `address`.
     pub fn to_address(&self, address: &str) -> Client {
-        client(open(self.dialer(Target::Address(address.to_owned()))))
+        client(open(self.dialer(Target::Address(address.to_owned()))), Database::Kube)
     }
 
     fn dialer(&self, target: Target) -> Dialer {

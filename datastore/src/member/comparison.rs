@@ -21,6 +21,7 @@ use tracing::{error, info, warn};
 use super::gossip::HealthTable;
 use super::roster::Roster;
 use crate::clock;
+use crate::database::Database;
 use crate::shared::{Damage, Integrity, Shared};
 
 /// How often members are compared: as often as they tell.
@@ -62,8 +63,9 @@ pub fn judge(differences: &[u64], members: usize) -> Verdict {
     }
 }
 
-/// What one member needs to compare itself.
+/// What one member needs to compare itself in one database.
 pub struct Comparison {
+    pub database: Database,
     pub shared: Arc<Shared>,
     pub roster: Arc<Roster>,
     pub health: Arc<HealthTable>,
@@ -85,7 +87,7 @@ impl Comparison {
     }
 
     fn compare(&self) -> Verdict {
-        let told = self.health.marks(clock::now());
+        let told = self.health.marks(self.database, clock::now());
         let state = self.shared.read();
         let newest =
             |marks: &Vec<_>| marks.iter().rev().find_map(|mark| state.marks.difference(*mark));

@@ -4,17 +4,21 @@ use std::pin::Pin;
 use std::time::Instant;
 
 use tokio::sync::watch;
-use tracing::info;
+use tracing::{Instrument, error, info};
 
+use super::breakdown::Breakdowns;
 use super::open::{MemberError, open_or_renew};
 use super::renewal::{RENEWALS_MAX, renew};
 use super::run::{Member, Seat};
+use crate::clock;
+use crate::database::Databases;
 use crate::options::Options;
-use crate::run::{DRAIN_TIMEOUT, RunError, bind_all, remove_sockets, serve_all};
+use crate::run::{DRAIN_TIMEOUT, RunError};
+use crate::serve::{Service, remove_sockets};
 use crate::server::Server;
 use crate::shared::Damage;
 use crate::store::disk;
-use crate::store::sql::OpenError;
+use crate::store::sole::OpenError;
 
 /// How far the end has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,23 +38,30 @@ pub async fn run_member(
     let began = Instant::now();
     disk::ensure_dir(&options.dir)
         .map_err(|source| OpenError::Directory { dir: options.dir.clone(), source })?;
-    let seat = Seat::new(options);
-    let (engine, mut ready) = (seat.engine.clone(), seat.ready.subscribe());
+    let seats = Seat::all(options);
     let (stopping, stopped) = watch::channel(false);
-    let serve = async {
-        // An error means that the node has ended, and everything with it.
-        let _ = ready.wait_for(|ready| *ready).await;
-        let progress_interval = options.watch_progress_notify_interval;
-        let slow_after = options.warning_unary_request_duration;
-        let server = Server { engine, progress_interval, slow_after, stopping: stopped };
-        let bound = bind_all(&options.listen, options).await?;
-        info!(after_ms = began.elapsed().as_millis() as u64, "datastore serves");
-        serve_all(bound, server, options).await
-    };
-    let mut serving = Box::pin(serve);
+    // None waits for another: the leader may not serve each of them.
+    let serve = seats.as_ref().map(|seat| {
+        let (database, mut ready) = (seat.database, seat.ready.subscribe());
+        let server = Server {
+            engine: seat.engine.clone(),
+            progress_interval: options.watch_progress_notify_interval,
+            slow_after: options.warning_unary_request_duration,
+            stopping: stopped.clone(),
+        };
+        let serve = async move {
+            // An error means that the node has ended, and everything with it.
+            let _ = ready.wait_for(|ready| *ready).await;
+            let service = Service::bind(options, database, server).await?;
+            info!(after_ms = began.elapsed().as_millis() as u64, "datastore serves");
+            service.run().await
+        };
+        serve.instrument(database.span())
+    });
+    let mut serving = Box::pin(futures::future::try_join_all(serve));
     let (phase, phases) = watch::channel(Phase::Run);
     let (handed_over, mut handed) = watch::channel(false);
-    let mut nodes = Box::pin(run_nodes(options, seat, phases, handed_over));
+    let mut nodes = Box::pin(run_nodes(options, seats, phases, handed_over));
     let result = tokio::select! {
         result = &mut serving => Err(result.err().unwrap_or(RunError::Unasked)),
         result = &mut nodes => result.map_err(RunError::from),
@@ -71,8 +82,7 @@ pub async fn run_member(
             }
         }
     };
-    remove_sockets(&options.listen);
-    remove_sockets(&options.listen_metrics_urls);
+    remove_sockets(options);
     result
 }
 
@@ -85,6 +95,8 @@ enum Ended {
     },
     /// It is to start again with other timeouts.
     Again,
+    /// Its disk failed it, and it does nothing any more.
+    Broken,
     Stop,
 }
 
@@ -105,35 +117,38 @@ async fn renew_once_more(
 /// Runs one node after the other: each begins with timeouts of its own.
 async fn run_nodes(
     options: &Options,
-    mut seat: Seat,
+    mut seats: Databases<Seat>,
     mut phase: watch::Receiver<Phase>,
     handed_over: watch::Sender<bool>,
 ) -> Result<(), MemberError> {
     let mut renewals = 0;
+    let mut breakdowns = Breakdowns::default();
     loop {
-        let shared = seat.engine.shared().clone();
+        let engines = seats.as_ref().map(|seat| seat.engine.clone());
         let links = tokio::select! {
-            links = open_or_renew(options, &shared) => links?,
+            links = open_or_renew(options, &engines) => links?,
             _ = phase.wait_for(|phase| *phase != Phase::Run) => return Ok(()),
         };
-        let member = Member::assemble(options, seat, links);
+        let member = Member::assemble(options, seats, links);
+        let began = clock::now();
         let ended = tokio::select! {
             damage = member.damaged() => Ended::Damaged(damage),
             () = member.removed() => Ended::Removed,
             address = member.disowned() => Ended::Disowned { address },
             () = member.restart() => Ended::Again,
+            () = member.broken() => Ended::Broken,
             _ = phase.wait_for(|phase| *phase != Phase::Run) => Ended::Stop,
         };
         let dir = options.dir.clone();
         match ended {
             Ended::Damaged(damage) => {
                 member.give_way().await;
-                seat = member.stop().await;
+                seats = member.stop().await;
                 tokio::select! {
                     renewed = renew_once_more(options, damage, &mut renewals) => renewed?,
                     _ = phase.wait_for(|phase| *phase != Phase::Run) => return Ok(()),
                 }
-                seat.renew();
+                seats.iter_mut().for_each(Seat::renew);
                 continue;
             }
             Ended::Removed => {
@@ -146,7 +161,21 @@ async fn run_nodes(
             }
             Ended::Again => {
                 member.hand_over().await;
-                seat = member.stop().await;
+                seats = member.stop().await;
+                continue;
+            }
+            Ended::Broken => {
+                seats = member.stop().await;
+                let pause = breakdowns.pause_after(clock::now() - began);
+                let pause_ms = pause.as_millis() as u64;
+                error!(
+                    pause_ms,
+                    "dqlite gave up after a failed write to its disk: it starts again"
+                );
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    _ = phase.wait_for(|phase| *phase != Phase::Run) => return Ok(()),
+                }
                 continue;
             }
             Ended::Stop => member.hand_over().await,

@@ -6,6 +6,7 @@ use clap::Parser;
 use tempfile::TempDir;
 
 use super::*;
+use crate::database::Database;
 use crate::engine::Engine;
 use crate::member::pki;
 use crate::proto::PutRequest;
@@ -21,12 +22,13 @@ struct Arguments {
     options: Options,
 }
 
-/// Some members on the loopback interface, and what each of them serves from.
+/// Some members on the loopback interface, and what each of them serves one
+/// database from.
 struct Crew {
     _home: TempDir,
     options: Vec<Options>,
     engines: Vec<Engine>,
-    seats: Vec<Seat>,
+    seats: Vec<Databases<Seat>>,
 }
 
 fn free_port() -> u16 {
@@ -35,7 +37,7 @@ fn free_port() -> u16 {
 }
 
 impl Crew {
-    fn of(count: usize) -> Crew {
+    fn of(count: usize, database: Database) -> Crew {
         let home = TempDir::new().unwrap();
         let identity = home.path().join("pki");
         pki::make(&identity).unwrap();
@@ -50,14 +52,19 @@ impl Crew {
                 format!("--listen=127.0.0.1:{}", free_port()),
                 format!("--peer-listen=127.0.0.1:{port}"),
             ];
+            if database == Database::Cluster {
+                let socket = home.path().join(format!("cluster-{number}"));
+                arguments.push(format!("--cluster-listen=unix:{}", socket.display()));
+            }
             if number > 0 {
                 arguments.push(format!("--join=127.0.0.1:{}", ports[0]));
             }
             Arguments::parse_from(arguments).options
         });
         let options: Vec<Options> = options.collect();
-        let seats: Vec<Seat> = options.iter().map(Seat::new).collect();
-        let engines = seats.iter().map(|seat| seat.engine.clone()).collect();
+        let seats: Vec<Databases<Seat>> = options.iter().map(Seat::all).collect();
+        let engines =
+            seats.iter().map(|seats| seats.get(database).unwrap().engine.clone()).collect();
         Crew { _home: home, options, engines, seats }
     }
 
@@ -162,7 +169,7 @@ async fn spoil_and_heal(engines: &[Engine], spoilt: usize, round: usize) {
 
 #[tokio::test]
 async fn a_member_that_holds_something_else_than_the_others_begins_anew_the_leader_too() {
-    Crew::of(3)
+    Crew::of(3, Database::Kube)
         .run(async |engines| {
             for engine in engines {
                 until("all joined", || voters(engine) == 3).await;
@@ -184,7 +191,7 @@ async fn a_member_that_holds_something_else_than_the_others_begins_anew_the_lead
 
 #[tokio::test]
 async fn two_members_that_differ_both_say_so_and_neither_begins_anew() {
-    Crew::of(2)
+    Crew::of(2, Database::Kube)
         .run(async |engines| {
             for engine in engines {
                 until("both joined", || voters(engine) == 2).await;
@@ -201,6 +208,24 @@ async fn two_members_that_differ_both_say_so_and_neither_begins_anew() {
                 until("no doubt", || engine.shared().integrity() == Integrity::Sound).await;
             }
             assert_eq!(engines.iter().map(renewals).sum::<u64>(), 0);
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_member_that_is_odd_in_the_clusters_database_alone_begins_anew() {
+    Crew::of(3, Database::Cluster)
+        .run(async |engines| {
+            for engine in engines {
+                until("all joined", || voters(engine) == 3).await;
+            }
+            write(&engines[0], 1).await;
+            until_all(engines, 1).await;
+            let follower = (leader(engines).await + 1) % 3;
+            spoil_and_heal(engines, follower, 2).await;
+            let led = leader(engines).await;
+            spoil_and_heal(engines, led, 3).await;
+            assert_eq!(engines.iter().map(renewals).sum::<u64>(), 2);
         })
         .await;
 }

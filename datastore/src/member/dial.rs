@@ -10,7 +10,6 @@ use dqlite::{Connector, MemberAddress, MemberId};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use nix::sys::socket::{setsockopt, sockopt};
-use rustls::ClientConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::Handle;
@@ -20,9 +19,11 @@ use tokio_rustls::client::TlsStream;
 use tracing::debug;
 
 use super::VERSION;
+use super::guarded::Guarded;
 use super::peers::member_of;
 use super::roster::Roster;
-use super::tls::{Identity, member_name};
+use super::tls::{Identity, Protocol, member_name};
+use super::wire::Target;
 
 /// How long attempts to reach a member may take, in a good network.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -102,9 +103,9 @@ impl Connector for RaftConnector {
         }
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         ours.set_nonblocking(true)?;
-        let (roster, config) = (self.roster.clone(), self.identity.raft.clone());
+        let (roster, identity) = (self.roster.clone(), self.identity.clone());
         self.runtime.spawn(async move {
-            if let Err(error) = carry(&roster, config, to, ours).await {
+            if let Err(error) = carry(&roster, &identity, to, ours).await {
                 debug!(member = %to, %error, "stream of raft ended");
             }
         });
@@ -114,14 +115,14 @@ impl Connector for RaftConnector {
 
 async fn carry(
     roster: &Roster,
-    config: Arc<ClientConfig>,
+    identity: &Identity,
     to: MemberId,
     local: std::os::unix::net::UnixStream,
 ) -> io::Result<()> {
     let mut local = UnixStream::from_std(local)?;
     let deadline = Instant::now() + DIAL_TIMEOUT;
     let mut remote = loop {
-        match greet(roster, config.clone(), to).await {
+        match greet(roster, identity, Protocol::Raft, to).await {
             Ok(remote) => break remote,
             Err(error) if Instant::now() >= deadline => return Err(error),
             Err(_) => tokio::time::sleep(DIAL_PAUSE).await,
@@ -130,17 +131,22 @@ async fn carry(
     tokio::io::copy_bidirectional(&mut local, &mut remote).await.map(drop)
 }
 
+/// A connection to another member.
+pub type Dialled = Guarded<TlsStream<TcpStream>>;
+
 /// A stream to a member that knows who this is and wants to talk.
 pub async fn greet(
     roster: &Roster,
-    config: Arc<ClientConfig>,
+    identity: &Identity,
+    protocol: Protocol,
     to: MemberId,
-) -> io::Result<TlsStream<TcpStream>> {
+) -> io::Result<Dialled> {
     let unknown = || io::Error::new(io::ErrorKind::NotFound, "the member is not known any more");
     let peer = roster.peer(to).filter(|peer| !peer.removed).ok_or_else(unknown)?;
     let cluster_id = roster.cluster_id().ok_or_else(unknown)?;
+    let target = Target { address: peer.address, node: peer.node };
     attempt(roster.patience(), || async {
-        let mut stream = connect(&peer.address, config.clone(), roster.patience()).await?;
+        let mut stream = connect(&target, identity, protocol, roster.patience()).await?;
         let greeting = Greeting { version: VERSION, cluster_id, from: roster.own(), to };
         stream.write_all(&greeting.encode()).await?;
         stream.flush().await?;
@@ -171,16 +177,24 @@ where
     }
 }
 
-/// A TLS stream to an address, which has shown a member's certificate. A
-/// silence of `patience` longer than in a good network does not break it.
+/// A TLS stream to whoever has shown the certificate of a member that may be a
+/// peer, and of that node where it is known. A silence of `patience` longer than
+/// in a good network does not break it.
 pub async fn connect(
-    address: &str,
-    config: Arc<ClientConfig>,
+    target: &Target,
+    identity: &Identity,
+    protocol: Protocol,
     patience: Duration,
-) -> io::Result<TlsStream<TcpStream>> {
-    let stream = TcpStream::connect(address).await?;
+) -> io::Result<Dialled> {
+    let name = member_name(&target.node)?;
+    let stream = TcpStream::connect(&target.address).await?;
     tune(&stream, patience)?;
-    TlsConnector::from(config).connect(member_name(), stream).await
+    let config = identity.now().client(protocol);
+    let stream = TlsConnector::from(config).connect(name, stream).await?;
+    let refused = || io::Error::new(io::ErrorKind::PermissionDenied, "its node is no member");
+    let certificates = stream.get_ref().1.peer_certificates();
+    let visitor = identity.nodes().identify(certificates).ok_or_else(refused)?;
+    Ok(Guarded::new(stream, visitor, identity.nodes()))
 }
 
 /// No waiting for more to send, and no hanging on a link that is gone.

@@ -12,6 +12,7 @@ use super::channel::Channels;
 use super::refusals::{Refusals, is_foreign};
 use super::roster::Roster;
 use crate::clock;
+use crate::database::{Database, Databases};
 use crate::engine::Engine;
 use crate::fingerprint::Mark;
 use crate::proto::peer::{self, GossipMessage};
@@ -41,15 +42,45 @@ pub struct Health {
     patience: Duration,
     /// Its setting of libdqlite's timeouts.
     pub latency: Option<Duration>,
-    pub revision: i64,
-    pub sequence: i64,
+    /// How far it is with each database that it serves.
+    pub standing: Databases<Standing>,
     pub size_bytes: u64,
-    /// What it said last that it holds, the newest at the end.
-    marks: VecDeque<Mark>,
+    /// Free where its data is; 0 while unknown.
+    pub free_bytes: u64,
     /// The epoch in which it leads; 0 when it does not.
     pub leads_epoch: u64,
     /// Members that don't vote, when it leads.
     voteless: Voteless,
+}
+
+/// How far a member is with one database.
+#[derive(Clone, Debug, Default)]
+pub struct Standing {
+    pub revision: i64,
+    pub sequence: i64,
+    /// What it said last that it holds, the newest at the end.
+    marks: VecDeque<Mark>,
+}
+
+impl Standing {
+    /// As a member says now, with what it said before.
+    fn told(now: peer::Standing, former: Option<&Standing>) -> Standing {
+        let mut marks = former.map(|former| former.marks.clone()).unwrap_or_default();
+        match now.mark {
+            // It can't be believed at the moment.
+            None => marks.clear(),
+            Some(mark) => {
+                let mark = Mark { sequence: Sequence(mark.sequence), sum: mark.sum };
+                if marks.back() != Some(&mark) {
+                    marks.push_back(mark);
+                }
+                if marks.len() > MARKS_MAX {
+                    marks.pop_front();
+                }
+            }
+        }
+        Standing { revision: now.revision, sequence: now.sequence, marks }
+    }
 }
 
 /// Members that don't vote, as their leader says.
@@ -133,11 +164,13 @@ impl HealthTable {
         self.others.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What each member that is reachable said that it holds, the newest at the end.
-    pub fn marks(&self, now: Instant) -> Vec<Vec<Mark>> {
+    /// What each member that is reachable said that it holds of a database, the
+    /// newest at the end.
+    pub fn marks(&self, database: Database, now: Instant) -> Vec<Vec<Mark>> {
         let all = self.others();
         let reachable = all.values().filter(|one| one.is_reachable(now));
-        reachable.map(|one| one.marks.iter().copied().collect()).collect()
+        let standing = reachable.filter_map(|one| one.standing.get(database));
+        standing.map(|standing| standing.marks.iter().copied().collect()).collect()
     }
 
     /// The largest round trip from this member to one that is reachable.
@@ -187,30 +220,23 @@ impl HealthTable {
         let mut all = self.others();
         let former = all.get(&id);
         let former = former.filter(|former| former.is_reachable(now));
-        let mut marks = former.map(|former| former.marks.clone()).unwrap_or_default();
-        match message.mark {
-            // It can't be believed at the moment.
-            None => marks.clear(),
-            Some(mark) => {
-                let mark = Mark { sequence: Sequence(mark.sequence), sum: mark.sum };
-                if marks.back() != Some(&mark) {
-                    marks.push_back(mark);
-                }
-                if marks.len() > MARKS_MAX {
-                    marks.pop_front();
-                }
-            }
-        }
+        let before = |database| former.and_then(|former| former.standing.get(database));
+        let GossipMessage { revision, sequence, mark, .. } = *message;
+        let kube = peer::Standing { revision, sequence, mark };
+        let told = |now| Standing::told(now, before(Database::Cluster));
+        let standing = Databases {
+            kube: Standing::told(kube, before(Database::Kube)),
+            cluster: message.cluster.map(told),
+        };
         let health = Health {
             heard: now,
             since: former.map_or(now, |former| former.since),
             reported: known(message.round_trip_us),
             patience,
             latency: known(message.latency_us),
-            revision: message.revision,
-            sequence: message.sequence,
+            standing,
             size_bytes: message.size_bytes,
-            marks,
+            free_bytes: message.free_bytes,
             leads_epoch: message.leads_epoch,
             voteless: Voteless {
                 spares: message.spares.clone(),
@@ -228,11 +254,14 @@ fn known(us: u64) -> Option<Duration> {
 }
 
 /// What this member says of itself.
-pub fn message(engine: &Engine, roster: &Roster, health: &HealthTable) -> GossipMessage {
-    let shared = engine.shared();
-    let leads = engine.leads();
-    let newest = shared.read().marks.newest().filter(|_| shared.is_sound());
-    let mark = newest.map(|mark| peer::Mark { sequence: mark.sequence.0, sum: mark.sum });
+pub fn message(
+    engines: &Databases<Engine>,
+    roster: &Roster,
+    health: &HealthTable,
+) -> GossipMessage {
+    let shared = engines.kube.shared();
+    let leads = engines.kube.leads();
+    let Databases { kube, cluster } = engines.as_ref().map(standing_of);
     let Voteless { spares, standbys } =
         if leads { health.voteless().clone() } else { Voteless::default() };
     GossipMessage {
@@ -240,11 +269,13 @@ pub fn message(engine: &Engine, roster: &Roster, health: &HealthTable) -> Gossip
         cluster_id: roster.cluster_id().unwrap_or(0),
         from: roster.own().0,
         peers: roster.entries(),
-        revision: engine.revision().0,
-        sequence: shared.sequence(),
+        revision: kube.revision,
+        sequence: kube.sequence,
         size_bytes: shared.size().total_bytes,
-        mark,
-        leads_epoch: if leads { engine.identity().epoch } else { 0 },
+        free_bytes: shared.free_bytes(),
+        mark: kube.mark,
+        cluster,
+        leads_epoch: if leads { engines.kube.identity().epoch } else { 0 },
         spares,
         standbys,
         round_trip_us: health
@@ -254,10 +285,17 @@ pub fn message(engine: &Engine, roster: &Roster, health: &HealthTable) -> Gossip
     }
 }
 
+fn standing_of(engine: &Engine) -> peer::Standing {
+    let shared = engine.shared();
+    let newest = shared.read().marks.newest().filter(|_| shared.is_sound());
+    let mark = newest.map(|mark| peer::Mark { sequence: mark.sequence.0, sum: mark.sum });
+    peer::Standing { revision: engine.revision().0, sequence: shared.sequence(), mark }
+}
+
 /// What the gossip of one member needs.
 #[derive(Clone)]
 pub struct Gossip {
-    pub engine: Engine,
+    pub engines: Databases<Engine>,
     pub roster: Arc<Roster>,
     pub channels: Arc<Channels>,
     pub health: Arc<HealthTable>,
@@ -295,7 +333,7 @@ impl Gossip {
 
     /// Tells one member; whether it is reachable.
     async fn tell(&self, id: MemberId) -> bool {
-        let own = message(&self.engine, &self.roster, &self.health);
+        let own = message(&self.engines, &self.roster, &self.health);
         let mut client = self.channels.to(id);
         let patience = self.roster.patience();
         let told = tokio::time::timeout(REACHABLE_FOR + patience, client.gossip(own)).await;
@@ -312,7 +350,7 @@ impl Gossip {
         if self.health.note(id, &answer, patience, clock::now()) {
             info!(member = id.0, "a member is reachable");
         }
-        self.engine.set_patience(self.roster.patience());
+        self.engines.iter().for_each(|engine| engine.set_patience(patience));
         if let Err(error) = self.roster.merge(answer.peers) {
             warn!(error = &error as &dyn std::error::Error, "the table of peers is not kept");
         }

@@ -8,14 +8,17 @@ use tokio::sync::{Notify, watch};
 use tracing::{debug, info, warn};
 
 use super::channel::Channels;
-use super::gossip::{HealthTable, Voteless, message};
+use super::gossip::{HealthTable, Standing, Voteless, message};
+use super::nodes::Nodes;
 use super::peers::raft_address;
 use super::roles::{Observed, RoleChange, choose_change, keeps_majority};
 use super::roster::{Roster, RosterError};
 use super::tuner::Tuner;
 use crate::clock;
+use crate::database::{Database, Databases};
 use crate::engine::Engine;
 use crate::proto::peer::PeerEntry;
+use crate::store::disk::SPACE_NEEDED_BYTES;
 use crate::store::node::SqlNode;
 
 /// How often the members are looked at.
@@ -79,11 +82,13 @@ pub enum RemoveError {
 /// What the keeper of one member needs.
 #[derive(Clone)]
 pub struct Keeper {
-    pub engine: Engine,
+    pub engines: Databases<Engine>,
     pub node: Arc<dyn SqlNode>,
     pub roster: Arc<Roster>,
     pub channels: Arc<Channels>,
     pub health: Arc<HealthTable>,
+    /// Which of the members' nodes may vote.
+    pub nodes: Nodes,
     pub leader: watch::Receiver<Option<MemberId>>,
     /// Rung when the own node has to start again.
     pub restart: Arc<Notify>,
@@ -96,7 +101,7 @@ impl Keeper {
         let mut tuner = Tuner::default();
         loop {
             tokio::time::sleep(PERIOD).await;
-            if !self.engine.leads() {
+            if !self.engines.kube.leads() {
                 leads_since = None;
                 tuner = Tuner::default();
                 continue;
@@ -120,20 +125,47 @@ impl Keeper {
         self.remove_forgotten(&members).await;
         let own = self.roster.own();
         let voters = members.iter().filter(|member| member.role == Role::Voter);
+        if self.should_give_room(&observed) {
+            warn!("the disk of this member is full: another one is to lead");
+            self.hand_over(&members).await?;
+            return Ok(());
+        }
         let is_sole = voters.map(|voter| voter.id).collect::<Vec<_>>() == [own];
         if !tuner.look(self, &members, &observed).await? {
             return Ok(());
         }
-        match choose_change(&observed) {
+        match choose_change(&self.settled(observed)) {
             Some(change) => {
-                self.engine.shared().set_sole_voter(false);
+                self.set_sole_voter(false);
                 self.apply(change).await
             }
             None => {
-                self.engine.shared().set_sole_voter(is_sole);
+                self.set_sole_voter(is_sole);
                 Ok(())
             }
         }
+    }
+
+    /// Those that count for the roles. One whose node is still joining may be gone in a moment, and
+    /// must not take a majority along.
+    fn settled(&self, mut observed: Vec<Observed>) -> Vec<Observed> {
+        observed.retain(|one| {
+            let node = || self.roster.peer(one.id).unwrap_or_default().node;
+            one.role == Role::Voter || self.nodes.may_vote(&node())
+        });
+        observed
+    }
+
+    /// Whether a voter has room for what this one would have to refuse.
+    fn should_give_room(&self, observed: &[Observed]) -> bool {
+        let voters = observed.iter().filter(|one| one.role == Role::Voter && one.is_steady);
+        self.engines.kube.shared().free_bytes() < SPACE_NEEDED_BYTES
+            && voters.filter(|one| !one.is_leader).any(|one| self.has_room(one.id))
+    }
+
+    /// Room enough for some time of leading, lest leadership comes back at once.
+    fn has_room(&self, id: MemberId) -> bool {
+        self.health.get(id).is_some_and(|one| one.free_bytes >= 2 * SPACE_NEEDED_BYTES)
     }
 
     /// Finishes what a leader began that died before it had told anybody.
@@ -147,7 +179,7 @@ impl Keeper {
         }
         // Members that were known before this barrier had joined before it, so
         // that a leader which passes it knows of them.
-        let proven = self.engine.settle(false).await.is_ok() && self.engine.leads();
+        let proven = self.engines.kube.settle(false).await.is_ok() && self.engines.kube.leads();
         let Ok(members) = self.members().await else { return };
         for id in forgotten.into_iter().filter(|id| proven && missing(&members, *id)) {
             info!(member = id.0, "a member had been removed");
@@ -167,7 +199,6 @@ impl Keeper {
     pub fn observe(&self, members: &[MemberInfo], leads_since: Instant) -> Vec<Observed> {
         let now = clock::now();
         let own = self.roster.own();
-        let newest = self.engine.shared().sequence();
         let patience = self.roster.patience();
         let observe = |member: &MemberInfo| {
             let peer = self.roster.peer(member.id).unwrap_or_default();
@@ -178,8 +209,7 @@ impl Keeper {
             });
             let silent_since =
                 health.as_ref().map_or(leads_since, |one| one.heard.max(leads_since));
-            let lag =
-                health.as_ref().map_or(newest, |health| newest - health.sequence).max(0) as u64;
+            let lag = self.lag_of(health.as_ref().map(|one| &one.standing));
             Observed {
                 id: member.id,
                 role: member.role,
@@ -191,6 +221,30 @@ impl Keeper {
             }
         };
         members.iter().map(observe).collect()
+    }
+
+    /// Rows, of all databases, that a member lacks. One that does not serve a
+    /// database has its rows from raft all the same.
+    fn lag_of(&self, standing: Option<&Databases<Standing>>) -> u64 {
+        let lag = |database| {
+            let newest = self.engines.get(database).map_or(0, |one| one.shared().sequence());
+            let known = match standing {
+                Some(standing) => standing.get(database).map_or(newest, |one| one.sequence),
+                None => 0,
+            };
+            (newest - known).max(0) as u64
+        };
+        lag(Database::Kube) + lag(Database::Cluster)
+    }
+
+    fn set_sole_voter(&self, sole: bool) {
+        self.engines.iter().for_each(|engine| engine.shared().set_sole_voter(sole));
+    }
+
+    /// Whether a member serves every database that this one does.
+    fn serves_all(&self, id: MemberId) -> bool {
+        self.engines.cluster.is_none()
+            || self.health.get(id).is_some_and(|one| one.standing.cluster.is_some())
     }
 
     async fn apply(&self, change: RoleChange) -> Result<(), dqlite::Error> {
@@ -240,7 +294,7 @@ impl Keeper {
         let others = observed.iter().filter(|one| !one.is_leader && one.is_steady);
         let heir = others.min_by_key(|one| (one.role != Role::Voter, one.lag, one.id));
         if let Some(heir) = heir.filter(|heir| heir.role != Role::Voter) {
-            self.engine.shared().set_sole_voter(false);
+            self.set_sole_voter(false);
             self.apply(RoleChange { member: heir.id, role: Role::Voter }).await?;
             return self.hand_over(&self.members().await?).await;
         }
@@ -253,7 +307,7 @@ impl Keeper {
     async fn ask_around(&self, members: &[MemberInfo]) -> Vec<Observed> {
         let mut observed = self.observe(members, clock::now());
         let asked = observed.iter().map(|one| async {
-            let message = message(&self.engine, &self.roster, &self.health);
+            let message = message(&self.engines, &self.roster, &self.health);
             let mut client = self.channels.to(one.id);
             let timeout = ANSWER_TIMEOUT + self.roster.patience();
             let answer = tokio::time::timeout(timeout, client.gossip(message)).await;
@@ -265,13 +319,15 @@ impl Keeper {
         observed
     }
 
-    /// Gives leadership to the voter that lags least. Returns when another
-    /// member leads, or when nobody can; whether it was given.
+    /// Gives leadership to the voter that lags least, of those with room first, and of those first
+    /// that serve what this one does. Returns when another member leads, or when nobody can;
+    /// whether it was given.
     pub async fn hand_over(&self, members: &[MemberInfo]) -> Result<bool, dqlite::Error> {
         let own = self.roster.own();
         let mut voters = self.observe(members, clock::now());
         voters.retain(|one| one.role == Role::Voter && one.is_steady && one.id != own);
-        voters.sort_by_key(|voter| voter.lag);
+        voters
+            .sort_by_key(|voter| (!self.has_room(voter.id), !self.serves_all(voter.id), voter.lag));
         for voter in voters {
             match self.node.connect().await?.transfer(Some(voter.id)).await {
                 Ok(()) => {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dqlite::{MemberId, Node, NodeError, SnapshotParams};
+use skiff_doorway::handoff::Handed;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tracing::info;
@@ -14,7 +15,8 @@ use super::channel::Channels;
 use super::dial::RaftConnector;
 use super::gossip::HealthTable;
 use super::join::{JoinError, join};
-use super::listener::{Door, INCOMING_MAX, PeerStream, accept};
+use super::listener::{Arrivals, Door, INCOMING_MAX, PeerStream, accept};
+use super::nodes::{Nodes, NodesError};
 use super::peers::{Peer, raft_address};
 use super::ping::Ping;
 use super::renewal::{self, DiscardError, RENEWALS_MAX, renew};
@@ -22,16 +24,23 @@ use super::roster::{Roster, RosterError, Stage};
 use super::run::Links;
 use super::tls::{self, TlsError};
 use super::transport::Transport;
+use crate::database::Databases;
+use crate::engine::Engine;
 use crate::listen::Listen;
 use crate::options::Options;
-use crate::shared::{Damage, Integrity, Shared};
+use crate::shared::{Damage, Integrity};
 use crate::store::disk;
+
+/// The agent's group may hand connections over.
+const HANDOFF_MODE: u32 = 0o660;
 
 /// Why a member could not start, or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum MemberError {
     #[error("can't use the identity of members")]
     Tls(#[from] TlsError),
+    #[error(transparent)]
+    Nodes(#[from] NodesError),
     #[error(transparent)]
     Roster(#[from] RosterError),
     #[error("can't join")]
@@ -117,14 +126,15 @@ impl MemberError {
 /// The same as [`open`], and begins anew when what is there is damaged.
 pub async fn open_or_renew(
     options: &Options,
-    shared: &Shared,
+    engines: &Databases<Engine>,
 ) -> Result<Links<PeerStream>, MemberError> {
     for _ in 0..RENEWALS_MAX {
         match open(options).await {
             Err(error) if error.is_damage() => {
-                shared.set_integrity(Integrity::Damaged(Damage::Files));
+                let shared = || engines.iter().map(Engine::shared);
+                shared().for_each(|one| one.set_integrity(Integrity::Damaged(Damage::Files)));
                 renew(options, error).await?;
-                shared.begin_anew();
+                shared().for_each(|one| one.begin_anew());
             }
             result => return result,
         }
@@ -140,12 +150,14 @@ pub async fn open(options: &Options) -> Result<Links<PeerStream>, MemberError> {
     let dir = &options.dir;
     let roster = Arc::new(open_roster(dir, &options.join)?);
     renewal::discard(dir, &roster)?;
-    let identity = tls::Identity::load(options.pki.as_deref().unwrap_or(dir))?;
+    let (nodes, follower) = Nodes::open(options.peer_nodes.as_deref())?;
+    let identity = tls::Identity::load(options.pki.as_deref().unwrap_or(dir), nodes.clone())?;
     let transport = Transport::start().map_err(MemberError::Transport)?;
-    let listener = bind(&transport, options).await?;
-    roster.state(own_line(options, &listener)?)?;
+    transport.handle().spawn(follower.run());
+    let arrivals = bind(&transport, options).await?;
+    roster.state(own_line(options, &arrivals)?)?;
     let channels = Arc::new(Channels::new(roster.clone(), &identity));
-    let ping = Ping { roster: roster.clone(), config: identity.ping.clone() };
+    let ping = Ping { roster: roster.clone(), identity: identity.clone() };
     if roster.cluster_id().is_none() {
         join(&roster, &channels, &ping, &options.join).await?;
     } else if roster.renewal().is_some_and(|renewal| renewal.stage == Stage::Join) {
@@ -155,7 +167,7 @@ pub async fn open(options: &Options) -> Result<Links<PeerStream>, MemberError> {
     let (socket, bound) = watch::channel(None);
     let (incoming, connections) = mpsc::channel(INCOMING_MAX);
     let door = Door { roster: roster.clone(), identity: identity.clone(), socket: bound, incoming };
-    transport.handle().spawn(accept(listener, door));
+    transport.handle().spawn(accept(arrivals, door));
     let runtime = transport.handle().clone();
     let connector = RaftConnector { roster: roster.clone(), identity, runtime };
     let node = Arc::new(start_node(dir, &roster, connector).await?);
@@ -163,12 +175,17 @@ pub async fn open(options: &Options) -> Result<Links<PeerStream>, MemberError> {
     let health = Arc::new(HealthTable::default());
     transport.handle().spawn(ping.run(health.clone()));
     let transport = Some(transport);
-    Ok(Links { transport, roster, channels, health, node, connections })
+    Ok(Links { transport, roster, channels, health, nodes, node, connections })
+}
+
+/// Whether a directory has the store of a member that knows of no others: it becomes the first of
+/// several when it is started as one, and can't join.
+pub fn is_lone_store(dir: &Path) -> bool {
+    !Roster::exists(dir) && dir.join("metadata1").exists()
 }
 
 fn open_roster(dir: &Path, join: &[String]) -> Result<Roster, MemberError> {
-    let is_new = !Roster::exists(dir);
-    if is_new && !join.is_empty() && dir.join("metadata1").exists() {
+    if is_lone_store(dir) && !join.is_empty() {
         return Err(MemberError::Occupied { dir: dir.to_owned() });
     }
     let roster = Roster::open(dir, join.is_empty())?;
@@ -179,22 +196,28 @@ fn open_roster(dir: &Path, join: &[String]) -> Result<Roster, MemberError> {
 }
 
 /// Binds on the transport's runtime, which then owns the listener.
-async fn bind(transport: &Transport, options: &Options) -> Result<TcpListener, MemberError> {
+async fn bind(transport: &Transport, options: &Options) -> Result<Arrivals, MemberError> {
+    let handoff = options.peer_handoff.clone();
     let address = options.peer_listen.clone().unwrap_or_default();
-    let to_bind = address.clone();
-    let bound = transport.handle().spawn(async move { TcpListener::bind(to_bind).await });
+    let named = handoff.as_ref().map_or_else(|| address.clone(), |path| path.display().to_string());
+    let bound = transport.handle().spawn(async move {
+        match handoff {
+            Some(path) => Handed::bind(&path, HANDOFF_MODE).map(Arrivals::Handed),
+            None => TcpListener::bind(address).await.map(Arrivals::Own),
+        }
+    });
     let bound = bound.await.expect("binding does not panic");
-    bound.map_err(|source| MemberError::Listen { address, source })
+    bound.map_err(|source| MemberError::Listen { address: named, source })
 }
 
 /// What this member tells others of itself.
-fn own_line(options: &Options, listener: &TcpListener) -> Result<Peer, MemberError> {
+fn own_line(options: &Options, arrivals: &Arrivals) -> Result<Peer, MemberError> {
     let unusable = |address: &str, reason: String| MemberError::Address {
         address: address.to_owned(),
         reason,
     };
-    let address = match &options.peer_advertise {
-        Some(address) => {
+    let address = match (&options.peer_advertise, arrivals) {
+        (Some(address), _) => {
             let resolved: Vec<SocketAddr> = address
                 .to_socket_addrs()
                 .map_err(|error| unusable(address, error.to_string()))?
@@ -204,7 +227,11 @@ fn own_line(options: &Options, listener: &TcpListener) -> Result<Peer, MemberErr
             }
             address.clone()
         }
-        None => {
+        (None, Arrivals::Handed(_)) => {
+            let hint = "name one with --peer-advertise".to_owned();
+            return Err(unusable("that of the agent", hint));
+        }
+        (None, Arrivals::Own(listener)) => {
             let bound = listener.local_addr().map_err(MemberError::Transport)?;
             if bound.ip().is_unspecified() {
                 let hint = "name one with --peer-advertise".to_owned();
@@ -221,6 +248,7 @@ fn own_line(options: &Options, listener: &TcpListener) -> Result<Peer, MemberErr
         address,
         failure_domain: options.failure_domain.clone(),
         client_urls: client_urls.collect(),
+        node: options.peer_node.clone().unwrap_or_default(),
         ..Peer::default()
     })
 }
@@ -236,9 +264,8 @@ async fn start_node(
     info!(member = id.0, latency_ms = latency.as_millis() as u64, "dqlite starts");
     let of_node = dir.clone();
     let start = move || {
-        let entries = disk::choose_snapshot_entries(disk::snapshot_bytes(&of_node));
         Node::builder(id, raft_address(id), of_node)
-            .snapshot(SnapshotParams::every(entries))
+            .snapshot(SnapshotParams::every(disk::SNAPSHOT_ENTRIES))
             .network_latency(latency)
             .connector(Arc::new(connector))
             .start()

@@ -45,7 +45,8 @@ impl Operator {
         let now = crate::clock::now();
         let own = keeper.roster.own();
         let leader = *keeper.leader.borrow();
-        let shared = keeper.engine.shared();
+        let engine = &keeper.engines.kube;
+        let shared = engine.shared();
         let view = |member: &dqlite::MemberInfo| {
             let peer = keeper.roster.peer(member.id).unwrap_or_default();
             let health = keeper.health.get(member.id);
@@ -53,9 +54,12 @@ impl Operator {
             let (revision, sequence, size_bytes) = match (is_own, &health) {
                 (true, _) => {
                     let size = shared.size().total_bytes;
-                    (keeper.engine.revision().0, shared.sequence(), size)
+                    (engine.revision().0, shared.sequence(), size)
                 }
-                (false, Some(one)) => (one.revision, one.sequence, one.size_bytes),
+                (false, Some(one)) => {
+                    let kube = &one.standing.kube;
+                    (kube.revision, kube.sequence, one.size_bytes)
+                }
                 (false, None) => (0, 0, 0),
             };
             MemberView {
@@ -70,6 +74,7 @@ impl Operator {
                 size_bytes,
                 round_trip_us: us(keeper.health.round_trip(member.id)),
                 client_urls: peer.client_urls,
+                node: peer.node,
                 latency_us: us(match is_own {
                     true => Some(keeper.roster.latency()),
                     false => health.as_ref().and_then(|one| one.latency),

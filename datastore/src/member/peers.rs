@@ -39,6 +39,9 @@ pub struct Peer {
     pub removed: bool,
     #[serde(default)]
     pub client_urls: Vec<String>,
+    /// The node that it runs on, as its certificate says; empty where nobody asks.
+    #[serde(default)]
+    pub node: String,
 }
 
 /// The table.
@@ -114,6 +117,7 @@ impl Peers {
             failure_domain: peer.failure_domain.clone(),
             removed: peer.removed,
             client_urls: peer.client_urls.clone(),
+            node: peer.node.clone(),
         };
         self.0.iter().map(entry).collect()
     }
@@ -127,6 +131,7 @@ impl From<PeerEntry> for Peer {
             failure_domain: entry.failure_domain,
             removed: entry.removed,
             client_urls: entry.client_urls,
+            node: entry.node,
         }
     }
 }

@@ -9,16 +9,15 @@ use std::time::{Duration, Instant};
 use dqlite::MemberId;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use rustls::ClientConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
-use tokio_rustls::{client, server};
 use tracing::debug;
 
-use super::dial::greet;
+use super::dial::{Dialled, greet};
 use super::gossip::HealthTable;
+use super::listener::PeerStream;
 use super::roster::Roster;
+use super::tls::{Identity, Protocol};
 
 /// How often each member is asked.
 const PERIOD: Duration = Duration::from_millis(500);
@@ -31,13 +30,11 @@ const FIRST_ECHOES: u32 = 5;
 /// A connection that is silent for so long has ended.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-type Stream = client::TlsStream<TcpStream>;
-
 /// What pinging needs.
 #[derive(Clone)]
 pub struct Ping {
     pub roster: Arc<Roster>,
-    pub config: Arc<ClientConfig>,
+    pub identity: Identity,
 }
 
 impl Ping {
@@ -67,7 +64,7 @@ impl Ping {
     }
 
     async fn ask_over_one_stream(&self, id: MemberId, health: &HealthTable) -> io::Result<()> {
-        let mut stream = greet(&self.roster, self.config.clone(), id).await?;
+        let mut stream = self.greet(id).await?;
         while self.roster.peer(id).is_some_and(|peer| !peer.removed) {
             let bound = ECHO_TIMEOUT + self.roster.patience();
             health.note_round_trip(id, tokio::time::timeout(bound, time(&mut stream)).await??);
@@ -94,8 +91,12 @@ impl Ping {
         largest
     }
 
+    async fn greet(&self, id: MemberId) -> io::Result<Dialled> {
+        greet(&self.roster, &self.identity, Protocol::Ping, id).await
+    }
+
     async fn quickest(&self, id: MemberId) -> io::Result<Duration> {
-        let mut stream = greet(&self.roster, self.config.clone(), id).await?;
+        let mut stream = self.greet(id).await?;
         let mut quickest = time(&mut stream).await?;
         for _ in 1..FIRST_ECHOES {
             quickest = quickest.min(time(&mut stream).await?);
@@ -104,7 +105,7 @@ impl Ping {
     }
 }
 
-async fn time(stream: &mut Stream) -> io::Result<Duration> {
+async fn time(stream: &mut Dialled) -> io::Result<Duration> {
     let began = Instant::now();
     stream.write_u8(1).await?;
     stream.flush().await?;
@@ -113,7 +114,7 @@ async fn time(stream: &mut Stream) -> io::Result<Duration> {
 }
 
 /// Answers whoever measures.
-pub async fn echo(mut stream: Box<server::TlsStream<TcpStream>>) {
+pub async fn echo(mut stream: Box<PeerStream>) {
     let _: io::Result<()> = async {
         loop {
             let byte = tokio::time::timeout(IDLE_TIMEOUT, stream.read_u8()).await??;

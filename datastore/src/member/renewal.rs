@@ -24,6 +24,7 @@ use tracing::{debug, error, info};
 
 use super::VERSION;
 use super::channel::Channels;
+use super::nodes::Nodes;
 use super::open::MemberError;
 use super::operator::Operator;
 use super::refusals::{Refusals, is_foreign};
@@ -66,15 +67,17 @@ pub async fn renew(options: &Options, why: MemberError) -> Result<(), MemberErro
     if roster.others().is_empty() {
         return Err(MemberError::Sole { dir: dir.clone(), source: Box::new(why) });
     }
-    let identity = tls::Identity::load(options.pki.as_deref().unwrap_or(dir))?;
+    let (nodes, _) = Nodes::open(options.peer_nodes.as_deref())?;
+    let identity = tls::Identity::load(options.pki.as_deref().unwrap_or(dir), nodes)?;
     let channels = Channels::new(roster.clone(), &identity);
     let found = tokio::time::timeout(LEADER_TIMEOUT, find_leader(&roster, &channels)).await;
     let dir = dir.clone();
     match found {
         _ if roster.is_removed(roster.own()) => Err(MemberError::Removed { dir }),
         Ok(Found::Leader(leader)) => {
+            Roster::renew(&dir)?;
             info!(leader = leader.0, "this member begins anew and copies everything from others");
-            Ok(Roster::renew(&dir)?)
+            Ok(())
         }
         Ok(Found::Disowned(by)) => {
             let address = roster.peer(by).unwrap_or_default().address;

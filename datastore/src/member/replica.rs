@@ -7,8 +7,8 @@
 //!     └────────────────────────────────────────┘
 //! ```
 //!
-//! One task owns all this, so there is never a writer beside a stream. What
-//! it keeps from one turn to the next is a copy: the state that readers see,
+//! Each database has one; both look at the same leader. One task owns all
+//! this, so there is never a writer beside a stream. What it keeps from one turn to the next is a copy: the state that readers see,
 //! the place of its newest row, and books for the compactor.
 
 use std::sync::Arc;
@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 
 use dqlite::MemberId;
 use tokio::sync::{mpsc, watch};
-use tracing::{debug, error, info, warn};
+use tonic::Code;
+use tracing::{Instrument, debug, error, info, warn};
 
 use super::VERSION;
 use super::books::Books;
@@ -42,6 +43,8 @@ use crate::writer::{QUEUE_MAX, Writer, WriterError};
 
 /// Pause before a leader is asked again, or leadership is taken again.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
+/// Pause before a leader that does not serve a database is asked again.
+const NOT_SERVED_PAUSE: Duration = Duration::from_secs(10);
 /// Who waits for an undecided row is told so after this long.
 const PENDING_TIMEOUT: Duration = Duration::from_secs(10);
 /// Revisions freed between two rows.
@@ -134,7 +137,7 @@ impl Replica {
     async fn lead(&mut self) -> Result<(), StoreError> {
         let began = clock::now();
         let own = self.roster.own();
-        let mut store = SqlStore::on(self.node.clone());
+        let mut store = SqlStore::on(self.node.clone(), self.seat.database);
         let opened = store.open().await?;
         self.set_identity(opened.cluster_id, opened.epoch);
         if self.catch_up(&mut store).await.is_err() {
@@ -153,10 +156,10 @@ impl Replica {
         let (queue, commands) = mpsc::channel(QUEUE_MAX);
         let writer = Writer::new(store, shared.clone(), commands, layout);
         shared.feed.open(Sequence(shared.sequence()));
-        let mut writing = tokio::spawn(writer.lead());
+        let mut writing = tokio::spawn(writer.lead().in_current_span());
         self.seat.course.send_replace(Course::Leads(queue));
         self.seat.ready.send_replace(true);
-        let expiry = tokio::spawn(expire_leases(self.seat.engine.clone()));
+        let expiry = tokio::spawn(expire_leases(self.seat.engine.clone()).in_current_span());
         let revision = self.seat.engine.revision().0;
         let after_ms = (clock::now() - began).as_millis() as u64;
         info!(epoch = opened.epoch, revision, after_ms, "this member leads");
@@ -253,7 +256,7 @@ impl Replica {
     }
 
     async fn follow(&mut self, leader: MemberId) -> Result<(), StoreError> {
-        let mut client = self.channels.to(leader);
+        let mut client = self.channels.to_database(leader, self.seat.database);
         let request = FollowRequest {
             version: VERSION,
             cluster_id: self.roster.cluster_id().unwrap_or(0),
@@ -263,6 +266,9 @@ impl Replica {
         let mut incoming = tokio::select! {
             opened = client.follow(request) => match opened {
                 Ok(opened) => opened.into_inner(),
+                Err(status) if status.code() == Code::Unimplemented => {
+                    return self.wait_for_another(leader).await;
+                }
                 Err(status) => return Err(StoreError::Failed(Box::new(status))),
             },
             () = self.is_over(leader) => return Ok(()),
@@ -291,8 +297,20 @@ impl Replica {
         self.take_parts(leader, &mut incoming).await
     }
 
+    /// The leader does not serve this database: it is older, or was told not to.
+    async fn wait_for_another(&self, leader: MemberId) -> Result<(), StoreError> {
+        warn!(leader = leader.0, "the leader does not serve this database: nobody can write to it");
+        tokio::select! {
+            () = tokio::time::sleep(NOT_SERVED_PAUSE) => {}
+            () = self.is_over(leader) => {}
+        }
+        Ok(())
+    }
+
     fn settle_in(&mut self, leader: MemberId, client: super::channel::Client, begin: &Begin) {
         self.set_identity(begin.cluster_id, begin.epoch);
+        // Whether there is space is the leader's to say.
+        self.shared().set_no_space(false);
         let own = self.roster.own();
         self.seat.course.send_replace(Course::Follows(Arc::new(Remote { own, client })));
         self.seat.ready.send_replace(true);

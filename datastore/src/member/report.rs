@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::Serialize;
+use tonic::{Code, Status};
 
 use crate::listen::Listen;
 use crate::probe::{ProbeError, connect, probe_at};
@@ -11,7 +12,7 @@ use crate::proto::peer::{ListRequest, ListResponse, RemoveRequest, Role};
 
 /// What an endpoint may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
-/// What a removal may take, leadership's moving included.
+/// What a removal may take, leadership's moving included; whoever lists members may wait as long.
 const REMOVE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The members and what each endpoint said.
@@ -38,6 +39,9 @@ pub struct MemberReport {
     pub round_trip_us: u64,
     pub failure_domain: String,
     pub address: String,
+    /// The node that it runs on; empty where members are told by their numbers alone.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub node: String,
 }
 
 /// One endpoint that was asked.
@@ -65,6 +69,8 @@ pub enum OperatorError {
     },
     #[error("{0}")]
     Refused(String),
+    #[error("{0}")]
+    Unavailable(String),
     #[error("no answer from {listen} within {} s", REMOVE_TIMEOUT.as_secs())]
     TimedOut { listen: Listen },
     #[error("{0:?} is no member's number: take it from the status")]
@@ -122,9 +128,23 @@ async fn list(listen: &Listen) -> Result<ListResponse, OperatorError> {
         .await
         .map_err(|source| OperatorError::Connect { listen: listen.clone(), source })?;
     let answer = MembersClient::new(channel).list(ListRequest {}).await;
-    answer
-        .map(tonic::Response::into_inner)
-        .map_err(|status| OperatorError::Refused(status.message().to_owned()))
+    answer.map(tonic::Response::into_inner).map_err(|status| refused(&status))
+}
+
+/// The members, as the one that listens there knows.
+pub async fn members(listen: &Listen) -> Result<Vec<MemberReport>, OperatorError> {
+    match tokio::time::timeout(REMOVE_TIMEOUT, list(listen)).await {
+        Ok(list) => Ok(members_of(&list?)),
+        Err(_) => Err(OperatorError::TimedOut { listen: listen.clone() }),
+    }
+}
+
+fn refused(status: &Status) -> OperatorError {
+    let message = status.message().to_owned();
+    match status.code() {
+        Code::Unavailable => OperatorError::Unavailable(message),
+        _ => OperatorError::Refused(message),
+    }
 }
 
 fn members_of(list: &ListResponse) -> Vec<MemberReport> {
@@ -144,6 +164,7 @@ fn members_of(list: &ListResponse) -> Vec<MemberReport> {
         round_trip_us: member.round_trip_us,
         failure_domain: member.failure_domain.clone(),
         address: member.address.clone(),
+        node: member.node.clone(),
     });
     members.collect()
 }
@@ -172,7 +193,7 @@ pub async fn remove(listen: &Listen, id: &str) -> Result<(), OperatorError> {
     let removed = tokio::time::timeout(REMOVE_TIMEOUT, client.remove(RemoveRequest { id })).await;
     match removed {
         Err(_) => Err(OperatorError::TimedOut { listen: listen.clone() }),
-        Ok(Err(status)) => Err(OperatorError::Refused(status.message().to_owned())),
+        Ok(Err(status)) => Err(refused(&status)),
         Ok(Ok(_)) => Ok(()),
     }
 }

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::peers::{Peer, Peers};
 use super::timing::{choose_latency, patience};
+use super::twofold::{self, Found};
 use crate::proto::peer::PeerEntry;
 
 /// The file in the datastore's directory.
@@ -36,10 +37,12 @@ pub enum RosterError {
         source: io::Error,
     },
     #[error(
-        "{path} is damaged: restore it from a backup, or remove this member on another one, \
-         empty the directory and join again"
+        "{path} and its copy are damaged: remove this member on another one, empty the directory \
+         and join again"
     )]
-    Damaged {
+    Damaged { path: PathBuf },
+    #[error("{path} makes no sense to this version")]
+    Senseless {
         path: PathBuf,
         #[source]
         source: serde_json::Error,
@@ -102,18 +105,14 @@ impl Roster {
     /// a random number, and a cluster when they join.
     pub fn open(dir: &Path, first: bool) -> Result<Roster, RosterError> {
         let path = dir.join(FILE);
-        let kept = match std::fs::read(&path) {
-            Ok(bytes) => parse(&path, &bytes)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Kept {
-                format: FORMAT,
-                id: if first { MemberId::FIRST.0 } else { random() },
-                cluster_id: first.then(random),
-                round_trip_us: 0,
-                renewal: None,
-                peers: Peers::default(),
-            },
-            Err(source) => return Err(RosterError::Read { path, source }),
-        };
+        let kept = load(&path)?.unwrap_or_else(|| Kept {
+            format: FORMAT,
+            id: if first { MemberId::FIRST.0 } else { random() },
+            cluster_id: first.then(random),
+            round_trip_us: 0,
+            renewal: None,
+            peers: Peers::default(),
+        });
         let roster = Roster::of(path, kept);
         roster.save(&roster.kept())?;
         Ok(roster)
@@ -122,9 +121,9 @@ impl Roster {
     /// Reads the file in `dir` and leaves it as it is.
     pub fn read(dir: &Path) -> Result<Roster, RosterError> {
         let path = dir.join(FILE);
-        match std::fs::read(&path) {
-            Ok(bytes) => Ok(Roster::of(path.clone(), parse(&path, &bytes)?)),
-            Err(source) => Err(RosterError::Read { path, source }),
+        match load(&path)? {
+            Some(kept) => Ok(Roster::of(path, kept)),
+            None => Err(RosterError::Read { path, source: io::ErrorKind::NotFound.into() }),
         }
     }
 
@@ -141,7 +140,7 @@ impl Roster {
 
     /// Whether a directory is a member's already.
     pub fn exists(dir: &Path) -> bool {
-        dir.join(FILE).exists()
+        twofold::exists(&dir.join(FILE))
     }
 
     /// This member.
@@ -284,30 +283,29 @@ impl Roster {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes beside the file and moves it there: it is always whole.
+    /// A member that forgot its number would be another one.
     fn save(&self, kept: &Kept) -> Result<(), RosterError> {
-        let failed = |source| RosterError::Write { path: self.path.clone(), source };
         let text = serde_json::to_vec_pretty(kept).expect("numbers and texts can be written");
-        let unready = self.path.with_extension("new");
-        let write = || {
-            let mut file = std::fs::File::create(&unready)?;
-            io::Write::write_all(&mut file, &text)?;
-            file.sync_all()?;
-            std::fs::rename(&unready, &self.path)?;
-            // A member that forgot its number would be another one.
-            std::fs::File::open(self.path.parent().unwrap_or(Path::new(".")))?.sync_all()
-        };
-        write().map_err(failed)
+        let failed = |source| RosterError::Write { path: self.path.clone(), source };
+        twofold::write(&self.path, &text).map_err(failed)
     }
 }
 
-fn parse(path: &Path, bytes: &[u8]) -> Result<Kept, RosterError> {
-    let damaged = |source| RosterError::Damaged { path: path.to_owned(), source };
-    let kept: Kept = serde_json::from_slice(bytes).map_err(damaged)?;
+/// What is kept, if anything is.
+fn load(path: &Path) -> Result<Option<Kept>, RosterError> {
+    let path = || path.to_owned();
+    let found = twofold::read(&path()).map_err(|source| RosterError::Read { path: path(), source });
+    let text = match found? {
+        Found::Nothing => return Ok(None),
+        Found::Damage => return Err(RosterError::Damaged { path: path() }),
+        Found::Text(text) => text,
+    };
+    let senseless = |source| RosterError::Senseless { path: path(), source };
+    let kept: Kept = serde_json::from_slice(&text).map_err(senseless)?;
     if kept.format > FORMAT {
-        return Err(RosterError::Newer { path: path.to_owned(), found: kept.format });
+        return Err(RosterError::Newer { path: path(), found: kept.format });
     }
-    Ok(kept)
+    Ok(Some(kept))
 }
 
 /// A number that nobody has yet, almost certainly, and that is not 0 or 1.

@@ -8,12 +8,15 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
-use tracing::{info, warn};
+use tonic::service::Routes;
+use tracing::{Instrument, info, warn};
 
-use super::channel::{Channels, MESSAGE_BYTES_MAX};
+use super::breakdown;
+use super::channel::{CLUSTER_PATH, Channels, MESSAGE_BYTES_MAX};
 use super::comparison::Comparison;
 use super::gossip::{Gossip, HealthTable};
 use super::keeper::Keeper;
+use super::nodes::Nodes;
 use super::operator::Operator;
 use super::replica::{Copy, Replica};
 use super::roster::Roster;
@@ -23,6 +26,7 @@ use super::transport::Transport;
 use super::tuner::rescue;
 use super::wire::Incoming;
 use crate::clock;
+use crate::database::{Database, Databases};
 use crate::engine::Engine;
 use crate::identity::Identity;
 use crate::options::Options;
@@ -50,6 +54,7 @@ const NOTE_PERIOD: Duration = Duration::from_secs(10);
 /// What outlives a node: the state that readers see, with its watchers, and
 /// where requests find the leader.
 pub struct Seat {
+    pub database: Database,
     pub engine: Engine,
     /// Becomes true when there is something to read.
     pub ready: watch::Sender<bool>,
@@ -58,6 +63,11 @@ pub struct Seat {
 }
 
 impl Seat {
+    /// One for each database that the options want.
+    pub fn all(options: &Options) -> Databases<Seat> {
+        options.databases().map(|database| Seat::new(database, options.limits(database)))
+    }
+
     /// Forgets what is in it, but for what readers and watchers have seen:
     /// everything is told anew.
     pub fn renew(&mut self) {
@@ -70,33 +80,23 @@ impl Seat {
     }
 
     /// With nothing in it, and nobody who leads.
-    pub fn new(options: &Options) -> Seat {
-        let limits = Limits {
-            request_bytes_max: options.max_request_bytes,
-            quota_bytes: options.quota_backend_bytes,
-            ..Limits::default()
-        };
-        Seat::within(limits)
-    }
-
-    /// The same with bounds that an operator can't set.
-    pub fn within(limits: Limits) -> Seat {
+    pub fn new(database: Database, limits: Limits) -> Seat {
         let nobody = Identity { cluster_id: 0, member_id: 0, epoch: 0 };
         let shared = Arc::new(Shared::new(State::default(), nobody, limits, clock::now));
         shared.set_among_others();
         let (course, course_seen) = watch::channel(Course::Seeks);
         let engine = Engine::among(shared, Route::among(course_seen));
-        Seat { engine, ready: watch::channel(false).0, course, copy: Copy::default() }
+        Seat { database, engine, ready: watch::channel(false).0, course, copy: Copy::default() }
     }
 }
 
 /// A member that runs.
 pub struct Member {
-    engine: Engine,
+    engines: Databases<Engine>,
     node: Arc<dyn SqlNode>,
     roster: Arc<Roster>,
     keeper: Keeper,
-    replica: JoinHandle<Seat>,
+    replicas: Databases<JoinHandle<Seat>>,
     /// Serves other members.
     members: JoinHandle<()>,
     closing: watch::Sender<bool>,
@@ -112,6 +112,8 @@ pub struct Links<S> {
     pub roster: Arc<Roster>,
     pub channels: Arc<Channels>,
     pub health: Arc<HealthTable>,
+    /// Which of the members' nodes may vote.
+    pub nodes: Nodes,
     pub node: Arc<dyn SqlNode>,
     /// Connections of our own protocol that came in.
     pub connections: mpsc::Receiver<io::Result<S>>,
@@ -119,70 +121,84 @@ pub struct Links<S> {
 
 impl Member {
     /// Begins to lead or follow, with a node that runs.
-    pub fn assemble<S: Incoming>(options: &Options, seat: Seat, links: Links<S>) -> Member {
-        let Links { transport, roster, channels, health, node, connections } = links;
-        let engine = seat.engine.clone();
-        let shared = engine.shared().clone();
-        let nobody = Identity { member_id: roster.own().0, ..shared.identity() };
-        shared.set_identity(nobody);
+    pub fn assemble<S: Incoming>(
+        options: &Options,
+        seats: Databases<Seat>,
+        links: Links<S>,
+    ) -> Member {
+        let Links { transport, roster, channels, health, nodes, node, connections } = links;
+        let engines = seats.as_ref().map(|seat| seat.engine.clone());
         let (leader_seen, leader) = watch::channel(None);
         let (yielding, yields) = watch::channel(false);
         let restart = Arc::new(Notify::new());
         let keeper = Keeper {
-            engine: engine.clone(),
+            engines: engines.clone(),
             node: node.clone(),
             roster: roster.clone(),
             channels: channels.clone(),
             health: health.clone(),
+            nodes,
             leader: leader.clone(),
             restart: restart.clone(),
         };
         let operator = Operator { keeper: keeper.clone() };
-        shared.set_operator(Some(operator.clone()));
-        let replica = Replica {
-            seat,
+        for shared in engines.iter().map(Engine::shared) {
+            shared.set_identity(Identity { member_id: roster.own().0, ..shared.identity() });
+            shared.set_operator(Some(operator.clone()));
+        }
+        let services = seats.as_ref().map(|seat| PeerService {
+            database: seat.database,
+            engine: seat.engine.clone(),
+            engines: engines.clone(),
             node: node.clone(),
             roster: roster.clone(),
             channels: channels.clone(),
             leader: leader.clone(),
-            yielding: yields,
-        };
-        let service = PeerService {
-            engine: engine.clone(),
-            node: node.clone(),
-            roster: roster.clone(),
-            channels: channels.clone(),
-            leader,
             health: health.clone(),
             restart: restart.clone(),
-        };
-        let comparison =
-            Comparison { shared: shared.clone(), roster: roster.clone(), health: health.clone() };
+        });
+        let comparisons = seats.as_ref().map(|seat| {
+            let shared = seat.engine.shared().clone();
+            let (database, roster, health) = (seat.database, roster.clone(), health.clone());
+            let comparison = Comparison { database, shared, roster, health };
+            tokio::spawn(comparison.run().instrument(database.span()))
+        });
+        let replicas = seats.map(|seat| {
+            let span = seat.database.span();
+            let replica = Replica {
+                seat,
+                node: node.clone(),
+                roster: roster.clone(),
+                channels: channels.clone(),
+                leader: leader.clone(),
+                yielding: yields.clone(),
+            };
+            tokio::spawn(replica.run().instrument(span))
+        });
         let gossip = Gossip {
-            engine: engine.clone(),
+            engines: engines.clone(),
             roster: roster.clone(),
             channels,
             health: health.clone(),
         };
-        let tasks = vec![
+        let mut tasks = vec![
             tokio::spawn(super::watcher::watch_leader(node.clone(), health.clone(), leader_seen)),
             tokio::spawn(note_round_trips(gossip.health.clone(), roster.clone())),
-            tokio::spawn(note_size(shared.clone(), options.dir.clone())),
+            tokio::spawn(note_size(engines.clone(), options.dir.clone())),
             tokio::spawn(gossip.run()),
-            tokio::spawn(comparison.run()),
             tokio::spawn(super::renewal::leave(operator.clone())),
             tokio::spawn(keeper.clone().run()),
             tokio::spawn(rescue(keeper.clone())),
         ];
+        tasks.extend(comparisons);
         let (closing, closed) = watch::channel(false);
-        let members = tokio::spawn(serve_members(service, operator, connections, closed));
-        let replica = tokio::spawn(replica.run());
+        let members = tokio::spawn(serve_members(services, operator, connections, closed));
         Member {
-            engine,
+            engines,
             node,
             roster,
             keeper,
-            replica,
+            replicas,
             members,
             closing,
             yielding,
@@ -216,9 +232,18 @@ impl Member {
         self.keeper.restart.notified().await;
     }
 
-    /// Returns when this member's data can't be believed; how that showed.
+    /// Returns when the node does nothing any more.
+    pub async fn broken(&self) {
+        while !self.node.is_broken() {
+            tokio::time::sleep(breakdown::PERIOD).await;
+        }
+    }
+
+    /// Returns when this member's data can't be believed, in whichever database;
+    /// how that showed.
     pub async fn damaged(&self) -> Damage {
-        self.engine.shared().damaged().await
+        let each = self.engines.iter().map(|engine| Box::pin(engine.shared().damaged()));
+        futures::future::select_all(each).await.0
     }
 
     /// Gives leadership away, to a member that does not vote yet if need be:
@@ -236,7 +261,7 @@ impl Member {
 
     /// Gives leadership away while requests are still served.
     pub async fn hand_over(&self) {
-        if !self.engine.leads() {
+        if !self.engines.iter().any(Engine::leads) {
             return;
         }
         let result = match self.keeper.members().await {
@@ -249,19 +274,21 @@ impl Member {
             Ok(false) => {}
             Ok(true) => {
                 let bound = SETTLE_TIMEOUT + self.roster.patience();
-                let _ = tokio::time::timeout(bound, self.engine.wait_until_following()).await;
+                let follow = self.engines.iter().map(Engine::wait_until_following);
+                let _ = tokio::time::timeout(bound, futures::future::join_all(follow)).await;
             }
         }
     }
 
     /// Ends orderly. What was acknowledged is safe with or without this.
-    pub async fn stop(self) -> Seat {
-        let Member { engine, node, roster, mut replica, mut members, .. } = self;
+    pub async fn stop(self) -> Databases<Seat> {
+        let Member { engines, node, roster, replicas, mut members, .. } = self;
         let Member { yielding, closing, tasks, transport, .. } = self;
-        engine.shared().set_operator(None);
+        engines.iter().for_each(|engine| engine.shared().set_operator(None));
         yielding.send_replace(true);
         // A commit that finds no majority ends with the node.
-        let ended = tokio::time::timeout(REPLICA_TIMEOUT, &mut replica).await.ok();
+        let mut seats = Box::pin(seats_of(replicas));
+        let ended = tokio::time::timeout(REPLICA_TIMEOUT, &mut seats).await.ok();
         // What other members asked is answered before their connections end.
         closing.send_replace(true);
         let bound = LEAVE_TIMEOUT + roster.patience();
@@ -275,25 +302,35 @@ impl Member {
             let stop = move || drop(transport);
             tokio::task::spawn_blocking(stop).await.expect("the transport does not panic");
         }
-        let ended = match ended {
+        match ended {
             Some(ended) => ended,
-            None => replica.await,
-        };
-        ended.expect("the replica does not panic and is not aborted")
+            None => seats.await,
+        }
     }
+}
+
+async fn seats_of(replicas: Databases<JoinHandle<Seat>>) -> Databases<Seat> {
+    let ended = "a replica does not panic and is not aborted";
+    let Databases { kube, cluster } = replicas;
+    let kube = kube.await.expect(ended);
+    let cluster = match cluster {
+        Some(cluster) => Some(cluster.await.expect(ended)),
+        None => None,
+    };
+    Databases { kube, cluster }
 }
 
 impl Member {
     /// Ends without any order, as a process that is killed: for simulations.
     pub fn abandon(self) {
-        self.engine.shared().set_operator(None);
+        self.engines.iter().for_each(|engine| engine.shared().set_operator(None));
         self.tasks.iter().chain([&self.members]).for_each(JoinHandle::abort);
-        self.replica.abort();
+        self.replicas.iter().for_each(JoinHandle::abort);
     }
 }
 
 async fn serve_members<S: Incoming>(
-    service: PeerService,
+    services: Databases<PeerService>,
     operator: Operator,
     connections: mpsc::Receiver<io::Result<S>>,
     mut closed: watch::Receiver<bool>,
@@ -302,15 +339,21 @@ async fn serve_members<S: Incoming>(
         // An error means that the member has gone.
         let _ = closed.wait_for(|closed| *closed).await;
     };
-    let peers = PeerServer::new(service)
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let Databases { kube, cluster } = services.map(|service| {
+        PeerServer::new(service)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    });
+    let mut routes = Routes::new(kube).into_axum_router();
+    if let Some(cluster) = cluster {
+        routes = routes.nest(CLUSTER_PATH, Routes::new(cluster).into_axum_router());
+    }
     let served = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(2)))
         .http2_keepalive_timeout(Some(Duration::from_secs(4)))
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(4 << 20)
-        .add_service(peers)
+        .add_routes(routes.into())
         .add_service(MembersServer::new(operator))
         .serve_with_incoming_shutdown(ReceiverStream::new(connections), close);
     if let Err(error) = served.await {
@@ -319,9 +362,13 @@ async fn serve_members<S: Incoming>(
 }
 
 /// Looks how much space this member takes; the writer does so more often.
-async fn note_size(shared: Arc<Shared>, dir: PathBuf) {
+async fn note_size(engines: Databases<Engine>, dir: PathBuf) {
     loop {
-        shared.set_size(disk::size(&dir));
+        let (size, free_bytes) = (disk::size(&dir), disk::free_bytes(&dir).unwrap_or(u64::MAX));
+        for shared in engines.iter().map(Engine::shared) {
+            shared.set_size(size);
+            shared.set_free_bytes(free_bytes);
+        }
         tokio::time::sleep(SIZE_PERIOD).await;
     }
 }

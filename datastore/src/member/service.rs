@@ -12,11 +12,13 @@ use super::channel::{Channels, is_passed_on, pass_on};
 use super::convert::{change_of, times_of, to_wire};
 use super::gossip::{HealthTable, message};
 use super::keeper::{AdmitError, admit};
+use super::nodes::Visitor;
 use super::roster::Roster;
 use super::{VERSION, is_understood};
 use super::{refusals, source};
 use crate::clock;
 use crate::command::{Change, Outcome};
+use crate::database::{Database, Databases};
 use crate::engine::Engine;
 use crate::error::RequestError;
 use crate::proto::peer::forward_request::Wish;
@@ -28,10 +30,14 @@ use crate::store::Sequence;
 use crate::store::node::SqlNode;
 use crate::trace;
 
-/// See the module's words.
+/// See the module's words. What concerns a database is about that of `engine`,
+/// so that there is one of this for each.
 #[derive(Clone)]
 pub struct PeerService {
+    pub database: Database,
     pub engine: Engine,
+    /// All of this node.
+    pub engines: Databases<Engine>,
     pub node: Arc<dyn SqlNode>,
     pub roster: Arc<Roster>,
     pub channels: Arc<Channels>,
@@ -126,6 +132,11 @@ impl Peer for PeerService {
         let Some(member) = asked.member.clone().filter(|member| member.id > 1) else {
             return Err(Status::invalid_argument("the request names no member"));
         };
+        // Whoever passes it on has looked, and shows its own certificate.
+        let shown = request.extensions().get::<Visitor>().and_then(|one| one.node.as_deref());
+        if shown.is_some_and(|shown| shown != member.node) && !is_passed_on(&request) {
+            return Err(Status::permission_denied("the certificate is that of another node"));
+        }
         if !self.engine.leads() {
             return self.join_at_leader(request).await;
         }
@@ -153,7 +164,7 @@ impl Peer for PeerService {
         }
         let merged = self.roster.merge(told.peers);
         merged.map_err(|error| Status::internal(error.to_string()))?;
-        Ok(Response::new(message(&self.engine, &self.roster, &self.health)))
+        Ok(Response::new(message(&self.engines, &self.roster, &self.health)))
     }
 
     async fn follow(&self, request: Request<FollowRequest>) -> Answer<Self::FollowStream> {
@@ -164,7 +175,7 @@ impl Peer for PeerService {
         }
         let shared = self.engine.shared().clone();
         let after = request.after.map(Sequence);
-        Ok(Response::new(Box::pin(source::follow(shared, self.node.clone(), after))))
+        Ok(Response::new(Box::pin(source::follow(shared, self.database, self.node.clone(), after))))
     }
 
     async fn forward(&self, request: Request<ForwardRequest>) -> Answer<ForwardResponse> {

@@ -6,6 +6,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
+use crate::database::Database;
 use crate::feed::{Item, Next, Place};
 use crate::proto::peer::follow_response::Part;
 use crate::proto::peer::{Begin, Empty, Folded, FollowResponse};
@@ -37,12 +38,13 @@ impl From<StoreError> for End {
 /// this member leads.
 pub fn follow(
     shared: Arc<Shared>,
+    database: Database,
     node: Arc<dyn SqlNode>,
     after: Option<Sequence>,
 ) -> ReceiverStream<Result<FollowResponse, Status>> {
     let (parts, receiver) = mpsc::channel(PARTS_MAX);
     tokio::spawn(async move {
-        let source = Source { shared, node, parts: parts.clone() };
+        let source = Source { shared, database, node, parts: parts.clone() };
         if let Err(End::Told(status)) = source.tell(after).await {
             let _ = parts.send(Err(status)).await;
         }
@@ -52,6 +54,7 @@ pub fn follow(
 
 struct Source {
     shared: Arc<Shared>,
+    database: Database,
     node: Arc<dyn SqlNode>,
     parts: Parts,
 }
@@ -90,7 +93,7 @@ impl Source {
     /// Rows that the ring does not hold any more.
     async fn tell_rows(&self, after: Sequence) -> Result<Place, End> {
         let _guard = self.shared.feed.read_guard();
-        let rows = SqlStore::on(self.node.clone()).read_log(after).await?;
+        let rows = SqlStore::on(self.node.clone(), self.database).read_log(after).await?;
         let last = rows.last().map(|row| row.sequence);
         for row in &rows {
             self.send(Part::Row(row.into())).await?;
@@ -102,7 +105,7 @@ impl Source {
     /// Chunks and rows as they are stored; the last row's place.
     async fn tell_everything(&self) -> Result<Sequence, End> {
         let _guard = self.shared.feed.read_guard();
-        let mut store = SqlStore::on(self.node.clone());
+        let mut store = SqlStore::on(self.node.clone(), self.database);
         let mut last = self.begin_with(&mut store).await?;
         let mut after = None;
         loop {

@@ -9,12 +9,15 @@ use dqlite::recover::{LogPosition, last_entry};
 use serde::Serialize;
 
 use super::RecoveryError;
-use super::extract::Scratch;
+use crate::backup::ExtractError;
+use crate::backup::extract::Scratch;
+use crate::database::Databases;
 use crate::member::VERSION;
 use crate::member::channel::Channels;
 use crate::member::roster::Roster;
 use crate::member::tls::Identity;
 use crate::proto::peer::GossipMessage;
+use crate::record::Revision;
 use crate::snapshot::Summary;
 
 /// How long another member may take to answer.
@@ -27,7 +30,13 @@ pub enum State {
     /// Did not answer, or could not be asked.
     Silent { reason: String },
     /// Runs, and says how far it is.
-    Running { revision: i64, leads: bool },
+    Running {
+        revision: i64,
+        /// Of the database `cluster`; nothing when it does not serve that.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cluster_revision: Option<i64>,
+        leads: bool,
+    },
     /// Its directory is at hand.
     Stopped { dir: PathBuf, term: u64, index: u64 },
 }
@@ -53,7 +62,17 @@ pub struct Found {
     pub revision: i64,
     pub keys: u64,
     pub leases: u64,
+    /// Of the database `cluster`; nothing when there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<Record>,
     pub others: Vec<Other>,
+}
+
+/// What the database `cluster` holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Record {
+    pub revision: i64,
+    pub keys: u64,
 }
 
 /// Whether the survivor is the one to recover from.
@@ -72,18 +91,20 @@ impl Found {
     pub fn new(
         roster: &Roster,
         position: LogPosition,
-        summary: &Summary,
+        summaries: Databases<&Summary>,
         others: Vec<Other>,
     ) -> Found {
         let own = roster.own();
+        let Databases { kube, cluster } = summaries;
         Found {
             member: own.to_string(),
             address: roster.peer(own).unwrap_or_default().address,
             term: position.term,
             index: position.index,
-            revision: summary.revision.0,
-            keys: summary.keys,
-            leases: summary.leases,
+            revision: kube.revision.0,
+            keys: kube.keys,
+            leases: kube.leases,
+            cluster: cluster.map(|one| Record { revision: one.revision.0, keys: one.keys }),
             others,
         }
     }
@@ -100,7 +121,10 @@ impl Found {
         };
         let ahead = names(&|state| match state {
             State::Silent { .. } => false,
-            State::Running { revision, .. } => *revision > self.revision,
+            State::Running { revision, cluster_revision, .. } => {
+                let held = self.cluster.map_or(Revision::EMPTY_STORE.0, |one| one.revision);
+                *revision > self.revision || cluster_revision.is_some_and(|theirs| theirs > held)
+            }
             // Raft's order of logs: by the last term, then by length.
             State::Stopped { term, index, .. } => (*term, *index) > (self.term, self.index),
         });
@@ -113,7 +137,7 @@ impl Found {
 
 /// The last entry of the log in a copy of a stopped member's directory.
 pub fn position(dir: &Path, copied: &Path) -> Result<LogPosition, RecoveryError> {
-    last_entry(copied).map_err(|source| RecoveryError::Log { dir: dir.to_owned(), source })
+    last_entry(copied).map_err(|source| ExtractError::Log { dir: dir.to_owned(), source }.into())
 }
 
 /// Looks into the directories at hand, and asks everybody else.
@@ -160,7 +184,9 @@ async fn ask_one(roster: &Roster, channels: &Channels, id: MemberId) -> State {
     match tokio::time::timeout(ANSWER_TIMEOUT, client.gossip(message)).await {
         Ok(Ok(answer)) => {
             let answer = answer.into_inner();
-            State::Running { revision: answer.revision, leads: answer.leads_epoch != 0 }
+            let cluster_revision = answer.cluster.map(|cluster| cluster.revision);
+            let leads = answer.leads_epoch != 0;
+            State::Running { revision: answer.revision, cluster_revision, leads }
         }
         Ok(Err(status)) => State::Silent { reason: status.message().to_owned() },
         Err(_) => State::Silent { reason: "no answer".to_owned() },
@@ -185,6 +211,7 @@ mod tests {
             revision: 100,
             keys: 0,
             leases: 0,
+            cluster: None,
             others: others.collect(),
         }
     }
@@ -192,7 +219,12 @@ mod tests {
     #[test]
     fn whoever_holds_most_is_the_one_to_recover_from() {
         let silent = || State::Silent { reason: String::new() };
-        let running = |revision| State::Running { revision, leads: false };
+        let runs = |revision, cluster_revision, leads| State::Running {
+            revision,
+            cluster_revision,
+            leads,
+        };
+        let running = |revision| runs(revision, None, false);
         let stopped = |term, index| State::Stopped { dir: PathBuf::new(), term, index };
         let best = |unasked: &[&str]| Verdict::Best {
             unasked: unasked.iter().map(|name| (*name).to_owned()).collect(),
@@ -205,10 +237,9 @@ mod tests {
             (vec![stopped(3, 10), stopped(2, 99)], best(&[])),
             (vec![stopped(3, 11), running(1)], behind("m0")),
             (vec![stopped(4, 1), running(1)], behind("m0")),
-            (
-                vec![running(101), State::Running { revision: 5, leads: true }],
-                Verdict::Led("m1".to_owned()),
-            ),
+            (vec![running(101), runs(5, None, true)], Verdict::Led("m1".to_owned())),
+            (vec![runs(100, Some(1), false)], best(&[])),
+            (vec![runs(99, Some(2), false)], behind("m0")),
         ] {
             assert_eq!(found(states.clone()).verdict(), verdict, "{states:?}");
         }

@@ -37,38 +37,28 @@ fn sync_names(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Refuses when the file system below `dir` is nearly full. One cheap system
-/// call; when it fails, the write itself will tell.
-pub fn check(dir: &Path) -> Result<(), StoreError> {
-    let Ok(found) = nix::sys::statvfs::statvfs(dir) else { return Ok(()) };
+/// What is free on the file system below `dir`, in bytes; one cheap system call.
+pub fn free_bytes(dir: &Path) -> Option<u64> {
+    let found = nix::sys::statvfs::statvfs(dir).ok()?;
     #[allow(clippy::useless_conversion)] // their width depends on the platform
-    let available_bytes =
-        u64::from(found.blocks_available()).saturating_mul(u64::from(found.fragment_size()));
-    if available_bytes < SPACE_NEEDED_BYTES {
-        return Err(StoreError::NoSpace { available_bytes, needed_bytes: SPACE_NEEDED_BYTES });
+    Some(u64::from(found.blocks_available()).saturating_mul(u64::from(found.fragment_size())))
+}
+
+/// Refuses when the file system below `dir` is nearly full. When that can't be
+/// seen, the write itself will tell.
+pub fn check(dir: &Path) -> Result<(), StoreError> {
+    match free_bytes(dir) {
+        Some(available_bytes) if available_bytes < SPACE_NEEDED_BYTES => {
+            Err(StoreError::NoSpace { available_bytes, needed_bytes: SPACE_NEEDED_BYTES })
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// Entries of dqlite's log after which it takes a snapshot, which writes the
-/// whole database. The log since the last one is kept in memory, so a small
-/// store takes them often; a large one seldom, lest it only writes snapshots.
-/// An entry of ours is about 16 KiB at its largest under load.
-pub fn choose_snapshot_entries(database_bytes: u64) -> u32 {
-    let justified = database_bytes / (8 << 10);
-    u32::try_from(justified).unwrap_or(u32::MAX).clamp(512, 8192)
-}
-
-/// The size of the newest snapshot, which is that of the database, compressed.
-pub fn snapshot_bytes(dir: &Path) -> u64 {
-    let files = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    files
-        .filter(|file| file.file_name().as_encoded_bytes().starts_with(b"snapshot-"))
-        .filter_map(|file| file.metadata().ok())
-        .map(|metadata| metadata.len())
-        .max()
-        .unwrap_or(0)
-}
+/// whole database, at the earliest: the library waits until the log since the
+/// last one is as large as that (`dqlite-sys/recipe/snapshot-by-size.patch`).
+pub const SNAPSHOT_ENTRIES: u32 = 512;
 
 /// The bytes of the files in `dir`.
 pub fn size(dir: &Path) -> Size {
@@ -76,16 +66,4 @@ pub fn size(dir: &Path) -> Size {
     let total_bytes =
         files.filter_map(|file| file.metadata().ok()).map(|metadata| metadata.len()).sum();
     Size { total_bytes, used_bytes: total_bytes }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn large_stores_take_snapshots_seldom() {
-        assert_eq!(choose_snapshot_entries(0), 512);
-        assert_eq!(choose_snapshot_entries(8 << 20), 1024);
-        assert_eq!(choose_snapshot_entries(10 << 30), 8192);
-    }
 }

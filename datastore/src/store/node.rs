@@ -27,6 +27,9 @@ pub trait SqlNode: Send + Sync + 'static {
         timeout: Duration,
     ) -> Result<Connection, dqlite::Error>;
 
+    /// Whether it does nothing any more and only another start helps.
+    fn is_broken(&self) -> bool;
+
     /// Ends it; safe to repeat.
     async fn end(self: Arc<Self>) -> Result<(), NodeError>;
 }
@@ -51,6 +54,10 @@ impl SqlNode for Node {
         timeout: Duration,
     ) -> Result<Connection, dqlite::Error> {
         self.open_when_leader(name, timeout).await
+    }
+
+    fn is_broken(&self) -> bool {
+        self.is_broken()
     }
 
     async fn end(self: Arc<Self>) -> Result<(), NodeError> {

@@ -16,22 +16,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dqlite::{
-    Connection, DatabaseName, MemberId, Node, NodeError, SnapshotParams, Statement, Trailing,
-    Value, params,
-};
+use dqlite::{Connection, Statement, Value, params};
 
 use super::disk;
 use super::node::SqlNode;
 use super::schema::{self, META};
+use super::sole::{self, OpenError};
 use super::{Base, Chunk, Fold, LogRow, Opened, Sequence, Size, Store, StoreError};
+use crate::database::Database;
 use crate::record::Revision;
 use crate::state::{ChunkInfo, RowInfo};
 
-/// The name this member has among its peers; nobody else needs it yet.
-pub const MEMBER_ADDRESS: &str = "skiff-1";
-/// The database that holds Kubernetes' objects.
-const DATABASE: &str = "kube";
 /// How long a single member may take to become leader.
 const LEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Attempts to reach the database again after the connection was lost.
@@ -50,35 +45,16 @@ const APPEND: &str = "INSERT INTO log (sequence, first, last, data) SELECT ?, ?,
      AND ? = coalesce((SELECT max(sequence) FROM log), \
                       (SELECT base_sequence FROM meta WHERE id = 1)) + 1";
 
-/// Why a directory could not be opened as a datastore.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    #[error("can't make the directory {dir}")]
-    Directory {
-        dir: PathBuf,
-        #[source]
-        source: std::io::Error,
-    },
-    #[error("another datastore runs on {dir}")]
-    InUse { dir: PathBuf },
-    #[error(
-        "dqlite can't start from its files in {dir}; if they are damaged, keep a copy, \
-         move the directory away and restore a backup"
-    )]
-    Start {
-        dir: PathBuf,
-        #[source]
-        source: dqlite::NodeError,
-    },
-}
-
 /// SQLite's CORRUPT and NOTADB: the database's pages make no sense.
 const CODES_OF_DAMAGE: [u64; 2] = [11, 26];
 
-/// A member of dqlite in this process, and the connection of its writer.
+/// One database of a member of dqlite, and the connection of its writer.
 pub struct SqlStore {
     dir: PathBuf,
+    database: Database,
     node: Option<Arc<dyn SqlNode>>,
+    /// Whether the node ends when this is closed.
+    ends_node: bool,
     /// How long to wait for leadership: with other members, not at all.
     leader_timeout: Duration,
     link: Option<Link>,
@@ -96,41 +72,34 @@ struct Link {
 impl SqlStore {
     /// Starts dqlite on `dir`, which is made when it is missing.
     pub async fn open_dir(dir: &Path) -> Result<SqlStore, OpenError> {
-        disk::ensure_dir(dir)
-            .map_err(|source| OpenError::Directory { dir: dir.to_owned(), source })?;
-        let dir = dir.to_owned();
-        let of_node = dir.clone();
-        let entries = disk::choose_snapshot_entries(disk::snapshot_bytes(&dir));
-        let snapshot = SnapshotParams {
-            threshold_entries: entries,
-            trailing_entries: entries,
-            trailing: Trailing::Static,
-        };
-        let start = move || {
-            Node::builder(MemberId::FIRST, MEMBER_ADDRESS, of_node).snapshot(snapshot).start()
-        };
-        let node = tokio::task::spawn_blocking(start)
-            .await
-            .expect("starting a node does not panic")
-            .map_err(|source| match source {
-                NodeError::Locked { .. } => OpenError::InUse { dir: dir.clone() },
-                source => OpenError::Start { dir: dir.clone(), source },
-            })?;
-        Ok(SqlStore::alone(Arc::new(node)))
+        SqlStore::open_database(dir, Database::Kube).await
+    }
+
+    /// The same with one of the databases.
+    pub async fn open_database(dir: &Path, database: Database) -> Result<SqlStore, OpenError> {
+        Ok(SqlStore::alone(sole::start(dir).await?, database).ending_node())
     }
 
     /// The store on a node without other members: it waits until the node
-    /// leads, and ends it when it is closed.
-    pub fn alone(node: Arc<dyn SqlNode>) -> SqlStore {
-        SqlStore { leader_timeout: LEADER_TIMEOUT, ..SqlStore::on(node) }
+    /// leads.
+    pub fn alone(node: Arc<dyn SqlNode>, database: Database) -> SqlStore {
+        SqlStore { leader_timeout: LEADER_TIMEOUT, ..SqlStore::on(node, database) }
+    }
+
+    /// The same, and the node ends when the store is closed: nobody else is
+    /// on it.
+    pub fn ending_node(self) -> SqlStore {
+        SqlStore { ends_node: true, ..self }
     }
 
     /// The store on a node that has other members beside it: whoever does
     /// not lead is told so at once.
-    pub fn on(node: Arc<dyn SqlNode>) -> SqlStore {
+    pub fn on(node: Arc<dyn SqlNode>, database: Database) -> SqlStore {
         SqlStore {
             dir: node.data_dir().to_owned(),
+            database,
             node: Some(node),
+            ends_node: false,
             leader_timeout: Duration::ZERO,
             link: None,
             epoch: 0,
@@ -154,7 +123,7 @@ impl SqlStore {
         if self.link.as_ref().is_none_or(|link| !link.connection.is_usable()) {
             self.link = None;
             let node = self.node.as_ref().expect("a store is not used after it was closed");
-            let name = DatabaseName::new(DATABASE).expect("the name is a plain word");
+            let name = self.database.name();
             let mut connection = node.open_when_leader(&name, self.leader_timeout).await?;
             schema::ensure(&mut connection).await?;
             let append = connection.prepare(APPEND).await?;
@@ -392,8 +361,7 @@ impl Store for SqlStore {
 
     async fn close(&mut self) {
         self.link = None;
-        // With other members the node goes on as a follower.
-        let node = self.node.take().filter(|_| self.leader_timeout > Duration::ZERO);
+        let node = self.node.take().filter(|_| self.ends_node);
         let Some(node) = node else { return };
         if let Err(error) = node.end().await {
             tracing::warn!(%error, "dqlite did not stop orderly");

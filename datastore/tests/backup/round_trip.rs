@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use proptest::prelude::*;
-use skiff_datastore::Revision;
 use skiff_datastore::backup::build::build_and_compare;
 use skiff_datastore::backup::restore::BUMP_REVISION;
 use skiff_datastore::backup::source::SourceError;
@@ -14,6 +13,7 @@ use skiff_datastore::proto::watch_request::RequestUnion;
 use skiff_datastore::proto::{WatchCreateRequest, WatchRequest};
 use skiff_datastore::record::{LeaseId, Record};
 use skiff_datastore::snapshot::{Summary, Writer};
+use skiff_datastore::{Database, Revision};
 use tempfile::TempDir;
 
 use crate::daemon::Daemon;
@@ -219,7 +219,7 @@ proptest! {
         let dir = TempDir::new().unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let source = std::io::Cursor::new(bytes);
-        let built = runtime.block_on(build_and_compare(dir.path(), source, bump)).unwrap();
+        let built = runtime.block_on(build_and_compare(dir.path(), Database::Kube, source, bump)).unwrap();
         prop_assert_eq!(built.1.digest, digester.finish());
         prop_assert_eq!(built.1.revision, Revision(5000 + bump));
         prop_assert!(began.elapsed().as_secs() < 60);

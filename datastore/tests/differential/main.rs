@@ -28,6 +28,9 @@ const CASES_SHORT: u32 = 96;
 /// Cases of the long form.
 const CASES_FULL: u32 = 10_000;
 
+/// How many run side by side in the long form: a case mostly waits.
+const WORKERS_FULL: u32 = 4;
+
 /// Lies of the short form.
 const LIES_SHORT: usize = 2;
 /// Requests that a lie is boiled down to, from up to 60. Two to six would do,
@@ -88,14 +91,26 @@ fn random_requests_are_answered_as_etcd_answers_them() {
         println!("skipped: etcd is not built: cargo xtask components --test");
         return;
     }
-    let usual = if is_full() { CASES_FULL } else { CASES_SHORT };
+    let (usual, mut workers) =
+        if is_full() { (CASES_FULL, WORKERS_FULL) } else { (CASES_SHORT, 1) };
     let cases = number_from("SKIFF_TEST_CASES").map_or(usual, |cases| cases as u32);
-    let seed = number_from("SKIFF_TEST_SEED")
-        .unwrap_or_else(|| RandomState::new().hash_one(std::process::id()) >> 1);
-    println!("SKIFF_TEST_SEED={seed}, {cases} cases");
-    if let Err(error) = run(seed, cases, None) {
-        panic!("SKIFF_TEST_SEED={seed}: {error}");
+    let given = number_from("SKIFF_TEST_SEED");
+    if given.is_some() {
+        // Each has a seed of its own.
+        workers = 1;
     }
+    let first = given.unwrap_or_else(|| RandomState::new().hash_one(std::process::id()) >> 1);
+    let run_one = |worker: u32| {
+        let (seed, cases) = (first + u64::from(worker), cases.div_ceil(workers));
+        println!("SKIFF_TEST_SEED={seed}, {cases} cases");
+        run(seed, cases, None).map_err(|error| format!("SKIFF_TEST_SEED={seed}: {error}"))
+    };
+    let failed: Vec<String> = std::thread::scope(|scope| {
+        let running: Vec<_> =
+            (0..workers).map(|worker| scope.spawn(move || run_one(worker))).collect();
+        running.into_iter().filter_map(|one| one.join().unwrap().err()).collect()
+    });
+    assert!(failed.is_empty(), "{}", failed.join("\n\n"));
 }
 
 /// The test is worth what it finds: each of these lies is small, and told

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use skiff_datastore::run::router;
+use skiff_datastore::serve::router;
 use skiff_datastore::server::Server;
 use skiff_datastore::shared::Limits;
 use skiff_datastore::store::sql::SqlStore;

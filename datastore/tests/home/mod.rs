@@ -8,7 +8,7 @@ use skiff_datastore::proto::kv_client::KvClient;
 use skiff_datastore::proto::watch_client::WatchClient;
 use skiff_datastore::proto::watch_request::RequestUnion;
 use skiff_datastore::proto::*;
-use skiff_datastore::run::router;
+use skiff_datastore::serve::router;
 use skiff_datastore::server::Server;
 use skiff_datastore::shared::Limits;
 use skiff_datastore::store::memory::MemoryStore;

@@ -35,6 +35,19 @@ pub struct Member {
     join: Vec<u16>,
     pki: PathBuf,
     domain: String,
+    /// How others come to it from its next start on.
+    pub way: Way,
+    /// Whether it serves the database `cluster` from its next start on.
+    pub has_cluster: bool,
+}
+
+/// How others come to a member.
+pub enum Way {
+    /// There are none.
+    Alone,
+    Port,
+    /// Somebody hands them over, and this is its node; peers are those in `nodes.json`.
+    Handed(&'static str),
 }
 
 /// Some members with one authority.
@@ -78,6 +91,8 @@ impl Cluster {
             join,
             pki: self.home.path().join("pki"),
             domain: String::new(),
+            way: Way::Port,
+            has_cluster: false,
         });
         number
     }
@@ -155,7 +170,10 @@ impl Cluster {
 /// No write failed, unless a leader was lost without having given leadership
 /// away: on a machine so busy that heartbeats came late.
 pub fn check_failed(failed: &BTreeMap<String, String>, logs: &str) {
-    let leaders = logs.matches("this member leads epoch=").count();
+    // Once for each, whatever databases it has.
+    let of_kube = |line: &&str| !line.contains(" cluster: ");
+    let lines = logs.lines().filter(of_kube);
+    let leaders = lines.filter(|line| line.contains("this member leads epoch=")).count();
     let restarts = logs.matches("this node starts again").count();
     let planned = logs.matches("leadership is handed over").count() + restarts + 1;
     if leaders > planned {
@@ -193,12 +211,29 @@ impl Member {
         let mut command = Command::new(program());
         command.arg("--dir").arg(&self.dir);
         command.arg("--listen").arg(format!("127.0.0.1:{}", self.listen));
-        command.arg("--peer-listen").arg(format!("127.0.0.1:{}", self.peer));
-        command.arg("--pki").arg(&self.pki);
+        let address = format!("127.0.0.1:{}", self.peer);
+        match self.way {
+            Way::Alone => {}
+            Way::Port => {
+                command.arg("--peer-listen").arg(address);
+            }
+            Way::Handed(node) => {
+                command.arg("--peer-handoff").arg(self.handoff_socket());
+                command.arg("--peer-advertise").arg(address);
+                command.arg("--peer-node").arg(node);
+                command.arg("--peer-nodes").arg(self.dir.with_file_name("nodes.json"));
+            }
+        }
+        if !matches!(self.way, Way::Alone) {
+            command.arg("--pki").arg(&self.pki);
+        }
         if !self.join.is_empty() {
             let join: Vec<String> =
                 self.join.iter().map(|port| format!("127.0.0.1:{port}")).collect();
             command.arg("--join").arg(join.join(","));
+        }
+        if self.has_cluster {
+            command.arg("--cluster-listen").arg(self.cluster_socket().to_string());
         }
         if !self.domain.is_empty() {
             command.arg("--failure-domain").arg(&self.domain);
@@ -206,6 +241,28 @@ impl Member {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log()).unwrap();
         command.stderr(log).stdout(Stdio::null());
         command
+    }
+
+    /// Where it takes connections over.
+    pub fn handoff_socket(&self) -> PathBuf {
+        self.dir.with_extension("handoff")
+    }
+
+    /// Where it serves the database `cluster`.
+    pub fn cluster_socket(&self) -> Listen {
+        Listen::Unix(self.dir.with_extension("cluster"))
+    }
+
+    /// A channel to that; waits until it is served.
+    pub async fn cluster_channel(&self) -> Channel {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match skiff_datastore::probe::connect(&self.cluster_socket()).await {
+                Ok(channel) => return channel,
+                Err(error) => assert!(Instant::now() < deadline, "{error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Where its words go.

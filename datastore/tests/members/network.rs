@@ -1,11 +1,14 @@
 //! Members in network namespaces of their own. Clients reach them by unix
 //! sockets, which no namespace divides.
 
+use std::fs::OpenOptions;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use skiff_datastore::Listen;
 use skiff_datastore::member::pki;
 use skiff_datastore::proto::peer::members_client::MembersClient;
@@ -40,15 +43,14 @@ pub struct Network {
     pub wire: Wire,
     home: TempDir,
     name: String,
-    children: Vec<Child>,
+    children: Vec<Option<Child>>,
+    /// What members find in their environment, by host.
+    environment: Vec<Vec<(&'static str, PathBuf)>>,
 }
 
 impl Drop for Network {
     fn drop(&mut self) {
-        for child in &mut self.children {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        (0..self.children.len()).for_each(|host| self.kill(host));
         for host in 0..self.children.len() {
             if std::thread::panicking() || std::env::var_os("SKIFF_TEST_LOGS").is_some() {
                 let log = std::fs::read_to_string(self.path(host, "log")).unwrap_or_default();
@@ -62,19 +64,39 @@ impl Drop for Network {
 impl Network {
     /// Running members that all follow one leader, with such links between them.
     pub async fn start(count: usize, delay: Duration, loss_percent: u32) -> Network {
+        let mut network = Network::new(count);
+        network.wire.set_weather(delay, loss_percent);
+        (0..count).for_each(|host| network.start_member(host));
+        network.settle(count).await;
+        network
+    }
+
+    /// Places for members; none runs yet.
+    pub fn new(count: usize) -> Network {
         let home = TempDir::new().unwrap();
         pki::make(&home.path().join("pki")).unwrap();
         let name = format!("skds{}", std::process::id());
         let devices: Vec<String> = (0..count).map(|host| format!("{name}h{host}")).collect();
         let wire = Wire::new(&devices);
-        wire.set_weather(delay, loss_percent);
-        let mut network = Network { wire, home, name, children: Vec::new() };
-        for host in 0..count {
-            network.add_host(host);
-            network.start_member(host);
-        }
-        network.settle(count).await;
+        let (children, environment) = ((0..count).map(|_| None).collect(), vec![vec![]; count]);
+        let network = Network { wire, home, name, children, environment };
+        (0..count).for_each(|host| network.add_host(host));
         network
+    }
+
+    /// Where a member has its data.
+    pub fn data(&self, host: usize) -> PathBuf {
+        self.path(host, "data")
+    }
+
+    /// Where a member listens for clients.
+    pub fn socket(&self, host: usize) -> PathBuf {
+        self.path(host, "socket")
+    }
+
+    /// What a member finds in its environment from its next start on.
+    pub fn set_environment(&mut self, host: usize, variables: Vec<(&'static str, PathBuf)>) {
+        self.environment[host] = variables;
     }
 
     /// What a namespace is called, and the device in it.
@@ -97,30 +119,64 @@ impl Network {
         ip(&["-n", &space, "link", "set", &space, "up"]);
     }
 
-    fn start_member(&mut self, host: usize) {
+    /// Starts a member's process.
+    pub fn start_member(&mut self, host: usize) {
+        assert!(self.children[host].is_none(), "it runs");
         let mut command = Command::new("nsenter");
         command.arg(format!("--net=/run/netns/{}", self.host(host))).arg("--").arg(program());
-        command.arg("--dir").arg(self.path(host, "data"));
-        command.arg("--listen").arg(format!("unix:{}", self.path(host, "socket").display()));
+        command.arg("--dir").arg(self.data(host));
+        command.arg("--listen").arg(format!("unix:{}", self.socket(host).display()));
         command.arg("--peer-listen").arg(format!("10.78.0.{}:7443", host + 1));
         command.arg("--pki").arg(self.home.path().join("pki"));
         if host > 0 {
             command.args(["--join", "10.78.0.1:7443"]);
         }
-        let log = std::fs::File::create(self.path(host, "log")).unwrap();
+        command.envs(self.environment[host].iter().map(|(name, path)| (name, path)));
+        let log = self.path(host, "log");
+        let log = OpenOptions::new().create(true).append(true).open(log).unwrap();
         command.stderr(log).stdout(Stdio::null()).process_group(0);
-        self.children.push(command.spawn().unwrap());
+        self.children[host] = Some(command.spawn().unwrap());
+    }
+
+    /// kill -9, if it runs.
+    pub fn kill(&mut self, host: usize) {
+        if let Some(mut child) = self.children[host].take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Whether a member has a process, dead or alive.
+    pub fn has_process(&self, host: usize) -> bool {
+        self.children[host].is_some()
+    }
+
+    /// How a member ended by itself, if it did.
+    pub fn ended(&mut self, host: usize) -> Option<ExitStatus> {
+        let status = self.children[host].as_mut()?.try_wait().unwrap()?;
+        self.children[host] = None;
+        Some(status)
+    }
+
+    /// Sends a signal to a member that runs.
+    pub fn signal(&self, host: usize, signal: Signal) {
+        let child = self.children[host].as_ref().expect("it runs");
+        kill(Pid::from_raw(child.id() as i32), signal).unwrap();
     }
 
     /// What all members said.
     pub fn logs(&self) -> String {
-        let read = |host| std::fs::read_to_string(self.path(host, "log")).unwrap_or_default();
-        (0..self.children.len()).map(read).collect()
+        (0..self.children.len()).map(|host| self.log(host)).collect()
+    }
+
+    /// What a member said.
+    pub fn log(&self, host: usize) -> String {
+        std::fs::read_to_string(self.path(host, "log")).unwrap_or_default()
     }
 
     /// A channel to a member's clients' socket.
     pub async fn channel(&self, host: usize) -> Result<Channel, tonic::transport::Error> {
-        skiff_datastore::probe::connect(&Listen::Unix(self.path(host, "socket"))).await
+        skiff_datastore::probe::connect(&Listen::Unix(self.socket(host))).await
     }
 
     /// The members as one sees them, if it answers.

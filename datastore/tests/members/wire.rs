@@ -30,7 +30,8 @@ struct Weather {
 
 struct Host {
     device: Arc<File>,
-    is_up: AtomicBool,
+    /// From which hosts nothing arrives.
+    is_deaf_to: Vec<AtomicBool>,
 }
 
 /// The hosts and what is between them.
@@ -47,7 +48,7 @@ impl Wire {
     pub fn new(names: &[String]) -> Wire {
         let host = |name: &String| Host {
             device: Arc::new(open(name).unwrap()),
-            is_up: AtomicBool::new(true),
+            is_deaf_to: names.iter().map(|_| AtomicBool::new(false)).collect(),
         };
         let hosts = Arc::new(names.iter().map(host).collect::<Vec<_>>());
         let wire = Wire { hosts, weather: Arc::default() };
@@ -59,7 +60,15 @@ impl Wire {
 
     /// Cuts a host off from the others without a word to it, or joins it again.
     pub fn set_link(&self, host: usize, up: bool) {
-        self.hosts[host].is_up.store(up, Ordering::Relaxed);
+        for other in (0..self.hosts.len()).filter(|other| *other != host) {
+            self.set_way(host, other, up);
+            self.set_way(other, host, up);
+        }
+    }
+
+    /// The same for one direction between two.
+    pub fn set_way(&self, from: usize, to: usize, up: bool) {
+        self.hosts[to].is_deaf_to[from].store(!up, Ordering::Relaxed);
     }
 
     /// What a packet takes from host to host, and how many of a hundred are lost.
@@ -80,7 +89,7 @@ impl Wire {
                 random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
                 let is_lost = (random >> 33) % 100
                     < u64::from(wire.weather.loss_percent.load(Ordering::Relaxed));
-                if is_lost || !wire.hosts[from].is_up.load(Ordering::Relaxed) {
+                if is_lost {
                     continue;
                 }
                 let delay = Duration::from_micros(wire.weather.delay_us.load(Ordering::Relaxed));
@@ -92,17 +101,17 @@ impl Wire {
         std::thread::spawn(move || {
             for (due, packet) in packets {
                 std::thread::sleep(due.saturating_duration_since(Instant::now()));
-                wire.deliver(&packet);
+                wire.deliver(from, &packet);
             }
         });
     }
 
-    fn deliver(&self, packet: &[u8]) {
+    fn deliver(&self, from: usize, packet: &[u8]) {
         // IPv4 alone is spoken; the last byte of the destination is the host.
         let is_ipv4 = packet.len() >= 20 && packet[0] >> 4 == 4;
         let Some(host) = is_ipv4.then(|| usize::from(packet[19]).wrapping_sub(1)) else { return };
         let Some(host) = self.hosts.get(host) else { return };
-        if host.is_up.load(Ordering::Relaxed) {
+        if !host.is_deaf_to[from].load(Ordering::Relaxed) {
             // A device that is down, or full, loses it.
             let _ = (&*host.device).write(packet);
         }

@@ -53,24 +53,6 @@ impl SnapshotParams {
             trailing: Trailing::Static,
         }
     }
-
-    /// What suits a database of that size when a transaction changes that many bytes of pages.
-    ///
-    /// The log holds at most twice the threshold. So this bounds it by the size of the database: it
-    /// at most doubles the memory, and snapshots write two bytes for each byte of log. The bounds are
-    /// for a store that is nearly empty and for the time that a start takes.
-    ///
-    /// ```
-    /// use dqlite::SnapshotParams;
-    /// let entries = |database, entry| SnapshotParams::for_sizes(database, entry).threshold_entries;
-    /// assert_eq!(entries(0, 16 << 10), 128);
-    /// assert_eq!(entries(16 << 20, 16 << 10), 512);
-    /// assert_eq!(entries(1 << 30, 64 << 10), 1024);
-    /// ```
-    pub fn for_sizes(database_bytes: u64, entry_bytes: u64) -> SnapshotParams {
-        let entries = (database_bytes / 2 / entry_bytes.max(1)).clamp(128, 1024);
-        SnapshotParams::every(entries as u32)
-    }
 }
 
 /// Settings of a node that is about to start.
@@ -84,6 +66,7 @@ pub struct NodeBuilder {
     network_latency: Option<Duration>,
     failure_domain: Option<u64>,
     busy_timeout: Duration,
+    write_on_loop: bool,
     connector: Arc<dyn Connector>,
 }
 
@@ -100,6 +83,7 @@ impl NodeBuilder {
             failure_domain: None,
             // As long as a client waits for a request by habit.
             busy_timeout: Duration::from_secs(10),
+            write_on_loop: false,
             connector: Arc::new(NoConnector),
         }
     }
@@ -132,6 +116,14 @@ impl NodeBuilder {
     /// What shares this node's fate; others can ask for it.
     pub fn failure_domain(mut self, code: u64) -> NodeBuilder {
         self.failure_domain = Some(code);
+        self
+    }
+
+    /// Whether the thread of the loop writes the log itself; off by default. It saves the way to
+    /// another thread and back, and nothing else of this node goes on meanwhile: for one without
+    /// other members.
+    pub fn write_on_loop(mut self, enabled: bool) -> NodeBuilder {
+        self.write_on_loop = enabled;
         self
     }
 
@@ -193,6 +185,11 @@ impl NodeBuilder {
                 dqlite_sys::dqlite_node_set_failure_domain(node, code)
             })?;
         }
+        let on_loop = self.write_on_loop;
+        // SAFETY: as above.
+        raw.set("who writes the log", |node| unsafe {
+            dqlite_sys::dqlite_node_set_write_on_loop(node, on_loop)
+        })?;
         let busy = milliseconds(self.busy_timeout);
         // SAFETY: as above.
         raw.set("busy timeout", |node| unsafe {

@@ -5,7 +5,7 @@ mod error;
 pub(crate) mod raw;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 pub use builder::{NodeBuilder, SnapshotParams, TRAILING_ENTRIES_MIN, Trailing};
@@ -128,6 +128,18 @@ impl Node {
         if let Some(Err(code)) = raw.as_mut().map(RawNode::handover) {
             tracing::debug!(code, "handover was not complete");
         }
+    }
+
+    /// Whether the node runs and does nothing any more: after one failed write to its disk
+    /// libdqlite refuses every other one, and only another start helps. Never blocks; while the node
+    /// is handed over or stopped the answer is no.
+    pub fn is_broken(&self) -> bool {
+        let raw = match self.raw.try_lock() {
+            Ok(raw) => raw,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return false,
+        };
+        raw.as_ref().is_some_and(RawNode::is_broken)
     }
 
     /// Stops the node. What was acknowledged is on disk before and after.

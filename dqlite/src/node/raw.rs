@@ -136,6 +136,12 @@ impl RawNode {
         done(unsafe { dqlite_sys::dqlite_node_start(self.node.as_ptr()) })
     }
 
+    /// Whether the library gave up on its disk, or on raft.
+    pub(crate) fn is_broken(&self) -> bool {
+        // SAFETY: the node is alive; the call only reads flags that are set once.
+        unsafe { dqlite_sys::dqlite_node_is_broken(self.node.as_ptr()) }
+    }
+
     /// Gives leadership away.
     pub(crate) fn handover(&mut self) -> Result<(), c_int> {
         // SAFETY: the node is alive and runs; the call signals its thread and waits.

@@ -1,6 +1,7 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use microcluster::record::NodeRole;
 use serde::Serialize;
 
 use super::Outcome;
@@ -8,6 +9,7 @@ use crate::cli::output::{self, Choice};
 use crate::cli::ui::Paint;
 use crate::cli::{CommandError, EXIT_FAILURE, Session};
 use crate::host::{Facts, Finding, Level, findings};
+use crate::node::cluster::Membership;
 
 /// Look whether this machine can run a node
 ///
@@ -28,11 +30,17 @@ struct Report {
 }
 
 pub(super) fn run(arguments: Arguments, session: &Session) -> Outcome {
-    let facts = Facts::gather(&session.paths);
+    let facts = Facts::gather(&session.paths, role(session));
     let report = Report { findings: findings(&facts), facts };
     output::print(arguments.output, &report, |report, paint| text(&report.findings, paint))?;
     let broken = report.findings.iter().any(|finding| finding.level == Level::Error);
     Ok(if broken { ExitCode::from(EXIT_FAILURE) } else { ExitCode::SUCCESS })
+}
+
+/// What the machine is in a cluster, if it belongs to one and that may be read.
+pub(super) fn role(session: &Session) -> Option<NodeRole> {
+    let membership = Membership::read(&session.paths.node()).ok().flatten();
+    membership.map(|membership| membership.role)
 }
 
 /// How long a port may stay taken before a start: a process that was just killed keeps its
@@ -41,10 +49,10 @@ const PORT_PATIENCE: Duration = Duration::from_secs(5);
 const PORT_PAUSE: Duration = Duration::from_millis(200);
 
 /// What keeps a node from running, as an error; nothing when all is well enough.
-pub(super) fn refuse_errors(session: &Session) -> Result<(), CommandError> {
+pub(super) fn refuse_errors(session: &Session, role: Option<NodeRole>) -> Result<(), CommandError> {
     let begun = Instant::now();
     loop {
-        let mut found = findings(&Facts::gather(&session.paths));
+        let mut found = findings(&Facts::gather(&session.paths, role));
         found.retain(|finding| finding.level == Level::Error);
         if found.is_empty() {
             return Ok(());

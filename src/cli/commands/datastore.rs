@@ -9,6 +9,8 @@ use skiff_datastore::Listen;
 use skiff_datastore::member::pki;
 use skiff_datastore::member::report::{self, MemberReport, Report};
 
+pub(super) use backup::KeepArguments;
+
 use super::Outcome;
 use crate::cli::output::{self, Cell, Choice, Format};
 use crate::cli::ui::Paint;

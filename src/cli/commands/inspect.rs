@@ -23,7 +23,7 @@ pub struct Arguments {
 
 pub(super) async fn run(arguments: Arguments, session: &Session) -> Result<ExitCode, CommandError> {
     let out = arguments.to.unwrap_or_else(|| default_name(OffsetDateTime::now_utc()));
-    let found = findings(&Facts::gather(&session.paths));
+    let found = findings(&Facts::gather(&session.paths, super::check::role(session)));
     let request = Request {
         paths: session.paths.clone(),
         findings: serde_json::to_string_pretty(&found).unwrap_or_default(),

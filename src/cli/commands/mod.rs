@@ -1,27 +1,38 @@
 //! One file per verb; the doc comment of each is its help.
 
+mod add_node;
 mod addons;
+mod agent;
+mod backup;
+mod certs;
 mod check;
 mod completion;
 mod config;
 mod confine;
+mod cordon;
 mod credential;
 mod ctr;
 mod daemon;
 mod datastore;
 mod disable;
+mod drain;
 mod enable;
 mod get;
 mod inspect;
+mod join;
 mod kubeconfig;
 mod kubectl;
 mod logs;
+mod nodes;
+mod remove_node;
 mod reset;
 mod restart;
 mod services;
 mod start;
 mod status;
 mod stop;
+mod tokens;
+mod uncordon;
 mod version;
 
 use std::process::ExitCode;
@@ -47,6 +58,16 @@ pub enum Verb {
     Enable(enable::Arguments),
     Disable(disable::Arguments),
     Addons(addons::Arguments),
+    AddNode(add_node::Arguments),
+    Join(join::Arguments),
+    Nodes(nodes::Arguments),
+    Cordon(cordon::Arguments),
+    Uncordon(uncordon::Arguments),
+    Drain(drain::Arguments),
+    RemoveNode(remove_node::Arguments),
+    Tokens(tokens::Arguments),
+    Backup(backup::Arguments),
+    Certs(certs::Arguments),
     Config(config::Arguments),
     Kubeconfig(kubeconfig::Arguments),
     Get(get::Arguments),
@@ -56,6 +77,8 @@ pub enum Verb {
     Reset(reset::Arguments),
     Datastore(Box<datastore::Arguments>),
     Completion(completion::Arguments),
+    #[command(hide = true)]
+    Agent(Box<agent::Arguments>),
     #[command(hide = true)]
     Credential(credential::Arguments),
     #[command(hide = true)]
@@ -87,6 +110,17 @@ pub(super) async fn run(verb: Verb, session: &Session) -> Outcome {
         Verb::Enable(arguments) => enable::run(arguments, session).await,
         Verb::Disable(arguments) => disable::run(arguments, session).await,
         Verb::Addons(arguments) => addons::run(arguments, session).await,
+        Verb::AddNode(arguments) => add_node::run(arguments, session).await,
+        Verb::Join(arguments) => join::run(arguments, session).await,
+        Verb::Nodes(arguments) => nodes::run(arguments, session).await,
+        Verb::Cordon(arguments) => cordon::run(arguments, session).await,
+        Verb::Uncordon(arguments) => uncordon::run(arguments, session).await,
+        Verb::Drain(arguments) => drain::run(arguments, session).await,
+        Verb::RemoveNode(arguments) => remove_node::run(arguments, session).await,
+        Verb::Tokens(arguments) => tokens::run(arguments, session).await,
+        Verb::Backup(arguments) => backup::run(arguments, session).await,
+        Verb::Agent(arguments) => agent::run(*arguments).await,
+        Verb::Certs(arguments) => certs::run(arguments, session).await,
         Verb::Config(arguments) => config::run(arguments, session).await,
         Verb::Kubeconfig(arguments) => kubeconfig::run(arguments, session).await,
         Verb::Get(arguments) => get::run(arguments, session).await,

@@ -10,6 +10,8 @@ use crate::node::{account, reset_stopped};
 /// Return the node to factory: stop it and remove all of its state
 ///
 /// Every object, image, volume, log and key of this node is lost, in seconds.
+/// A node of a cluster leaves that first, when it can be reached; where the other
+/// control-plane nodes would lose their majority, nothing is done without --force.
 /// The configuration that you wrote stays. On a terminal it asks; elsewhere it
 /// needs --yes.
 #[derive(clap::Args, Debug)]
@@ -18,6 +20,10 @@ pub struct Arguments {
     /// Do not ask
     #[arg(long)]
     yes: bool,
+
+    /// Reset although the cluster cannot do without this node
+    #[arg(long)]
+    force: bool,
 }
 
 const LOSS: Loss<'_> =
@@ -30,6 +36,11 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Outcome {
     }
     if !account::is_root() {
         return Err(CommandError::new("resetting a node needs root").hint("sudo skiff reset"));
+    }
+    match super::join::depart(session).await {
+        Err(error) if !arguments.force => return Err(error),
+        Err(error) => ui::say(&format!("the cluster was not told: {}", error.message)),
+        Ok(()) => {}
     }
     let skiffd = Skiffd::of(&session.paths);
     if session.running().await?.is_some() {

@@ -1,10 +1,12 @@
 use std::process::ExitCode;
 
 use super::Outcome;
+use crate::backup;
 use crate::cli::interrupt::{self, Interrupt};
 use crate::cli::ready::{self, Wait};
 use crate::cli::{CommandError, Session, launch, replace, span, ui};
 use crate::distribution::{Distribution, end_trial, select, stage};
+use crate::node::cluster::join::{Stand, stand};
 use crate::node::{Options, account, configuration};
 
 /// Start the node
@@ -45,6 +47,7 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Outcome {
     if !account::is_root() {
         return Err(CommandError::new("starting a node needs root").hint("sudo skiff start"));
     }
+    refuse_cut_off_join(session)?;
     let wait = Wait { until_crash_loop: true, ..Wait::new(arguments.timeout) };
     let mut interrupt = Interrupt::new()?;
     match session.running().await? {
@@ -56,9 +59,10 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Outcome {
             None => ui::say("the node runs already"),
         },
         None => {
+            backup::go_on(&session.paths)?;
             refuse_configuration(session)?;
             if !arguments.skip_checks {
-                super::check::refuse_errors(session)?;
+                super::check::refuse_errors(session, super::check::role(session))?;
             }
             stage_and_select(session)?;
             if interrupt.has_come() {
@@ -83,7 +87,16 @@ fn refuse_configuration(session: &Session) -> Result<(), CommandError> {
     Ok(())
 }
 
-fn stage_and_select(session: &Session) -> Result<(), CommandError> {
+/// A join that has left no node behind is not one to be started.
+fn refuse_cut_off_join(session: &Session) -> Result<(), CommandError> {
+    match stand(&session.paths)? {
+        Stand::CutOff(_) => Err(CommandError::new("a join of this machine was cut off")
+            .hint("sudo skiff join TOKEN --worker, or sudo skiff reset to give it up")),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn stage_and_select(session: &Session) -> Result<(), CommandError> {
     let builds = session.paths.builds();
     let distribution = Distribution::find()?;
     ui::say("putting the components in place");

@@ -1,7 +1,8 @@
 use std::process::ExitCode;
 
 use serde_json::json;
-use skiff_api::{ClientError, Notice, Phase, Status};
+use skiff_api::{ClientError, Condition, Notice, Phase, Status};
+use time::OffsetDateTime;
 
 use super::Outcome;
 use crate::cli::interrupt::Interrupt;
@@ -9,6 +10,7 @@ use crate::cli::output::{self, Cell, Choice, Format};
 use crate::cli::ready::{self, Wait};
 use crate::cli::ui::{Paint, Tone};
 use crate::cli::{CommandError, EXIT_FAILURE, Session, span, word};
+use crate::node::plan::EXTERNAL_DATASTORE;
 
 /// Show how the node is
 ///
@@ -75,6 +77,31 @@ fn text(status: &Status, paint: Paint) -> String {
         "skiff {}, Kubernetes {}, up {uptime}\n",
         status.version, status.kubernetes
     ));
+    if let Some(part) = &status.cluster {
+        let place = |(name, address): &(String, String)| format!("{name} ({address})");
+        let others: Vec<String> = part.control_plane.iter().map(place).collect();
+        let others = match others.is_empty() {
+            true => String::new(),
+            false => format!(", with its control plane on {}", others.join(", ")),
+        };
+        let member = part.datastore.as_ref().map(|role| format!(", {role} of its datastore"));
+        let member = member.unwrap_or_default();
+        let line = format!("{} of a cluster{member}{others}", part.role);
+        out.push_str(&output::paragraph(&line, 0));
+    }
+    if let Some(datastore) = &status.datastore {
+        let answers =
+            |condition: &Condition| condition.name == EXTERNAL_DATASTORE && condition.holds;
+        let answers = match status.conditions.iter().any(answers) {
+            true => ", which answers",
+            false => ", which does not answer",
+        };
+        out.push_str(&output::paragraph(&format!("objects are kept in {datastore}{answers}"), 0));
+    }
+    if let Some(part) = &status.backup {
+        let line = super::backup::line(part, OffsetDateTime::now_utc());
+        out.push_str(&output::paragraph(&line, 0));
+    }
     let open = status.conditions.iter().filter(|condition| !condition.holds);
     let open: Vec<Vec<Cell>> = open.map(|c| vec![(&c.name).into(), (&c.message).into()]).collect();
     section(&mut out, "waiting for", &open, paint);

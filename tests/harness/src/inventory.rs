@@ -47,6 +47,19 @@ impl Inventory {
     }
 }
 
+/// Everybody who belongs to a node: by the root that he names, or by the control group.
+pub(crate) fn pids(root: &str, instance: &str) -> Vec<i32> {
+    let first = |line: &String| line.split(' ').next().and_then(|pid| pid.parse().ok());
+    let mut all: Vec<i32> = processes(root).iter().filter_map(first).collect();
+    for group in cgroups(instance) {
+        for list in files_below(std::path::Path::new(&group), "cgroup.procs") {
+            let text = fs::read_to_string(list).unwrap_or_default();
+            all.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
+        }
+    }
+    all
+}
+
 /// Processes that name the root in their command line or environment.
 fn processes(root: &str) -> Vec<String> {
     let own = std::process::id().to_string();

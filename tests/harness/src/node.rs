@@ -3,16 +3,22 @@
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{env, fs};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use crate::disk::Disk;
-use crate::inventory::Inventory;
-use crate::network::{Network, enter};
+use crate::inventory::{Inventory, pids};
+use crate::network::{Network, enter, ip};
 use crate::run::{Outcome, distribution, run, skiff_binary, target, test_image};
 
 /// How long a node may take to become ready on a busy build machine, in seconds.
 const READY_TIMEOUT_S: u64 = 240;
+
+/// How long killed processes may take to be gone.
+const KILL_BOUND: Duration = Duration::from_secs(20);
 
 /// What makes a test node different from the default.
 #[derive(Clone, Debug, Default)]
@@ -148,6 +154,31 @@ impl TestNode {
             serde_json::from_str(&text).expect("services are JSON");
         let found = services.into_iter().find(|s| s.name == service);
         found.and_then(|s| s.pid).unwrap_or_else(|| panic!("{service} has no process: {text}"))
+    }
+
+    /// Everything that runs of this node ends without a word, and nobody reaches it any more.
+    #[track_caller]
+    pub fn power_off(&self) {
+        self.set_link("down");
+        let (root, instance) = (self.root().to_string_lossy(), self.instance());
+        let begun = Instant::now();
+        loop {
+            let pids = pids(&root, &instance);
+            if pids.is_empty() {
+                return;
+            }
+            assert!(begun.elapsed() < KILL_BOUND, "{} goes on: {pids:?}", self.name);
+            for pid in pids {
+                // It may have gone by itself.
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+        }
+    }
+
+    /// The node's link to the others: `up` or `down`.
+    #[track_caller]
+    pub fn set_link(&self, state: &str) {
+        ip(&["-n", &self.namespace, "link", "set", "eth0", state]);
     }
 
     /// Copies the daemons' logs to where they outlive the node.

@@ -96,7 +96,7 @@ fn build_component<'a>(
     toolchain: &Toolchain,
     component: &'a Component,
 ) -> Result<Built<'a>> {
-    let sources = project.components().join(&component.name);
+    let sources = project.components().join(component.folder());
     let arch = toolchain.arch.name();
     let key =
         build_key(component, &read_sources(&sources)?, arch, &toolchain.fingerprint(component));

@@ -20,8 +20,17 @@ const FIGURES: [&str; 7] = ["start", "memory", "cpu", "pods", "commands", "size"
 const DATASTORE: &str = "datastore";
 
 /// The long forms of tests that `soak` runs.
-const FORMS: [&str; 7] =
-    ["datastore", "simulation", "members", "power-cuts", "leaves", "machine", "memory"];
+const FORMS: [&str; 9] = [
+    "datastore",
+    "simulation",
+    "protocol",
+    "members",
+    "faults",
+    "power-cuts",
+    "leaves",
+    "machine",
+    "memory",
+];
 
 #[derive(Args, Debug, Default)]
 pub struct BenchArguments {
@@ -102,7 +111,17 @@ pub fn soak(project: &Project, arguments: &SoakArguments) -> Result<()> {
         command.args(["--", "--nocapture", "every_history"]).env("SKIFF_TEST_HISTORIES", "10000");
         run_shown(&mut command)?;
     }
-    if wanted("members") || wanted("power-cuts") {
+    if wanted("protocol") {
+        announce("ten thousand simulated histories of a cluster, and mad messages", 1800);
+        long_form(project, "protocol", "every_history", ("SKIFF_TEST_HISTORIES", "10000"))?;
+        let mut parsers = cargo(project);
+        parsers.args(["test", "--release", "--package", "microcluster", "--lib"]);
+        parsers.args(["--", "panic", "interleaving"]);
+        parsers.env("PROPTEST_CASES", "20000").env("SKIFF_TEST_HISTORIES", "20000");
+        run_shown(&mut parsers)?;
+        long_form(project, "network", "fuzz", ("PROPTEST_CASES", "2000"))?;
+    }
+    if ["members", "faults", "power-cuts"].into_iter().any(wanted) {
         // The daemon that they kill is an example.
         run_shown(cargo(project).args(["build", "--release", "--examples"]).args(EVERYTHING))?;
     }
@@ -111,6 +130,10 @@ pub fn soak(project: &Project, arguments: &SoakArguments) -> Result<()> {
         for target in ["members", "members_change", "members_network", "healing"] {
             long_form(project, target, "", ("SKIFF_TEST_MEMBERS", "full"))?;
         }
+    }
+    if wanted("faults") {
+        announce("thirty histories of members under faults, checked", 2400);
+        long_form(project, "faults", "", ("SKIFF_TEST_FAULTS", "full"))?;
     }
     if wanted("power-cuts") {
         announce("power cuts on disks that lose what was not synced, forty in a row", 600);
@@ -141,7 +164,7 @@ fn compare_datastores(project: &Project, arguments: &BenchArguments) -> Result<(
     let mut command = Command::new(project.target.join("release/examples/compare"));
     command.arg("figures").arg("--skiff").arg(project.program());
     command.arg("--etcd").arg(project.dist_test().join("bin/etcd"));
-    command.arg("--kine").arg(project.dist_measure().join("bin/kine"));
+    command.arg("--kine").arg(project.dist_measure().join("bin/kine-sqlite"));
     command.args(option("rounds", rounds));
     command.args(short.then_some("--short"));
     command.args(skip_peer.then_some("--stores=skiff"));

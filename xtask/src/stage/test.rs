@@ -36,7 +36,7 @@ struct Stage {
 
 /// In the order of what they need: what fails early and cheaply comes first.
 const STAGES: &[Stage] = &[
-    Stage { name: "plain", what: "everything that needs no node", usual_seconds: 120, run: plain },
+    Stage { name: "plain", what: "everything that needs no node", usual_seconds: 1000, run: plain },
     Stage {
         name: "simulation",
         what: "datastore members by a seed",
@@ -56,7 +56,7 @@ const STAGES: &[Stage] = &[
         run: super::cross::cross_build,
     },
     Stage { name: "storage", what: "upstream's storage tests", usual_seconds: 240, run: storage },
-    Stage { name: "node", what: "nodes with real pods", usual_seconds: 600, run: node },
+    Stage { name: "node", what: "nodes with real pods", usual_seconds: 1800, run: node },
     Stage { name: "vm", what: "a virtual machine, emulated", usual_seconds: 900, run: machine },
 ];
 
@@ -120,6 +120,9 @@ fn run_stage(project: &Project, stage: &Stage, logs: &Path) -> TestReport {
     eprintln!("    {}: {}, {}", stage.name, report.counts, duration(started.elapsed()));
     for name in &report.failures {
         eprintln!("    failed: {name}");
+    }
+    for said in &report.said {
+        eprintln!("---- {said}\n----");
     }
     report
 }
@@ -223,10 +226,13 @@ fn cargo_test(mut command: Command, options: &[&str], log: &Path) -> TestReport 
 /// Kubernetes would take ten times as long as the tests.
 fn wrappers(project: &Project, log: &Path) -> Result<TestReport> {
     let mut report = TestReport::default();
-    for folder in ["resident", "kube"] {
+    let folders =
+        [("resident", "providerless"), ("kube", "providerless"), ("kine", "netgo,osusergo")];
+    for (folder, tags) in folders {
         let mut command = Command::new("go");
         command
-            .args(["test", "-v", "-trimpath", "-vet=off", "-mod=readonly", "-tags=providerless"])
+            .args(["test", "-v", "-trimpath", "-vet=off", "-mod=readonly"])
+            .arg(format!("-tags={tags}"))
             .args(["-ldflags=-s -w", "./..."])
             .env("CGO_ENABLED", "0")
             .env("GOFLAGS", "")

@@ -84,7 +84,7 @@ pub struct Arguments {
 
 /// With none of these every backup stays.
 #[derive(clap::Args, Debug)]
-struct KeepArguments {
+pub(in crate::cli::commands) struct KeepArguments {
     /// Remove old backups from the directory, but keep the newest N
     ///
     /// A backup that any of these options wants stays; without any, all do.
@@ -109,7 +109,7 @@ struct KeepArguments {
 }
 
 impl KeepArguments {
-    fn keep(&self) -> Keep {
+    pub(in crate::cli::commands) fn keep(&self) -> Keep {
         Keep {
             last: self.keep_last,
             hourly: self.keep_hourly,

@@ -2,6 +2,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use serde::Serialize;
+use skiff_datastore::backup::ExtractError;
 use skiff_datastore::backup::place::PlaceError;
 use skiff_datastore::backup::restore::BUMP_REVISION;
 use skiff_datastore::recovery::{Found, Options, Recovery, RecoveryError, State, Verdict};
@@ -164,10 +165,14 @@ fn text(screen: &Screen, paint: Paint) -> String {
     let own =
         format!("revision {revision}, {keys} keys, {leases} leases, log {term}/{index} (this one)");
     rows.push(vec![(&found.member).into(), (&found.address).into(), own.into()]);
+    if let Some(cluster) = &found.cluster {
+        let record = format!("cluster: revision {}, {} keys", cluster.revision, cluster.keys);
+        rows.push(vec!["".into(), "".into(), record.into()]);
+    }
     for other in &found.others {
         let mut holds = match &other.state {
             State::Silent { reason } => format!("unknown: {reason}"),
-            State::Running { revision, leads: true } => format!("revision {revision}, leads"),
+            State::Running { revision, leads: true, .. } => format!("revision {revision}, leads"),
             State::Running { revision, .. } => format!("revision {revision}, runs"),
             State::Stopped { term, index, .. } => format!("log {term}/{index}, stopped"),
         };
@@ -203,10 +208,10 @@ fn failed(error: RecoveryError) -> CommandError {
         RecoveryError::Removed { .. } => Some("recover from a member that was not removed"),
         RecoveryError::Empty { .. } => Some("recover from another member"),
         RecoveryError::Foreign { .. } => Some("name directories of members of this cluster"),
-        RecoveryError::Log { .. } | RecoveryError::Load { .. } => {
+        RecoveryError::Extract(ExtractError::Log { .. } | ExtractError::Load { .. }) => {
             Some("its files are damaged: recover from another member, or restore a backup")
         }
-        RecoveryError::Copy { .. } | RecoveryError::Restore(_) => {
+        RecoveryError::Extract(ExtractError::Copy { .. }) | RecoveryError::Restore(_) => {
             Some("the directory is as it was; see that there is room for two copies beside it")
         }
         _ => None,

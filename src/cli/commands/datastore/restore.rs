@@ -3,7 +3,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 use skiff_datastore::backup::place::PlaceError;
-use skiff_datastore::backup::restore::{BUMP_REVISION, RestoreOptions};
+use skiff_datastore::backup::restore::{BUMP_REVISION, Carried, RestoreOptions};
 use skiff_datastore::backup::{Opening, RestoreError, Restored, S3, SealError, restore};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -21,6 +21,9 @@ use crate::cli::ui::Paint;
 /// happens. The datastore must be stopped.
 ///
 ///   skiff datastore restore today.backup --dir data --replace
+///
+/// A backup holds Kubernetes' objects. The database of the cluster's members, when
+/// DIR has one, is carried over as it is in DIR.
 ///
 /// The restored datastore has a new cluster id and one member; others join it
 /// with empty directories. Revisions go on higher than any that was given out,
@@ -72,6 +75,12 @@ struct Screen {
     cluster: String,
     keys: u64,
     leases: u64,
+    /// Keys of the database `cluster` that were carried over from the former directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster_keys: Option<u64>,
+    /// Why they could not be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster_lost: Option<String>,
     former: Option<PathBuf>,
 }
 
@@ -116,6 +125,11 @@ fn screen(dir: PathBuf, restored: Restored) -> Screen {
     let summary = restored.summary;
     let taken = OffsetDateTime::from(summary.taken());
     let taken = taken.replace_nanosecond(0).unwrap_or(taken);
+    let (cluster_keys, cluster_lost) = match restored.carried {
+        Carried::Nothing => (None, None),
+        Carried::Keys(keys) => (Some(keys), None),
+        Carried::Lost { reason } => (None, Some(reason)),
+    };
     Screen {
         dir,
         backup_revision: summary.revision.0,
@@ -124,6 +138,8 @@ fn screen(dir: PathBuf, restored: Restored) -> Screen {
         cluster: format!("{:016x}", restored.contents.cluster_id),
         keys: summary.keys,
         leases: summary.leases,
+        cluster_keys,
+        cluster_lost,
         former: restored.former,
     }
 }
@@ -138,6 +154,12 @@ fn text(screen: &Screen, paint: Paint) -> String {
         vec!["goes on at".into(), screen.revision.to_string().into()],
         vec!["cluster".into(), (&screen.cluster).into()],
     ];
+    if let Some(keys) = &screen.cluster_keys {
+        rows.push(vec!["cluster keys".into(), format!("{keys}, as they were before").into()]);
+    }
+    if let Some(reason) = &screen.cluster_lost {
+        rows.push(vec!["cluster keys".into(), format!("none: {reason}").into()]);
+    }
     if let Some(former) = &screen.former {
         rows.push(vec!["former".into(), former.display().to_string().into()]);
     }

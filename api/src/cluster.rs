@@ -1,0 +1,111 @@
+//! Several nodes: tokens to join with, and who belongs to the cluster.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// What a node is in its cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterPart {
+    /// `control-plane` or `worker`.
+    pub role: String,
+    /// What the node does for the datastore: `leader`, `voter`, `stand-by` or `spare`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub datastore: Option<String>,
+    /// Name and address of each node that runs the control plane.
+    pub control_plane: Vec<(String, String)>,
+}
+
+/// `POST /v1/cluster/tokens`: answers a [`Token`] with its text, which is told only once.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenRequest {
+    /// Only a node of this name may join with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// `key=value:Effect`
+    #[serde(default)]
+    pub taints: Vec<String>,
+    pub ttl_s: u64,
+    pub uses: u32,
+    /// It is for a worker; otherwise for a node that runs the control plane.
+    #[serde(default)]
+    pub worker: bool,
+}
+
+/// A token to join with. `GET /v1/cluster/tokens` answers all, without their texts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Token {
+    /// Its name in the open.
+    pub id: String,
+    pub role: String,
+    pub state: TokenState,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    pub uses: u32,
+    pub uses_left: u32,
+    /// RFC 3339.
+    pub expires: String,
+    /// What is typed on the machine that joins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+}
+
+/// Whether somebody can join with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TokenState {
+    Live,
+    Used,
+    Expired,
+    Revoked,
+    /// Too many joins with it were given up.
+    WornOut,
+}
+
+/// A node of the cluster. `GET /v1/cluster/nodes`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterNode {
+    pub name: String,
+    /// `control-plane` or `worker`.
+    pub role: String,
+    pub state: NodeState,
+    /// What it does for the datastore: `leader`, `voter`, `stand-by` or `spare`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub datastore: Option<String>,
+    pub addresses: Vec<String>,
+    /// Of Skiff, and of Kubernetes.
+    pub version: String,
+    pub kubernetes: String,
+    /// When the first of its certificates ends, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_expires: Option<String>,
+    /// When it was last heard of, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_contact: Option<String>,
+}
+
+/// How a node is, as the cluster sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NodeState {
+    Ready,
+    NotReady,
+    Joining,
+    Leaving,
+    /// It is a member; whether it is ready cannot be seen from here.
+    Member,
+}
+
+/// `POST /v1/cluster/nodes/{name}/remove`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RemoveRequest {
+    /// Although it answers.
+    pub force: bool,
+}

@@ -1,0 +1,104 @@
+//! Asks the cluster as this node: here, when it decides itself, or whoever of the control plane
+//! answers.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use microcluster::client::{Client, ClientError};
+use microcluster::message::{Answer, Message, Refusal, Request};
+use microcluster::protocol::Caller;
+use microcluster::tls::{Identity, IdentityFiles, Pin, TlsError};
+use time::OffsetDateTime;
+use x509_parser::pem::Pem;
+
+use super::listener::Greeting;
+use super::{Cluster, release};
+use crate::daemons::agent;
+
+/// Where messages of `skiff-cluster/1` are answered.
+pub const PATH: &str = "/cluster/1";
+/// Who only wants to know the time does not wait longer for it.
+const CLOCK_TIMEOUT: Duration = Duration::from_secs(3);
+
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    #[error("this node has no identity that can be read in {}", .0.display())]
+    NoIdentity(PathBuf),
+    #[error("this node's identity cannot be used")]
+    Identity(#[from] TlsError),
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("{0}")]
+    Refused(Refusal),
+    #[error("the answer is none to what was asked")]
+    Answer,
+}
+
+impl AskError {
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Refused(refusal) => Some(refusal.hint.clone()).filter(|hint| !hint.is_empty()),
+            _ => None,
+        }
+    }
+}
+
+impl Cluster {
+    /// A refusal is an error.
+    pub async fn ask(&self, request: Request) -> Result<Answer, AskError> {
+        let answer = match &self.desk {
+            Some(desk) => {
+                let message = message(request);
+                let caller =
+                    Caller::of(Some(&self.own_certificate()?)).map_err(AskError::Refused)?;
+                desk.answer(&message.to_bytes(), &caller).await
+            }
+            None => return self.ask_others(request).await,
+        };
+        granted(answer)
+    }
+
+    /// What time it is in the cluster, asked without showing who asks and whatever time it is here.
+    /// None on a node that decides itself, and when nobody answers soon.
+    pub async fn clock(&self) -> Option<OffsetDateTime> {
+        let membership = self.membership();
+        let authority = membership.settings.authorities.first().filter(|_| self.desk.is_none())?;
+        let pin = Pin::told(*authority.as_bytes());
+        let client = Client::joiner(membership.others(), pin).ok()?;
+        let asked = client.get::<Greeting>(PATH);
+        let greeting = tokio::time::timeout(CLOCK_TIMEOUT, asked).await.ok()?.ok()?;
+        Some(greeting.now)
+    }
+
+    /// Also where the record is at hand, and perhaps out of date or out of reach.
+    pub async fn ask_others(&self, request: Request) -> Result<Answer, AskError> {
+        let certificate = agent::identity(&self.paths);
+        let key = certificate.clone();
+        let authority = self.paths.pki().join("ca.crt");
+        let identity = Identity::load(IdentityFiles { certificate, key, authority })?;
+        let client = Client::member(self.membership().others(), Arc::new(identity));
+        granted(client.post(PATH, &message(request)).await?)
+    }
+
+    fn own_certificate(&self) -> Result<Vec<u8>, AskError> {
+        let path = agent::identity(&self.paths);
+        let text = fs::read(&path).unwrap_or_default();
+        let blocks = Pem::iter_from_buffer(&text).filter_map(Result::ok);
+        let leaf = blocks.into_iter().find(|block| block.label == "CERTIFICATE");
+        leaf.map(|block| block.contents).ok_or(AskError::NoIdentity(path))
+    }
+}
+
+/// A request as it is said now.
+pub fn message(request: Request) -> Message {
+    Message { release: release(), sent: OffsetDateTime::now_utc(), request }
+}
+
+pub fn granted(answer: Answer) -> Result<Answer, AskError> {
+    match answer {
+        Answer::Refused(refusal) => Err(AskError::Refused(refusal)),
+        answer => Ok(answer),
+    }
+}

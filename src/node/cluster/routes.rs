@@ -1,0 +1,153 @@
+//! What the local API answers about the cluster.
+
+use std::sync::Arc;
+
+use http::{Method, StatusCode};
+use hyper::body::Bytes;
+use microcluster::protocol::{RemoveRequest, decide_remove};
+use microcluster::record::{NodeName, NodeRole};
+use skiff_api::{ClusterNode, ErrorBody, NodeState, Progress, TokenRequest};
+use time::OffsetDateTime;
+
+use super::ask::AskError;
+use super::{Cluster, ClusterDesk, found, nodes, peers, token};
+use crate::node::core::Node;
+use crate::node::server::{Answer, Refusal, error_body, json, json_work, read, unknown};
+
+/// Answers what stands below `/v1/cluster`.
+pub async fn route(node: &Arc<Node>, method: &Method, words: &[&str], body: &Bytes) -> Answer {
+    match (method.as_str(), words) {
+        ("POST", ["found"]) => Ok(begin(node)),
+        ("GET", ["nodes"]) => list(node).await,
+        ("POST", ["nodes", name, "remove"]) => remove(node, name, &read(body)?).await,
+        ("GET", ["tokens"]) => tokens(node).await,
+        ("POST", ["tokens"]) => {
+            let (cluster, request) = (control_plane(node)?, read::<TokenRequest>(body)?);
+            let added = token::add(&cluster, desk(&cluster)?, &request).await;
+            added.map(|token| json(&token)).map_err(declined)
+        }
+        ("POST", ["tokens", id, "revoke"]) => {
+            let cluster = control_plane(node)?;
+            let revoked = token::revoke(desk(&cluster)?, id).await;
+            revoked.map(|()| json(&())).map_err(declined)
+        }
+        _ => Err(unknown(method, &format!("/v1/cluster/{}", words.join("/")))),
+    }
+}
+
+fn begin(node: &Arc<Node>) -> http::Response<crate::node::server::Body> {
+    let node = node.clone();
+    json_work(|progress| async move {
+        let reporter = progress.clone();
+        let report = move |line| drop(reporter.try_send(line));
+        let last = match found(&node, &report).await {
+            Ok(changed) => Progress::Done { message: "the cluster is there".into(), changed },
+            Err(error) => {
+                let error = ErrorBody { hint: error.hint(), ..error_body(&error) };
+                Progress::Failed { error }
+            }
+        };
+        // Nobody reads when the client went away; the work is done all the same.
+        let _ = progress.send(last).await;
+    })
+}
+
+/// A lone node is a cluster of one.
+async fn list(node: &Arc<Node>) -> Answer {
+    let Some(cluster) = node.cluster() else {
+        let status = node.status();
+        let state = match status.phase {
+            skiff_api::Phase::Ready => NodeState::Ready,
+            _ => NodeState::NotReady,
+        };
+        return Ok(json(&[ClusterNode {
+            name: status.node,
+            role: "control-plane".into(),
+            datastore: None,
+            state,
+            addresses: status.address.into_iter().collect(),
+            version: status.version,
+            kubernetes: status.kubernetes,
+            certificate_expires: None,
+            last_contact: None,
+        }]));
+    };
+    nodes::list(node, &cluster).await.map(|nodes| json(&nodes)).map_err(|error| asked(&error))
+}
+
+async fn tokens(node: &Arc<Node>) -> Answer {
+    if node.cluster().is_none() {
+        return Ok(json::<[skiff_api::Token; 0]>(&[]));
+    }
+    let cluster = control_plane(node)?;
+    let record = desk(&cluster)?.record().await.map_err(declined)?;
+    Ok(json(&token::list(&record, OffsetDateTime::now_utc())))
+}
+
+async fn remove(node: &Arc<Node>, name: &str, request: &skiff_api::RemoveRequest) -> Answer {
+    let cluster = control_plane(node)?;
+    let unprocessable = StatusCode::UNPROCESSABLE_ENTITY;
+    let parsed: NodeName = name.parse().map_err(|error: microcluster::record::NodeNameError| {
+        Refusal::new(unprocessable, error.to_string()).hint("skiff nodes")
+    })?;
+    let desk = desk(&cluster)?;
+    let record = desk.record().await.map_err(declined)?;
+    let is_reachable = match record.members.get(&parsed) {
+        Some(member) if !request.force => {
+            nodes::is_reachable(&member.value.view(), node.context().kubelet_port).await
+        }
+        _ => false,
+    };
+    let here = cluster.membership().name;
+    let request = RemoveRequest { name: parsed, force: request.force, is_reachable, here };
+    let member = record.members.get(&request.name).map(|member| &member.value);
+    if let Some(member) = member.filter(|member| member.role == NodeRole::ControlPlane) {
+        decide_remove(&record, &request, OffsetDateTime::now_utc()).map_err(declined)?;
+        // First: where it votes, cutting it off might cost the others their majority.
+        let removed = peers::remove(&cluster.paths, member.id).await;
+        removed.map_err(|error| declined(peers::refusal(&error)))?;
+    }
+    desk.remove(&request).await.map_err(declined)?;
+    cluster.wake();
+    Ok(json(&()))
+}
+
+/// The cluster on a node that decides about it.
+fn control_plane(node: &Arc<Node>) -> Result<Arc<Cluster>, Refusal> {
+    let refused = |message: &str| Refusal::new(StatusCode::CONFLICT, message);
+    let cluster = node.cluster().ok_or_else(|| {
+        refused("this node is alone: there is no cluster yet").hint("skiff add-node")
+    })?;
+    match cluster.desk {
+        Some(_) => Ok(cluster),
+        None => Err(on_worker(&cluster)),
+    }
+}
+
+/// What a worker answers to what only a control-plane node does.
+pub fn on_worker(cluster: &Cluster) -> Refusal {
+    let refusal = Refusal::new(StatusCode::CONFLICT, "this node is a worker of its cluster");
+    let part = cluster.membership().part(None);
+    match part.control_plane.first() {
+        Some((name, address)) => refusal.hint(format!("type it on {name} ({address})")),
+        None => refusal,
+    }
+}
+
+fn desk(cluster: &Cluster) -> Result<&ClusterDesk, Refusal> {
+    cluster.desk.as_ref().ok_or_else(|| on_worker(cluster))
+}
+
+/// A refusal of the protocol, in the words of the local API.
+fn declined(refusal: microcluster::message::Refusal) -> Refusal {
+    let answer = Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, refusal.message);
+    if refusal.hint.is_empty() { answer } else { answer.hint(refusal.hint) }
+}
+
+fn asked(error: &AskError) -> Refusal {
+    let answer = Refusal::from_error(error);
+    match error.hint() {
+        Some(hint) => answer.hint(hint),
+        None => answer,
+    }
+}

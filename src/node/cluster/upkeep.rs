@@ -1,0 +1,462 @@
+//! What must stay true of a node in its cluster: that it is a member, its certificates, the lists of
+//! API servers and of the datastore's peers; and on a control-plane node what nobody else looks
+//! after.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::Node as KubeNode;
+use kube::api::{Api, DeleteParams, ListParams};
+use microcluster::message::{Answer, Refusal, RefusalCode, Renew, Request};
+use microcluster::record::{ClusterSettings, MemberRecord, MemberView, NodeRole, Revision};
+use microcluster::trust::Purpose;
+use skiff_api::Notice;
+use skiff_datastore::member::report::OperatorError;
+use skiff_supervisor::HandleError;
+use time::OffsetDateTime;
+
+use super::ask::AskError;
+use super::found::FoundError;
+use super::ground::store_lists;
+use super::keys::{self, KeyError, Keys};
+use super::{Begun, Cluster, ClusterDesk, GroundError, MembershipError, Stage, peers, release};
+use crate::daemons::datastore;
+use crate::kube::ClientError;
+use crate::node::account::{self, AccountError};
+use crate::node::bootstrap;
+use crate::node::core::{ElectError, Node};
+use crate::node::plan::JOINED;
+use crate::pki::{self, StoreError, write_private};
+
+/// How often the cluster is looked at: who comes or goes is known within this time.
+const INTERVAL: Duration = Duration::from_secs(15);
+/// How often a control-plane node takes away what is over.
+const KEEPER_INTERVAL: Duration = Duration::from_secs(60);
+/// The notice of a node whose address the cluster does not take.
+const ADDRESS_NOTICE: &str = "address-refused";
+/// How long the datastore may be away before others are asked how the cluster is.
+const DATASTORE_PATIENCE: Duration = Duration::from_secs(20);
+/// Between two tries to follow the record.
+const FOLLOW_PAUSE: Duration = Duration::from_millis(500);
+/// The notice of a node that the cluster does not know any more.
+const REMOVED_NOTICE: &str = "removed-from-cluster";
+
+#[derive(Debug, thiserror::Error)]
+pub enum UpkeepError {
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    #[error("the cluster's record cannot be used: {0}")]
+    Record(Refusal),
+    #[error(transparent)]
+    Found(#[from] FoundError),
+    #[error(transparent)]
+    Membership(#[from] MembershipError),
+    #[error(transparent)]
+    Ground(#[from] GroundError),
+    #[error(transparent)]
+    Account(#[from] AccountError),
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Elect(#[from] ElectError),
+    #[error(transparent)]
+    Supervisor(#[from] HandleError),
+    #[error("cannot remove the line that says how the join is taken back")]
+    Forget(#[source] io::Error),
+    #[error("the datastore's members cannot be looked after")]
+    Peers(#[from] OperatorError),
+    #[error("the API server did not do it")]
+    Kube(#[from] kube::Error),
+    #[error(transparent)]
+    Client(#[from] ClientError),
+}
+
+impl UpkeepError {
+    /// What to do next, where that is known.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Ask(error) => error.hint(),
+            _ => None,
+        }
+    }
+}
+
+/// What is done once in the life of a skiffd, and when something was done last.
+#[derive(Default)]
+struct Done {
+    founded: bool,
+    /// The record was read, so there is one to be followed.
+    looked: bool,
+    roles: bool,
+    kept: Option<Instant>,
+}
+
+/// Never ends. What fails is tried again at the next turn, and told when it is news.
+pub async fn run(node: Arc<Node>, cluster: Arc<Cluster>) {
+    let mut status = node.watch();
+    let mut done = Done::default();
+    let mut told = String::new();
+    let mut follower = None;
+    loop {
+        show(&node, &cluster);
+        let outcome = turn(&node, &cluster, &mut done).await;
+        if done.looked {
+            follower.get_or_insert_with(|| tokio::spawn(follow(node.clone(), cluster.clone())));
+        }
+        if let Err(error) = &outcome {
+            tell_removed(&node, error);
+        }
+        let failure = outcome.err().map(|error| chain(&error)).unwrap_or_default();
+        if failure != told && !failure.is_empty() {
+            tracing::warn!(
+                reason = failure,
+                "the node's part in its cluster is not as it should be"
+            );
+        }
+        told = failure;
+        show(&node, &cluster);
+        let joining = cluster.membership().stage == Stage::Joining;
+        tokio::select! {
+            () = tokio::time::sleep(INTERVAL) => {}
+            () = cluster.wake.notified() => {}
+            _ = status.changed(), if joining => {}
+        }
+    }
+}
+
+async fn turn(node: &Node, cluster: &Cluster, done: &mut Done) -> Result<(), UpkeepError> {
+    let membership = cluster.membership();
+    match &cluster.desk {
+        Some(desk) => {
+            let names = [datastore::NAME.into()];
+            let ready = node.supervisor.wait_ready(&names);
+            match tokio::time::timeout(DATASTORE_PATIENCE, ready).await {
+                Ok(ready) => ready?,
+                // Perhaps the others go on without this node; they say so, or where they are now.
+                Err(_) if membership.others().is_empty() => return Ok(()),
+                Err(_) => return hear_of_others(node, cluster).await,
+            }
+            if !done.founded && membership.is_founder() {
+                cluster.ensure_founded(node).await?;
+                done.founded = true;
+            }
+            look(node, cluster, desk).await?;
+            done.looked = true;
+            confirm_when_ready(node, cluster).await?;
+            renew_when_due(node, cluster).await?;
+            if cluster.membership().stage == Stage::Joining {
+                return Ok(());
+            }
+            // Before the rest: until then not even this node's kubelet dials its API server.
+            let told = tell_api_port(node, cluster, desk).await;
+            look_at_peers(cluster, desk).await?;
+            keep(node, desk, done).await?;
+            told
+        }
+        None => {
+            // First: with certificates that have ended, nothing else is answered.
+            renew_when_due(node, cluster).await?;
+            confirm_when_ready(node, cluster).await?;
+            hear_of_others(node, cluster).await
+        }
+    }
+}
+
+async fn hear_of_others(node: &Node, cluster: &Cluster) -> Result<(), UpkeepError> {
+    let answer = cluster.ask_others(Request::Members {}).await?;
+    if let Answer::Members { members, settings } = answer {
+        note(node, cluster, members, settings).await?;
+    }
+    Ok(())
+}
+
+/// The node's own setting may have changed since the cluster was founded, and other nodes dial what
+/// the record says.
+async fn tell_api_port(
+    node: &Node,
+    cluster: &Cluster,
+    desk: &ClusterDesk,
+) -> Result<(), UpkeepError> {
+    let port = node.context().api_port;
+    if cluster.membership().settings.api_port == port {
+        return Ok(());
+    }
+    desk.set_api_port(port).await.map_err(UpkeepError::Record)?;
+    tracing::info!(port, "the cluster knows where the API server listens now");
+    look(node, cluster, desk).await?;
+    Ok(())
+}
+
+/// Takes over at once what the record says, whenever it is another one: a node that joins is let in
+/// by the datastore, and one that was removed is not any more. Never ends.
+async fn follow(node: Arc<Node>, cluster: Arc<Cluster>) {
+    let Some(desk) = &cluster.desk else { return };
+    loop {
+        if node.supervisor.wait_ready(&[datastore::NAME.into()]).await.is_err() {
+            return;
+        }
+        let seen = match look(&node, &cluster, desk).await {
+            Ok(seen) => desk.later_than(seen).await.map(drop).map_err(|error| chain(&error)),
+            Err(error) => Err(chain(&error)),
+        };
+        if let Err(reason) = seen {
+            tracing::debug!(reason, "the record is not followed");
+            tokio::time::sleep(FOLLOW_PAUSE).await;
+        }
+    }
+}
+
+/// Tells the cluster that nothing is missing but its word.
+async fn confirm_when_ready(node: &Node, cluster: &Cluster) -> Result<(), UpkeepError> {
+    let membership = cluster.membership();
+    if membership.stage == Stage::Joining && is_ready_but_for_joining(node) {
+        cluster.ask(Request::Confirm {}).await?;
+        // Of a join that was being taken back when the cluster had the last word already.
+        // Before the stage: what fails is done again at the next turn, as a whole.
+        Begun::remove(&cluster.paths.node()).map_err(UpkeepError::Forget)?;
+        cluster.update(|membership| membership.stage = Stage::Member)?;
+        tracing::info!(name = %membership.name, "joined");
+    }
+    Ok(())
+}
+
+/// Takes over what the record says; as of which revision.
+async fn look(node: &Node, cluster: &Cluster, desk: &ClusterDesk) -> Result<Revision, UpkeepError> {
+    let _turn = cluster.looking.lock().await;
+    let record = desk.record().await.map_err(UpkeepError::Record)?;
+    let members = record.living().map(MemberRecord::view).collect();
+    note(node, cluster, members, Some(record.settings.value.clone())).await?;
+    Ok(record.revision)
+}
+
+/// What this node's member of the datastore does; and whose member is over goes.
+async fn look_at_peers(cluster: &Cluster, desk: &ClusterDesk) -> Result<(), UpkeepError> {
+    let members = peers::list(&cluster.paths).await?;
+    let role = peers::role_of(&members, cluster.membership().id);
+    *cluster.datastore.lock().expect("no holder of this lock panics") = role;
+    let record = desk.record().await.map_err(UpkeepError::Record)?;
+    Ok(peers::reconcile(&cluster.paths, &members, &record).await?)
+}
+
+async fn note(
+    node: &Node,
+    cluster: &Cluster,
+    members: Vec<MemberView>,
+    settings: Option<ClusterSettings>,
+) -> Result<(), UpkeepError> {
+    cluster.update(|membership| {
+        // Whoever tells of nobody knows nothing: the ones that were known are still worth a try.
+        if members.iter().any(|member| member.role == NodeRole::ControlPlane) {
+            membership.members = members;
+        }
+        membership.settings = settings.unwrap_or_else(|| membership.settings.clone());
+    })?;
+    let membership = cluster.membership();
+    store_lists(&cluster.paths, &membership)?;
+    Ok(node.elect(membership.elects()).await?)
+}
+
+/// What the cluster certifies for a node; the rest is signed with the authority that lies there.
+fn purposes(role: NodeRole) -> &'static [Purpose] {
+    match role {
+        NodeRole::Worker => &keys::OF_WORKER,
+        NodeRole::ControlPlane => &keys::OF_CONTROL_PLANE,
+    }
+}
+
+/// Asks for new certificates at half the life of the old ones, and tells what has changed here.
+async fn renew_when_due(node: &Node, cluster: &Cluster) -> Result<(), UpkeepError> {
+    let membership = cluster.membership();
+    let now = OffsetDateTime::now_utc();
+    let address = node.context().address;
+    let is_over = |purpose: &Purpose| is_half_over(&keys::place(&cluster.paths, *purpose), now);
+    let has_changed = membership.own().is_none_or(|own| {
+        own.addresses.first() != Some(&address)
+            || own.kubernetes != node.kubernetes()
+            || own.release != release()
+            || own.expires.is_none()
+    });
+    let is_due = purposes(membership.role).iter().any(is_over);
+    if !has_changed && !is_due {
+        return Ok(());
+    }
+    renew(node, cluster, is_due).await
+}
+
+/// Tells what has changed here, for which new certificates are the answer; when they are due, also
+/// without a change that is refused.
+pub async fn renew(node: &Node, cluster: &Cluster, is_due: bool) -> Result<(), UpkeepError> {
+    let _turn = cluster.renewing.lock().await;
+    let membership = cluster.membership();
+    let keys = match membership.role {
+        NodeRole::Worker => Keys::generate(purposes(membership.role))?,
+        // Its first key is what the record was founded with.
+        NodeRole::ControlPlane => Keys::of_node(&cluster.paths)?,
+    };
+    let renew = Renew {
+        requests: keys.requests()?,
+        addresses: Some(vec![node.context().address]),
+        kubernetes: Some(node.kubernetes()),
+        failure_domain: None,
+    };
+    let mut answer = cluster.ask(Request::Renew(renew.clone())).await;
+    let refused = refused_address(&answer).cloned();
+    tell_address(node, refused.as_ref());
+    if refused.is_some() {
+        if !is_due {
+            return Ok(());
+        }
+        // Certificates do not wait until another node has given the address up.
+        answer = cluster.ask(Request::Renew(Renew { addresses: None, ..renew })).await;
+    }
+    if let Answer::Renewed(renewed) = answer? {
+        let agent = account::ensure_agent()?;
+        keys.store(&renewed.leaves, &cluster.paths, agent)?;
+        if membership.role == NodeRole::Worker {
+            store_bundle(&cluster.paths.pki().join("ca.crt"), &renewed.bundle.cluster)?;
+        }
+        note(node, cluster, renewed.members, Some(renewed.settings)).await?;
+        tracing::info!("the cluster renewed this node's certificates");
+    }
+    Ok(())
+}
+
+/// Shows the identity that the node has now: the record forgets the former one with that.
+pub async fn show_identity(cluster: &Cluster) -> Result<(), UpkeepError> {
+    let nothing =
+        Renew { requests: vec![], addresses: None, kubernetes: None, failure_domain: None };
+    cluster.ask(Request::Renew(nothing)).await?;
+    Ok(())
+}
+
+/// Why the cluster does not take this node's address, if that is all that it refuses.
+fn refused_address(answer: &Result<Answer, AskError>) -> Option<&Refusal> {
+    let Err(AskError::Refused(refusal)) = answer else { return None };
+    let of_address = [RefusalCode::AddressTaken, RefusalCode::AddressInvalid];
+    of_address.contains(&refusal.code).then_some(refusal)
+}
+
+fn tell_address(node: &Node, refusal: Option<&Refusal>) {
+    let notice = refusal.map(|refusal| Notice {
+        name: ADDRESS_NOTICE.into(),
+        message: refusal.message.clone(),
+        remedy: Some(refusal.hint.clone()).filter(|hint| !hint.is_empty()),
+    });
+    node.board.update(|observed| {
+        observed.notices.retain(|notice| notice.name != ADDRESS_NOTICE);
+        observed.notices.extend(notice);
+    });
+}
+
+/// A leaf that cannot be read is over.
+fn is_half_over(path: &std::path::Path, now: OffsetDateTime) -> bool {
+    pki::inspect(path).is_none_or(|leaf| now >= leaf.due())
+}
+
+/// Whom the node believes, when that has changed.
+pub fn store_bundle(path: &std::path::Path, bundle: &str) -> Result<(), StoreError> {
+    match std::fs::read_to_string(path) {
+        Ok(there) if there == bundle => Ok(()),
+        _ => write_private(path, bundle.as_bytes(), 0o644, (0, 0)),
+    }
+}
+
+/// What is over goes: tokens, joins that nobody finished, and Node objects of nodes that were
+/// removed.
+async fn keep(node: &Node, desk: &ClusterDesk, done: &mut Done) -> Result<(), UpkeepError> {
+    let client = node.clients.client().await?;
+    if !done.roles {
+        bootstrap::apply_network(&client).await?;
+        done.roles = true;
+    }
+    if done.kept.is_none_or(|kept| kept.elapsed() >= KEEPER_INTERVAL) {
+        desk.expire().await.map_err(UpkeepError::Record)?;
+        done.kept = Some(Instant::now());
+    }
+    let api: Api<KubeNode> = Api::all(client);
+    // Read before the record: a Node that is there has a member then, or none any more.
+    let there = api.list_metadata(&ListParams::default()).await?;
+    let record = desk.record().await.map_err(UpkeepError::Record)?;
+    let removed: BTreeSet<&str> = record
+        .removed
+        .values()
+        .filter_map(|removed| removed.value.name.as_ref())
+        .filter(|name| !record.members.contains_key(*name))
+        .map(|name| name.as_str())
+        .collect();
+    for name in there.items.iter().filter_map(|object| object.metadata.name.as_deref()) {
+        if removed.contains(name) {
+            tracing::info!(
+                node = name,
+                "its Node goes: it does not belong to the cluster any more"
+            );
+            match api.delete(name, &DeleteParams::default()).await {
+                Err(kube::Error::Api(refusal)) if refusal.code == 404 => {}
+                outcome => drop(outcome?),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether nothing is missing but the cluster's word.
+fn is_ready_but_for_joining(node: &Node) -> bool {
+    let status = node.status();
+    status.conditions.iter().all(|condition| condition.holds || condition.name == JOINED)
+}
+
+fn show(node: &Node, cluster: &Cluster) {
+    let membership = cluster.membership();
+    let datastore = cluster.datastore.lock().expect("no holder of this lock panics").clone();
+    node.board.update(|observed| {
+        observed.role = Some(membership.role);
+        observed.joining = membership.stage == Stage::Joining;
+        observed.cluster = Some(membership.part(datastore));
+    });
+}
+
+fn tell_removed(node: &Node, error: &UpkeepError) {
+    let UpkeepError::Ask(AskError::Refused(refusal)) = error else { return };
+    if !matches!(refusal.code, RefusalCode::Removed | RefusalCode::NotMember) {
+        return;
+    }
+    let notice = Notice {
+        name: REMOVED_NOTICE.into(),
+        message: refusal.message.clone(),
+        remedy: Some("`sudo skiff reset` makes the machine free for another start or join".into()),
+    };
+    node.board.update(|observed| {
+        observed.notices.retain(|notice| notice.name != REMOVED_NOTICE);
+        observed.notices.insert(0, notice);
+    });
+}
+
+/// An error with its causes, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_is_anothers_is_told_from_what_refuses_the_node() {
+        let refused = |code| Err(AskError::Refused(Refusal::new(code, "no")));
+        for (answer, is_address) in [
+            (refused(RefusalCode::AddressTaken), true),
+            (refused(RefusalCode::AddressInvalid), true),
+            (refused(RefusalCode::Removed), false),
+            (refused(RefusalCode::Busy), false),
+            (Err(AskError::Answer), false),
+            (Ok(Answer::Confirmed {}), false),
+        ] {
+            assert_eq!(refused_address(&answer).is_some(), is_address, "{answer:?}");
+        }
+    }
+}
