@@ -12,6 +12,7 @@ pub mod cli;
 pub mod config;
 pub mod daemons;
 pub mod distribution;
+pub mod durable;
 pub mod host;
 pub mod inspect;
 pub mod kube;

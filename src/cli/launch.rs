@@ -11,6 +11,7 @@ use super::interrupt::Interrupt;
 use super::ready::Unready;
 use super::{CommandError, Session};
 use crate::config::{SNAP_VARIABLE, snap_file};
+use crate::durable;
 
 /// skiffd's socket appears within a second; a busy machine is given more.
 const SOCKET_TIMEOUT: Duration = Duration::from_secs(180);
@@ -128,13 +129,16 @@ fn start_unit(session: &Session) -> Result<(), CommandError> {
     make_log_dir(session)?;
     let text = unit(session);
     if !fs::read_to_string(UNIT_FILE).is_ok_and(|old| old == text) {
-        fs::write(UNIT_FILE, text)
+        durable::replace(Path::new(UNIT_FILE), text.as_bytes(), 0o644)
             .map_err(|e| CommandError::because(format!("cannot write {UNIT_FILE}"), &e))?;
         systemctl(&["daemon-reload"])?;
     }
     // One that failed often is held back by systemd until it is forgiven.
     let _ = systemctl(&["reset-failed", UNIT]);
-    systemctl(&["enable", "--now", "--no-block", UNIT])
+    systemctl(&["enable", "--now", "--no-block", UNIT])?;
+    // The link that systemctl made; without it the node is off after a power cut.
+    durable::sync_file_system(Path::new(UNIT_FILE))
+        .map_err(|e| CommandError::because(format!("cannot sync the disk of {UNIT_FILE}"), &e))
 }
 
 fn make_log_dir(session: &Session) -> Result<(), CommandError> {

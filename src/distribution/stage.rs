@@ -7,6 +7,7 @@ use std::{fmt, fs, io};
 use sha2::{Digest, Sha256};
 
 use super::manifest::{Distribution, DistributionError, MANIFEST};
+use crate::durable;
 
 /// Names one build: the beginning of a digest over its table of contents, which names the build of
 /// each component, its `skiff` and its addons.
@@ -49,6 +50,7 @@ pub fn stage(distribution: &Distribution, builds: &Path) -> Result<(BuildId, Pat
     let staged = remove_tree(&partial)
         .and_then(|()| fs::create_dir_all(&partial))
         .and_then(|()| copy_tree(distribution.dir(), &partial))
+        .and_then(|()| durable::sync_file_system(&partial))
         .and_then(|()| remove_tree(&target))
         .and_then(|()| fs::rename(&partial, &target));
     if let Err(source) = staged {
@@ -88,6 +90,7 @@ pub fn select(builds: &Path, id: &BuildId) -> Result<(), StageError> {
     let _ = fs::remove_file(&fresh);
     symlink(&id.0, &fresh)
         .and_then(|()| fs::rename(&fresh, &link))
+        .and_then(|()| fs::File::open(builds)?.sync_all())
         .map_err(|source| StageError::Io { path: link, source })
 }
 

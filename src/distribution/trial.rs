@@ -6,10 +6,11 @@
 //! itself; one from an earlier boot was cut short.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 
 use super::stage::{BuildId, StageError, current, staged};
+use crate::durable;
 
 const FILE: &str = "trial.json";
 
@@ -27,15 +28,11 @@ pub fn boot() -> io::Result<String> {
 /// Notes that another build than `former` is about to be selected.
 pub fn begin_trial(builds: &Path, former: &BuildId, boot: String) -> Result<(), StageError> {
     let trial = Trial { former: former.clone(), boot };
-    let fresh = builds.join(".trial.new");
-    let write = || {
-        let mut file = fs::File::create(&fresh)?;
-        file.write_all(&serde_json::to_vec(&trial)?)?;
-        file.sync_all()?;
-        fs::rename(&fresh, builds.join(FILE))?;
-        fs::File::open(builds)?.sync_all()
-    };
-    write().map_err(|source| StageError::Io { path: builds.join(FILE), source })
+    let path = builds.join(FILE);
+    serde_json::to_vec(&trial)
+        .map_err(io::Error::from)
+        .and_then(|bytes| durable::replace(&path, &bytes, 0o600))
+        .map_err(|source| StageError::Io { path, source })
 }
 
 /// The selected build stays selected. Nothing happens when none is on trial.

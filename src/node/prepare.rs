@@ -1,7 +1,6 @@
 //! Everything that must be on disk before a daemon starts: directories, keys, leaves, files.
 
 use std::net::IpAddr;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -15,6 +14,7 @@ use super::layout::{self, LayoutError};
 use crate::config::{Choices, Config, ConfigError, is_dns_name};
 use crate::daemons::{self, Cluster, Context, File, kube_control, kube_node};
 use crate::distribution::{Distribution, DistributionError};
+use crate::durable;
 use crate::host::{self, address, resolver};
 use crate::paths::Paths;
 use crate::pki::{
@@ -167,10 +167,7 @@ fn write_public(path: &Path, content: &str) -> io::Result<()> {
     }
     let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     fs::create_dir_all(dir)?;
-    let fresh = dir.join(".new");
-    fs::write(&fresh, content)?;
-    fs::set_permissions(&fresh, fs::Permissions::from_mode(0o644))?;
-    fs::rename(&fresh, path)
+    durable::replace(path, content.as_bytes(), 0o644)
 }
 
 /// Makes what is made once and hands each daemon its share.

@@ -51,6 +51,7 @@ fn install(journey: &mut Journey) {
     journey.step("power on", Journey::boot);
     journey.step("systemd and control groups v2", Journey::check_system);
     journey.step("install the build", Journey::install);
+    journey.step("what is not synced stays in memory", Journey::write_back_nothing);
     journey.step("start to ready", Journey::start_node);
 }
 
