@@ -330,7 +330,7 @@ fn divide(index: &Index, range: &KeyRange, bytes_max: usize) -> Vec<Bytes> {
 fn lay_out(index: &Index, range: KeyRange) -> Chunk {
     let mut encoder = Encoder::default();
     for record in index.range(&range, index.compacted()) {
-        encoder.version(record);
+        encoder.version(&record);
     }
     Chunk { first_key: range.start, data: encoder.finish() }
 }

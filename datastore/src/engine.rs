@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::future::join;
 use prost::Message;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -13,6 +14,7 @@ use crate::check::{check_delete_range, check_put, check_range, check_txn};
 use crate::command::{Change, Outcome};
 use crate::error::RequestError;
 use crate::identity::Identity;
+use crate::index::pack::keep_packed;
 use crate::lease::{LEASE_TTL_MIN_S, LeaseView};
 use crate::proto::{
     DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
@@ -50,23 +52,23 @@ pub struct Running {
     pub engine: Engine,
     /// Ends when every handle is gone, or when it may write no more.
     pub writer: JoinHandle<Result<(), WriterError>>,
-    /// Revokes leases whose time is over; to be aborted first.
-    pub expiry: JoinHandle<()>,
+    /// Revokes leases whose time is over, and packs history; to be aborted first.
+    pub upkeep: JoinHandle<((), ())>,
 }
 
 impl Running {
     /// Ends orderly: what is queued is still written. The caller has dropped
     /// its own handles.
     pub async fn stop(self) -> Result<(), WriterError> {
-        self.expiry.abort();
-        let _ = self.expiry.await;
+        self.upkeep.abort();
+        let _ = self.upkeep.await;
         drop(self.engine);
         self.writer.await.expect("the writer does not panic and is not aborted")
     }
 }
 
 impl Engine {
-    /// Loads the store and starts the writer and the expiry of leases.
+    /// Loads the store and starts the writer and the upkeep.
     pub async fn start<S: Store>(
         mut store: S,
         limits: Limits,
@@ -90,12 +92,17 @@ impl Engine {
         let shared = Arc::new(Shared::new(state, identity, limits, clock));
         let (sender, receiver) = mpsc::channel(QUEUE_MAX);
         let writer = Writer::new(store, shared.clone(), receiver, layout);
-        let engine =
-            Engine { shared, route: Route::alone(sender), admission: Admission::default() };
+        let engine = Engine {
+            shared: shared.clone(),
+            route: Route::alone(sender),
+            admission: Admission::default(),
+        };
         Ok(Running {
             engine: engine.clone(),
             writer: tokio::spawn(writer.run().in_current_span()),
-            expiry: tokio::spawn(expire_leases(engine).in_current_span()),
+            upkeep: tokio::spawn(
+                join(expire_leases(engine), keep_packed(shared)).in_current_span(),
+            ),
         })
     }
 

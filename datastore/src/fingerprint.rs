@@ -209,7 +209,7 @@ mod tests {
                 }
                 let all = crate::key_range::KeyRange::all();
                 let living = index.range(&all, index.committed());
-                let sum = living.fold(0_u64, |sum, record| sum.wrapping_add(of_record(record)));
+                let sum = living.fold(0_u64, |sum, record| sum.wrapping_add(of_record(&record)));
                 prop_assert_eq!(index.sum(), sum);
                 prop_assert_eq!(replica.sum(), sum);
             }

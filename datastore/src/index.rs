@@ -2,7 +2,8 @@
 //!
 //! Reads and watches are answered from here; the database below is for
 //! durability. A version is one shared [`Record`], so that an answer, the
-//! history and the tree hold the same bytes once.
+//! history and the tree hold the same bytes once. Those that were replaced a
+//! while ago are packed, when there is much of them: see [`pack`].
 //!
 //! # Staged and committed
 //!
@@ -21,6 +22,8 @@
 //! what is held, history included.
 
 mod count;
+mod held;
+pub mod pack;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -29,6 +32,7 @@ use bytes::Bytes;
 
 use crate::census::Census;
 use crate::fingerprint::of_record;
+use crate::index::held::Held;
 use crate::key_range::KeyRange;
 use crate::record::{LeaseId, Record, Revision};
 
@@ -37,21 +41,34 @@ use crate::record::{LeaseId, Record, Revision};
 struct Versions {
     latest: Arc<Record>,
     /// Older than `latest`, oldest first.
-    older: Vec<Arc<Record>>,
+    older: Vec<Held>,
 }
 
 impl Versions {
-    fn at(&self, revision: Revision) -> Option<&Arc<Record>> {
+    /// The version that a reader of `revision` sees, if the key lived then.
+    fn at(&self, revision: Revision) -> Option<Arc<Record>> {
         if self.latest.modified <= revision {
-            return Some(&self.latest);
+            return (!self.latest.is_tombstone()).then(|| self.latest.clone());
         }
-        let after = self.older.partition_point(|record| record.modified <= revision);
+        self.older_at(revision).filter(|held| !held.is_tombstone()).map(Held::whole)
+    }
+
+    /// The same without the version.
+    fn lives_at(&self, revision: Revision) -> bool {
+        if self.latest.modified <= revision {
+            return !self.latest.is_tombstone();
+        }
+        self.older_at(revision).is_some_and(|held| !held.is_tombstone())
+    }
+
+    fn older_at(&self, revision: Revision) -> Option<&Held> {
+        let after = self.older.partition_point(|held| held.modified() <= revision);
         after.checked_sub(1).map(|position| &self.older[position])
     }
 }
 
 /// What was written in one revision, in the order of its transaction.
-pub type Changes = Box<[Arc<Record>]>;
+type Changes = Box<[Held]>;
 
 /// The versions in memory. See the module's words for what is where.
 #[derive(Debug)]
@@ -63,6 +80,8 @@ pub struct Index {
     committed: Revision,
     compacted: Revision,
     staged: Vec<Vec<Arc<Record>>>,
+    /// What was replaced before this revision is packed, or not worth it.
+    packed: Revision,
     size: u64,
     /// Of the latest versions, staged ones included.
     census: Census,
@@ -95,6 +114,7 @@ impl Index {
             committed: base,
             compacted: Revision::NEVER_COMPACTED,
             staged: Vec::new(),
+            packed: base.next(),
             size: 0,
             census: Census::default(),
             sum: 0,
@@ -148,8 +168,13 @@ impl Index {
     }
 
     /// The living version of `key` at `revision`.
-    pub fn get(&self, key: &[u8], revision: Revision) -> Option<&Arc<Record>> {
-        self.keys.get(key)?.at(revision).filter(|record| !record.is_tombstone())
+    pub fn get(&self, key: &[u8], revision: Revision) -> Option<Arc<Record>> {
+        self.keys.get(key)?.at(revision)
+    }
+
+    /// Whether `key` lives at `revision`.
+    pub fn contains(&self, key: &[u8], revision: Revision) -> bool {
+        self.keys.get(key).is_some_and(|versions| versions.lives_at(revision))
     }
 
     /// The living versions in `range` at `revision`, by key.
@@ -157,11 +182,10 @@ impl Index {
         &'a self,
         range: &KeyRange,
         revision: Revision,
-    ) -> impl Iterator<Item = &'a Arc<Record>> + use<'a> {
+    ) -> impl Iterator<Item = Arc<Record>> + use<'a> {
         self.keys
             .range::<[u8], _>(range.bounds())
             .filter_map(move |(_, versions)| versions.at(revision))
-            .filter(|record| !record.is_tombstone())
     }
 
     /// Up to `keys_max` keys from the beginning of `range`, living at
@@ -172,14 +196,13 @@ impl Index {
         range: &KeyRange,
         revision: Revision,
         keys_max: usize,
-        mut found: impl FnMut(&Arc<Record>) -> bool,
+        mut found: impl FnMut(Arc<Record>) -> bool,
     ) -> Option<Bytes> {
         for (position, (key, versions)) in self.keys.range::<[u8], _>(range.bounds()).enumerate() {
             if position == keys_max {
                 return Some(key.clone());
             }
-            let record = versions.at(revision).filter(|record| !record.is_tombstone());
-            if record.is_some_and(|record| !found(record)) {
+            if versions.at(revision).is_some_and(|record| !found(record)) {
                 return None;
             }
         }
@@ -245,7 +268,7 @@ impl Index {
                 if versions.older.is_empty() {
                     versions.older.reserve_exact(1);
                 }
-                versions.older.push(former);
+                versions.older.push(Held::Whole(former));
                 self.note_life(&key, lived, lives);
             }
         }
@@ -277,7 +300,7 @@ impl Index {
         let lived = !versions.latest.is_tombstone();
         let lives = match versions.older.pop() {
             Some(former) => {
-                versions.latest = former;
+                versions.latest = former.whole();
                 self.sum = self.sum.wrapping_add(of_record(&versions.latest));
                 !versions.latest.is_tombstone()
             }
@@ -297,7 +320,7 @@ impl Index {
         let mut all = Vec::new();
         for changes in std::mem::take(&mut self.staged) {
             all.extend(changes.iter().cloned());
-            self.history.push_back(changes.into_boxed_slice());
+            self.history.push_back(changes.into_iter().map(Held::Whole).collect());
             self.committed = self.committed.next();
         }
         all
@@ -329,14 +352,17 @@ impl Index {
                 self.insert(record.clone());
             }
         }
-        self.history.push_back(changes.into_boxed_slice());
+        self.history.push_back(changes.into_iter().map(Held::Whole).collect());
         self.committed = self.committed.next();
     }
 
     /// The changes of `revision`, when they are still held.
-    pub fn changes(&self, revision: Revision) -> Option<&Changes> {
+    pub fn changes(
+        &self,
+        revision: Revision,
+    ) -> Option<impl Iterator<Item = Arc<Record>> + use<'_>> {
         let position = usize::try_from(revision.0 - self.history_first.0).ok()?;
-        self.history.get(position)
+        Some(self.history.get(position)?.iter().map(Held::whole))
     }
 
     /// Makes `revision` the oldest readable one. [`Index::sweep`] then frees.
@@ -360,9 +386,9 @@ impl Index {
             }
             let Some(changes) = self.history.pop_front() else { return (touched, false) };
             self.history_first = self.history_first.next();
-            for record in &changes {
-                self.forget_superseded(&record.key);
-                touched.push(record.key.clone());
+            for held in &changes {
+                self.forget_superseded(held.key());
+                touched.push(held.key().clone());
             }
         }
         (touched, self.history_first < self.compacted)
@@ -374,7 +400,7 @@ impl Index {
         let compacted = self.compacted;
         let Some(versions) = self.keys.get_mut(key) else { return };
         if versions.latest.modified <= compacted {
-            let freed: u64 = versions.older.iter().map(|record| record.size()).sum();
+            let freed: u64 = versions.older.iter().map(Held::size).sum();
             versions.older = Vec::new();
             self.size -= freed;
             if versions.latest.is_tombstone() {
@@ -384,7 +410,7 @@ impl Index {
             }
             return;
         }
-        let readable = versions.older.partition_point(|record| record.modified <= compacted);
+        let readable = versions.older.partition_point(|held| held.modified() <= compacted);
         // The last version at or below the compacted revision stays readable,
         // unless it says that the key is gone.
         let keep_from = match readable.checked_sub(1) {
@@ -392,7 +418,7 @@ impl Index {
             Some(last) => last,
             None => 0,
         };
-        let freed: u64 = versions.older.drain(..keep_from).map(|record| record.size()).sum();
+        let freed: u64 = versions.older.drain(..keep_from).map(|held| held.size()).sum();
         self.size -= freed;
         if versions.older.is_empty() {
             versions.older = Vec::new();

@@ -89,8 +89,8 @@ impl Search {
         index.check_readable(self.at, self.newest)?;
         let (request, records, wanted) = (&self.request, &mut self.records, self.wanted);
         let next = index.walk(&range, self.at, STEP_KEYS_MAX, |record| {
-            if passes_filter(record, request) {
-                records.push(record.clone());
+            if passes_filter(&record, request) {
+                records.push(record);
             }
             records.len() < wanted
         });

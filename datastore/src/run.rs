@@ -119,10 +119,10 @@ async fn run_untraced(options: Options) -> Result<(), RunError> {
     info!(after_ms = began.elapsed().as_millis() as u64, "datastore serves");
     let mut serving = Box::pin(futures::future::try_join_all(services));
     let Sole { node, databases } = sole;
-    let (mut writers, mut expiries) = (Vec::new(), Vec::new());
+    let (mut writers, mut upkeep) = (Vec::new(), Vec::new());
     for (_, running) in databases {
         writers.push(running.writer);
-        expiries.push(running.expiry);
+        upkeep.push(running.upkeep);
     }
     let ended = tokio::select! {
         result = &mut serving => Ended::Serving(result.map(drop)),
@@ -139,7 +139,7 @@ async fn run_untraced(options: Options) -> Result<(), RunError> {
     };
     remove_sockets(&options);
     drop(serving);
-    expiries.iter().for_each(JoinHandle::abort);
+    upkeep.iter().for_each(JoinHandle::abort);
     let mut finished = Ok(());
     for writer in writers {
         finished = finish(writer).await.and(finished);

@@ -9,6 +9,8 @@ use tokio::sync::{Notify, watch};
 use crate::compactor::LayoutLimits;
 use crate::feed::Feed;
 use crate::identity::Identity;
+use crate::index::Index;
+use crate::index::pack::PackLimits;
 use crate::member::operator::Operator;
 use crate::metrics::Metrics;
 use crate::record::Revision;
@@ -53,6 +55,8 @@ pub struct Limits {
     pub revisions_kept: Option<i64>,
     /// When the stored form is rearranged.
     pub layout: LayoutLimits,
+    /// What is compressed in memory.
+    pub packing: PackLimits,
 }
 
 impl Default for Limits {
@@ -62,6 +66,7 @@ impl Default for Limits {
             quota_bytes: 2 << 30,
             revisions_kept: None,
             layout: LayoutLimits::default(),
+            packing: PackLimits::default(),
         }
     }
 }
@@ -77,6 +82,8 @@ pub struct Shared {
     hub: Mutex<WatchHub>,
     /// Rung when a lease may end earlier than the one waited for.
     pub leases_changed: Notify,
+    /// Rung when versions can be packed.
+    pub packing_due: Notify,
     no_space: AtomicBool,
     /// Free where the data is; the largest number while that is unknown.
     free_bytes: AtomicU64,
@@ -111,6 +118,7 @@ impl Shared {
             state: RwLock::new(state),
             hub: Mutex::new(hub),
             leases_changed: Notify::new(),
+            packing_due: Notify::new(),
             no_space: AtomicBool::new(false),
             free_bytes: AtomicU64::new(u64::MAX),
             size_total: AtomicU64::new(0),
@@ -295,6 +303,13 @@ impl Shared {
     pub async fn wait_decided(&self) {
         // The sender lives as long as this.
         let _ = self.undecided.subscribe().wait_for(|undecided| !*undecided).await;
+    }
+
+    /// Rings when a step's worth of versions can be packed.
+    pub fn note_packing(&self, index: &Index) {
+        if index.is_packing_due(&self.limits.packing) {
+            self.packing_due.notify_one();
+        }
     }
 
     /// Tells that a follower's index has come to `revision`.

@@ -115,7 +115,7 @@ fn check_put(
         return Err(RequestError::LeaseNotFound);
     }
     let needs_former = request.ignore_value || request.ignore_lease;
-    if needs_former && index.get(&request.key, newest).is_none() {
+    if needs_former && !index.contains(&request.key, newest) {
         return Err(RequestError::KeyNotFound);
     }
     Ok(())
@@ -235,7 +235,7 @@ impl<'a> Staging<'a> {
     /// there before the transaction: a deletion of everything from a key on,
     /// in the same transaction, is no duplicate to etcd, which then panics.
     fn apply_put(&mut self, request: &PutRequest) -> Result<PutResponse, RequestError> {
-        let former = self.index.get(&request.key, self.index.head()).cloned();
+        let former = self.index.get(&request.key, self.index.head());
         let mut lease = LeaseId(request.lease);
         let mut value = request.value.clone();
         if request.ignore_value {
@@ -252,7 +252,7 @@ impl<'a> Staging<'a> {
 
     fn apply_delete(&mut self, request: &DeleteRangeRequest) -> DeleteRangeResponse {
         let range = KeyRange::from_wire(request.key.clone(), request.range_end.clone());
-        let doomed: Vec<_> = self.index.range(&range, self.index.head()).cloned().collect();
+        let doomed: Vec<_> = self.index.range(&range, self.index.head()).collect();
         for record in &doomed {
             self.open();
             self.index.stage_delete(&record.key);
@@ -300,13 +300,13 @@ fn all_hold(index: &Index, compares: &[Compare], at: Revision) -> bool {
 fn holds(index: &Index, compare: &Compare, at: Revision) -> bool {
     let range = KeyRange::from_wire(compare.key.clone(), compare.range_end.clone());
     if range.end == End::Single {
-        return holds_for(index.get(&compare.key, at).map(|record| &**record), compare);
+        return holds_for(index.get(&compare.key, at).as_deref(), compare);
     }
     let mut records = index.range(&range, at).peekable();
     if records.peek().is_none() {
         return holds_for(None, compare);
     }
-    records.all(|record| holds_for(Some(record), compare))
+    records.all(|record| holds_for(Some(&record), compare))
 }
 
 fn holds_for(record: Option<&Record>, compare: &Compare) -> bool {

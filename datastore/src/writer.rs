@@ -290,6 +290,7 @@ impl<S: Store> Writer<S> {
             self.shared.metrics.changed(changes.iter().map(|record| &**record));
             self.shared.hub().publish(&changes, row.last);
         }
+        self.shared.note_packing(&state.index);
     }
 
     async fn fail(

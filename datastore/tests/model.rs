@@ -8,6 +8,7 @@ use std::time::Instant;
 use proptest::prelude::*;
 use skiff_datastore::compactor::LayoutLimits;
 use skiff_datastore::error::RequestError;
+use skiff_datastore::index::pack::PackLimits;
 use skiff_datastore::proto::compare::{CompareResult, CompareTarget, TargetUnion};
 use skiff_datastore::proto::{
     Compare, DeleteRangeRequest, KeyValue, PutRequest, RangeRequest, RequestOp, TxnRequest,
@@ -179,7 +180,7 @@ impl World {
                 }
                 self.store = self.store.copy();
                 let running = self.running.take().expect("it runs");
-                running.expiry.abort();
+                running.upkeep.abort();
                 running.writer.abort();
                 self.running = Some(start(&self.store).await);
             }
@@ -191,7 +192,7 @@ impl World {
     }
 
     async fn put(&mut self, key: u8, lease: u8) {
-        let value = format!("value {}", "x".repeat(self.step % 30)) + &self.step.to_string();
+        let value = format!("value {}", "x".repeat(self.step % 30 * 20)) + &self.step.to_string();
         let request = PutRequest {
             key: name(key),
             value: value.clone().into(),
@@ -210,7 +211,7 @@ impl World {
     }
 
     async fn put_if(&mut self, key: u8, version: i64) {
-        let value = format!("value {}", "x".repeat(self.step % 30)) + &self.step.to_string();
+        let value = format!("value {}", "x".repeat(self.step % 30 * 20)) + &self.step.to_string();
         let put = PutRequest { key: name(key), value: value.clone().into(), ..Default::default() };
         let delete = DeleteRangeRequest { key: name(key), ..Default::default() };
         let request = TxnRequest {
@@ -291,7 +292,9 @@ async fn start(store: &MemoryStore) -> Running {
         fold_bytes_min: 1000,
         fold_rows_min: 2,
     };
-    let limits = Limits { layout, ..Limits::default() };
+    // What is replaced is packed at once.
+    let packing = PackLimits { revisions_whole: 0, bytes_min: 0, revisions_per_step: 1 };
+    let limits = Limits { layout, packing, ..Limits::default() };
     Engine::start(store.clone(), limits, Instant::now).await.unwrap()
 }
 

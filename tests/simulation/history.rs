@@ -231,7 +231,7 @@ fn compare(one: &Up, all: &[Up], broken: &mut Vec<String>) {
         all.iter().filter_map(|other| other.engine.shared().read().marks.newest()).collect();
     let state = shared.read();
     let living = state.index.range(&KeyRange::all(), state.index.head());
-    let walked = living.fold(0_u64, |sum, record| sum.wrapping_add(of_record(record)));
+    let walked = living.fold(0_u64, |sum, record| sum.wrapping_add(of_record(&record)));
     if state.index.sum() != walked {
         broken.push(format!("comparing: the sum of {} is not that of what it holds", one.id));
     }

@@ -174,7 +174,7 @@ async fn look_into(store: &mut SqlStore) -> Result<Contents, StoreError> {
         digester.lease(lease, ttl_s);
     }
     for record in state.index.range(&KeyRange::all(), revision) {
-        digester.key(record);
+        digester.key(&record);
     }
     Ok(Contents { cluster_id: opened.cluster_id, revision, digest: digester.finish() })
 }

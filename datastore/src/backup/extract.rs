@@ -162,7 +162,7 @@ async fn write(store: &mut SqlStore, file: &Path) -> Result<Summary, BuildError>
             writer.lease(lease, ttl_s);
         }
         for record in state.index.range(&all, revision) {
-            writer.key(record);
+            writer.key(&record);
             out.write_all(&writer.take())?;
         }
         out.write_all(&writer.finish())?;

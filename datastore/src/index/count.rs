@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::Index;
+use super::held::Held;
 use crate::census::{STRETCH_KEYS_MAX, Stretch};
 use crate::key_range::KeyRange;
 use crate::record::Revision;
@@ -15,30 +16,34 @@ impl Index {
         let revisions = usize::try_from(self.head().0 - revision.0).unwrap_or(0);
         // A revision changes one key, mostly. Far back, walking is quicker.
         if revisions > STRETCH_KEYS_MAX as usize + estimate.summed.keys as usize / 4 {
-            return self.range(range, revision).count();
+            return self.walked_count(range, revision);
         }
         let walked: usize =
-            estimate.left.iter().map(|part| self.range(part, self.head()).count()).sum();
+            estimate.left.iter().map(|part| self.walked_count(part, self.head())).sum();
         let now = estimate.summed.living as usize + walked;
         let (born, died) = self.changed_since(range, revision);
         now + died - born
+    }
+
+    fn walked_count(&self, range: &KeyRange, revision: Revision) -> usize {
+        let keys = self.keys.range::<[u8], _>(range.bounds());
+        keys.filter(|(_, versions)| versions.lives_at(revision)).count()
     }
 
     /// How many keys in `range` came to life after `revision`, and how many
     /// ended, as seen from the newest revision.
     fn changed_since(&self, range: &KeyRange, revision: Revision) -> (usize, usize) {
         let skipped = usize::try_from(revision.0 + 1 - self.history_first.0).unwrap_or(0);
-        let committed = self.history.iter().skip(skipped).flat_map(|changes| changes.iter());
+        let committed = self.history.iter().skip(skipped).flatten().map(Held::key);
         let mut keys: Vec<&Bytes> = committed
-            .chain(self.staged.iter().flatten())
-            .map(|record| &record.key)
+            .chain(self.staged.iter().flatten().map(|record| &record.key))
             .filter(|key| range.contains(key))
             .collect();
         keys.sort_unstable();
         keys.dedup();
         let (mut born, mut died) = (0, 0);
         for key in keys {
-            match (self.get(key, revision).is_some(), self.get(key, self.head()).is_some()) {
+            match (self.contains(key, revision), self.contains(key, self.head())) {
                 (false, true) => born += 1,
                 (true, false) => died += 1,
                 _ => {}

@@ -29,6 +29,7 @@ use super::run::Seat;
 use crate::clock;
 use crate::engine::expire_leases;
 use crate::identity::Identity;
+use crate::index::pack::keep_packed;
 use crate::pending::{Ended, Pending};
 use crate::proto::peer::follow_response::Part;
 use crate::proto::peer::{Begin, FollowRequest};
@@ -85,6 +86,7 @@ impl Copy {
 impl Replica {
     /// Leads and follows until told to stop; then leaves its seat.
     pub async fn run(mut self) -> Seat {
+        let packing = tokio::spawn(keep_packed(self.shared().clone()).in_current_span());
         while !*self.yielding.borrow() {
             let leader = *self.leader.borrow_and_update();
             leader.into_iter().for_each(|leader| self.note_leader(leader));
@@ -101,6 +103,7 @@ impl Replica {
                 tokio::time::sleep(RETRY_PAUSE).await;
             }
         }
+        packing.abort();
         self.shared().feed.close();
         self.seat
     }
@@ -379,12 +382,13 @@ impl Replica {
             let mut changes = Vec::new();
             for revision in row.first.0..=row.last.0 {
                 let of_revision = state.index.changes(Revision(revision));
-                changes.extend(of_revision.into_iter().flatten().cloned());
+                changes.extend(of_revision.into_iter().flatten());
             }
             if row.first <= row.last {
                 shared.metrics.changed(changes.iter().map(|record| &**record));
                 shared.hub().publish(&changes, row.last);
             }
+            shared.note_packing(&state.index);
         }
         shared.set_sequence(row.sequence.0);
         shared.note_applied(row.last);

@@ -55,7 +55,7 @@ async fn hash_at(shared: &Shared, at: Revision) -> Result<u32, RequestError> {
             let state = shared.read();
             state.index.check_readable(at, state.index.committed())?;
             let next = state.index.walk(&range, at, STEP_KEYS_MAX, |record| {
-                records.push(record.clone());
+                records.push(record);
                 true
             });
             rest = next.map(|start| KeyRange { start, end: range.end });

@@ -301,8 +301,8 @@ fn page(index: &Index, watcher: &Watcher, from: Revision, upto: Revision) -> Pag
     let compacted = (from < index.compacted()).then_some(index.compacted());
     let stop = Revision(from.0.saturating_add(REVISIONS_MAX)).min(upto.next());
     while compacted.is_none() && next < stop && bytes < ANSWER_BYTES_MAX {
-        for record in index.changes(next).into_iter().flat_map(|changes| changes.iter()) {
-            if let Some(event) = event_for(index, watcher, record) {
+        for record in index.changes(next).into_iter().flatten() {
+            if let Some(event) = event_for(index, watcher, &record) {
                 bytes += event.encoded_len();
                 events.push(event);
             }
@@ -320,7 +320,7 @@ fn event_for(index: &Index, watcher: &Watcher, record: &Record) -> Option<Event>
     }
     let created = !deleted && record.created == record.modified;
     let prev_kv = if watcher.prev_kv && !created {
-        index.get(&record.key, record.modified.previous()).map(|former| to_wire(former))
+        index.get(&record.key, record.modified.previous()).map(|former| to_wire(&former))
     } else {
         None
     };

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use skiff_datastore::index::pack::PackLimits;
 use skiff_datastore::serve::router;
 use skiff_datastore::server::Server;
 use skiff_datastore::shared::Limits;
@@ -25,7 +26,7 @@ pub struct Ours {
 struct Serving {
     stopping: signal::Sender<bool>,
     served: JoinHandle<Result<(), tonic::transport::Error>>,
-    expiry: JoinHandle<()>,
+    upkeep: JoinHandle<((), ())>,
     writer: JoinHandle<Result<(), skiff_datastore::writer::WriterError>>,
 }
 
@@ -42,7 +43,10 @@ impl Ours {
         let _ = std::fs::remove_file(&path);
         let listener = tokio::net::UnixListener::bind(&path).unwrap();
         let store = SqlStore::open_dir(&self.dir.path().join("data")).await.unwrap();
-        let limits = Limits { request_bytes_max: self.request_bytes_max, ..Limits::default() };
+        // Whatever is worth it is packed at once.
+        let packing = PackLimits { revisions_whole: 2, bytes_min: 0, revisions_per_step: 1 };
+        let request_bytes_max = self.request_bytes_max;
+        let limits = Limits { request_bytes_max, packing, ..Limits::default() };
         let running = Engine::start(store, limits, Instant::now).await.unwrap();
         let (stopping, stopped) = signal::channel(false);
         let mut stop = stopped.clone();
@@ -59,8 +63,8 @@ impl Ours {
         let served =
             router(server, self.request_bytes_max).serve_with_incoming_shutdown(incoming, stop);
         let served = tokio::spawn(served);
-        let (expiry, writer) = (running.expiry, running.writer);
-        self.running = Some(Serving { stopping, served, expiry, writer });
+        let (upkeep, writer) = (running.upkeep, running.writer);
+        self.running = Some(Serving { stopping, served, upkeep, writer });
     }
 
     /// A connection of its own.
@@ -73,9 +77,9 @@ impl Ours {
     pub async fn stop(&mut self) {
         let Some(running) = self.running.take() else { return };
         running.stopping.send_replace(true);
-        running.expiry.abort();
+        running.upkeep.abort();
         running.served.await.unwrap().unwrap();
-        let _ = running.expiry.await;
+        let _ = running.upkeep.await;
         running.writer.await.unwrap().unwrap();
     }
 
