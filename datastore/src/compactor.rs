@@ -230,19 +230,16 @@ impl Compactor {
             None => End::Open,
         };
         let range = KeyRange { start: chunk.clone(), end: end.clone() };
-        let mut first_keys = divide(index, &range, self.limits.chunk_bytes_max);
+        let first_keys = last_chunks(index, &range, &self.limits);
         if first_keys.is_empty() {
             // Without this chunk its range belongs to the one before.
             return Fold::Chunks { put: Vec::new(), remove: vec![chunk.clone()] };
         }
-        let ends =
-            first_keys.iter().skip(1).cloned().map(End::Before).chain([end]).collect::<Vec<_>>();
-        let skipped = first_keys.len().saturating_sub(self.limits.chunks_per_step);
+        let ends = first_keys.iter().skip(1).cloned().map(End::Before).chain([end]);
         let put = first_keys
-            .drain(..)
+            .iter()
             .zip(ends)
-            .skip(skipped)
-            .map(|(first_key, end)| lay_out(index, KeyRange { start: first_key, end }))
+            .map(|(first_key, end)| lay_out(index, KeyRange { start: first_key.clone(), end }))
             .collect();
         Fold::Chunks { put, remove: Vec::new() }
     }
@@ -309,22 +306,30 @@ impl Compactor {
     }
 }
 
-/// The first keys of the chunks that a range needs; none if nothing lives in
-/// it. The first is always the range's own.
-fn divide(index: &Index, range: &KeyRange, bytes_max: usize) -> Vec<Bytes> {
-    let mut first_keys = Vec::new();
-    let mut bytes = 0;
-    for record in index.range(range, index.compacted()) {
-        let length = record.key.len() + record.value.len();
-        if first_keys.is_empty() {
-            first_keys.push(range.start.clone());
-        } else if bytes + length > bytes_max {
-            first_keys.push(record.key.clone());
-            bytes = 0;
-        }
-        bytes += length;
+/// The first keys of the last chunks that a range needs, as many as one step
+/// writes; none if nothing lives in it. It looks at no more than those hold, so
+/// that dividing a range costs no more than its length. When it comes to the
+/// range's beginning, the first one is the range's own.
+fn last_chunks(index: &Index, range: &KeyRange, limits: &LayoutLimits) -> Vec<Bytes> {
+    let mut first_keys = VecDeque::new();
+    let mut chunk: Option<(&Bytes, usize)> = None;
+    for (key, length) in index.lengths_back(range, index.compacted()) {
+        chunk = match chunk {
+            Some((first, bytes)) if bytes + length > limits.chunk_bytes_max => {
+                first_keys.push_front(first.clone());
+                if first_keys.len() == limits.chunks_per_step {
+                    return first_keys.into();
+                }
+                Some((key, length))
+            }
+            Some((_, bytes)) => Some((key, bytes + length)),
+            None => Some((key, length)),
+        };
     }
-    first_keys
+    if chunk.is_some() {
+        first_keys.push_front(range.start.clone());
+    }
+    first_keys.into()
 }
 
 fn lay_out(index: &Index, range: KeyRange) -> Chunk {
@@ -333,4 +338,40 @@ fn lay_out(index: &Index, range: KeyRange) -> Chunk {
         encoder.version(&record);
     }
     Chunk { first_key: range.start, data: encoder.finish() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::LeaseId;
+
+    #[test]
+    fn a_range_is_divided_from_its_end_a_step_at_a_time() {
+        let mut index = Index::default();
+        for number in 0..10 {
+            index.stage_revision();
+            index.stage_put(format!("key{number}").as_bytes(), b"123456", LeaseId::NONE);
+            index.commit();
+        }
+        index.compact(index.committed());
+        // Three keys of ten bytes in a chunk, two chunks in a step.
+        let limits =
+            LayoutLimits { chunk_bytes_max: 30, chunks_per_step: 2, ..LayoutLimits::default() };
+        let mut range = KeyRange::all();
+        let mut steps = Vec::new();
+        loop {
+            let first_keys = last_chunks(&index, &range, &limits);
+            range.end = End::Before(first_keys[0].clone());
+            steps.push(first_keys);
+            if steps.last().is_some_and(|keys| keys[0] == range.start) {
+                break;
+            }
+        }
+        let start = range.start.clone();
+        let expected: [Vec<Bytes>; 2] =
+            [vec!["key4".into(), "key7".into()], vec![start, "key1".into()]];
+        assert_eq!(steps, expected);
+        let nothing = KeyRange { start: "x".into(), end: End::Open };
+        assert!(last_chunks(&index, &nothing, &limits).is_empty());
+    }
 }

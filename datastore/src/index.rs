@@ -53,12 +53,16 @@ impl Versions {
         self.older_at(revision).filter(|held| !held.is_tombstone()).map(Held::whole)
     }
 
-    /// The same without the version.
-    fn lives_at(&self, revision: Revision) -> bool {
+    /// How long its value is.
+    fn value_bytes_at(&self, revision: Revision) -> Option<usize> {
         if self.latest.modified <= revision {
-            return !self.latest.is_tombstone();
+            return (!self.latest.is_tombstone()).then_some(self.latest.value.len());
         }
-        self.older_at(revision).is_some_and(|held| !held.is_tombstone())
+        self.older_at(revision).filter(|held| !held.is_tombstone()).map(Held::value_bytes)
+    }
+
+    fn lives_at(&self, revision: Revision) -> bool {
+        self.value_bytes_at(revision).is_some()
     }
 
     fn older_at(&self, revision: Revision) -> Option<&Held> {
@@ -186,6 +190,20 @@ impl Index {
         self.keys
             .range::<[u8], _>(range.bounds())
             .filter_map(move |(_, versions)| versions.at(revision))
+    }
+
+    /// The living keys in `range` at `revision`, last first, and how many bytes
+    /// each is with its value.
+    pub fn lengths_back<'a>(
+        &'a self,
+        range: &KeyRange,
+        revision: Revision,
+    ) -> impl Iterator<Item = (&'a Bytes, usize)> + use<'a> {
+        let keys = self.keys.range::<[u8], _>(range.bounds()).rev();
+        keys.filter_map(move |(key, versions)| {
+            let value_bytes = versions.value_bytes_at(revision)?;
+            Some((key, key.len() + value_bytes))
+        })
     }
 
     /// Up to `keys_max` keys from the beginning of `range`, living at

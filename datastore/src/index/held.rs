@@ -1,9 +1,10 @@
 //! One version as the index holds it.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use zstd::bulk::{Compressor, decompress};
+use zstd::bulk::{Compressor, Decompressor};
 
 use crate::record::{Record, Revision};
 
@@ -11,6 +12,12 @@ use crate::record::{Record, Revision};
 const COMPRESSION_LEVEL: i32 = 1;
 /// Values below this are not worth it: the counters beside them are as large.
 const VALUE_BYTES_MIN: usize = 256;
+
+thread_local! {
+    /// Making one costs more than unpacking a value.
+    static UNPACKER: RefCell<Decompressor<'static>> =
+        RefCell::new(Decompressor::new().expect("zstd has memory for a context"));
+}
 
 /// A version as it was written, or packed.
 #[derive(Clone, Debug)]
@@ -55,7 +62,8 @@ impl Packer {
 
 impl Packed {
     fn unpack(&self) -> Record {
-        let value = decompress(&self.value, self.value_bytes)
+        let value = UNPACKER
+            .with_borrow_mut(|unpacker| unpacker.decompress(&self.value, self.value_bytes))
             .expect("what was packed in this process is unpacked by the same library");
         Record { value: value.into(), ..self.record.clone() }
     }
@@ -85,6 +93,14 @@ impl Held {
 
     pub fn is_tombstone(&self) -> bool {
         self.head().is_tombstone()
+    }
+
+    /// How long the value is, unpacked.
+    pub fn value_bytes(&self) -> usize {
+        match self {
+            Held::Whole(record) => record.value.len(),
+            Held::Packed(packed) => packed.value_bytes,
+        }
     }
 
     /// The version as it was written.
