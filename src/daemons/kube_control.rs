@@ -17,6 +17,9 @@ pub const NAME: &str = "kube-control";
 /// leader's lease before it and a look every 5 s, a node that lost its power with the leader on it
 /// is not ready within 40 s.
 const NODE_GRACE_S: u32 = 20;
+/// How long pods stay on a node that is not ready, in seconds (upstream: 300). They are replaced
+/// within 60 s, of which their new start takes some.
+const TOLERATION_S: u32 = 40;
 /// Who leads the controllers, where several nodes run them. All well above what the datastore
 /// takes to have another leader, some 2 s in a good network: whoever can't renew in time ends.
 const LEASE_S: u32 = 12;
@@ -105,8 +108,8 @@ fn api_server(context: &Context) -> Vec<String> {
         .path("audit-log-path", &context.paths.audit_log())
         .set("audit-log-maxsize", 20)
         .set("audit-log-maxbackup", 2)
-        .set("default-not-ready-toleration-seconds", 60)
-        .set("default-unreachable-toleration-seconds", 60)
+        .set("default-not-ready-toleration-seconds", TOLERATION_S)
+        .set("default-unreachable-toleration-seconds", TOLERATION_S)
         // The store answers from memory over a local socket: long health intervals save wake-ups.
         .set("etcd-count-metric-poll-period", "5m")
         .set("endpoint-reconciler-type", "lease");

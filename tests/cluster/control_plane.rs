@@ -48,7 +48,7 @@ fn three_control_plane_nodes_survive_the_loss_of_any_one() {
 }
 
 /// All vote, one of them leads, and Kubernetes calls each ready.
-fn settle(on: &TestNode, names: &[&str]) {
+pub fn settle(on: &TestNode, names: &[&str]) {
     eventually("all vote and are ready", BOUND, || {
         let found = nodes(on)?;
         let found: Vec<_> = found.iter().filter(|node| node.role == "control-plane").collect();
@@ -235,7 +235,7 @@ fn a_control_plane_join_that_is_refused_or_given_up_leaves_nothing() {
 }
 
 /// Makes an object by the way that every client on that node has.
-fn write(on: &TestNode, name: &str) -> Result<(), String> {
+pub fn write(on: &TestNode, name: &str) -> Result<(), String> {
     let pem = on.root().join("node/admin.pem");
     // A try whose answer was lost must not be in the way of the next.
     let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_micros();
@@ -247,7 +247,7 @@ fn write(on: &TestNode, name: &str) -> Result<(), String> {
     if outcome.ok() { Ok(()) } else { Err(outcome.stderr) }
 }
 
-fn curl(on: &TestNode, pem: &std::path::Path) -> std::process::Command {
+pub fn curl(on: &TestNode, pem: &std::path::Path) -> std::process::Command {
     let mut command = on.command("curl");
     command.args(["-sS", "--max-time", "2", "--cacert"]).arg(on.root().join("pki/ca.crt"));
     command.arg("--cert").arg(pem);

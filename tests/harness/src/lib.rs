@@ -8,6 +8,7 @@
 //! What comes in: `SKIFF_BIN` and `SKIFF_DIST`, or the places where the build leaves them.
 
 mod disk;
+mod harm;
 mod inventory;
 mod network;
 mod node;
@@ -16,6 +17,7 @@ mod series;
 mod usage;
 
 pub use disk::{Disk, Filler};
+pub use harm::Way;
 pub use inventory::Inventory;
 pub use network::{Host, Network};
 pub use node::{NodeOptions, TestNode};

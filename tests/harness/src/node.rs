@@ -203,6 +203,8 @@ impl Drop for TestNode {
             eprintln!("{} is kept: root {}", self.name, self.root().display());
             return;
         }
+        // What stands still would not end.
+        self.thaw();
         // A node that a test broke on purpose may refuse; the namespace goes in any case.
         // Out of reach of a Ctrl-C on the terminal, which would leave the node half ended.
         let mut reset = self.command(skiff_binary());

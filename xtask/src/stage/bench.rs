@@ -20,7 +20,7 @@ const FIGURES: [&str; 7] = ["start", "memory", "cpu", "pods", "commands", "size"
 const DATASTORE: &str = "datastore";
 
 /// The long forms of tests that `soak` runs.
-const FORMS: [&str; 9] = [
+const FORMS: [&str; 10] = [
     "datastore",
     "simulation",
     "protocol",
@@ -29,6 +29,7 @@ const FORMS: [&str; 9] = [
     "power-cuts",
     "leaves",
     "machine",
+    "rounds",
     "memory",
 ];
 
@@ -147,6 +148,10 @@ pub fn soak(project: &Project, arguments: &SoakArguments) -> Result<()> {
     if wanted("machine") {
         announce("a virtual machine: reboot, clock, power cut", 1500);
         long_form(project, "vm", "full_form", ("SKIFF_TEST_VM", "full"))?;
+    }
+    if wanted("rounds") {
+        announce("twenty rounds of nodes that are lost under load", 4800);
+        long_form(project, "cluster", "rounds", ("SKIFF_TEST_ROUNDS", "20"))?;
     }
     if !wanted("memory") {
         return Ok(());
