@@ -19,7 +19,7 @@ pub const NAME: &str = "kube-control";
 const NODE_GRACE_S: u32 = 20;
 /// How long pods stay on a node that is not ready, in seconds (upstream: 300). They are replaced
 /// within 60 s, of which their new start takes some.
-const TOLERATION_S: u32 = 40;
+const TOLERATION_S: u32 = 30;
 /// Who leads the controllers, where several nodes run them. All well above what the datastore
 /// takes to have another leader, some 2 s in a good network: whoever can't renew in time ends.
 const LEASE_S: u32 = 12;
