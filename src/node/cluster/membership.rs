@@ -192,14 +192,18 @@ impl Begun {
 
     /// Forgets it.
     pub fn remove(dir: &Path) -> io::Result<()> {
-        match fs::remove_file(dir.join(JOIN_FILE)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        remove(&dir.join(JOIN_FILE))
     }
 }
 
-fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, MembershipError> {
+pub(super) fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, MembershipError> {
     let path = path.to_path_buf();
     match fs::read(&path) {
         Ok(bytes) => serde_json::from_slice(&bytes)
@@ -210,7 +214,7 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, MembershipError> 
     }
 }
 
-fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), MembershipError> {
+pub(super) fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), MembershipError> {
     let text = serde_json::to_vec_pretty(value).expect("texts and numbers can be written");
     Ok(write_private(path, &text, 0o600, (0, 0))?)
 }
