@@ -7,7 +7,7 @@ use crate::cli::ready::{self, Wait};
 use crate::cli::{CommandError, Session, launch, replace, span, ui};
 use crate::distribution::{Distribution, end_trial, select, stage};
 use crate::node::cluster::join::{Stand, stand};
-use crate::node::cluster::{Departure, Step};
+use crate::node::cluster::{Departure, Membership, Step};
 use crate::node::{Options, account, configuration};
 
 /// Start the node
@@ -95,7 +95,9 @@ fn refuse_cut_off(session: &Session) -> Result<(), CommandError> {
         return Err(CommandError::new("a join of this machine was cut off")
             .hint("sudo skiff join TOKEN --worker, or sudo skiff reset to give it up"));
     }
-    match Departure::read(&session.paths.node())?.map(|departure| departure.step) {
+    let dir = session.paths.node();
+    let Some(membership) = Membership::read(&dir)? else { return Ok(()) };
+    match Departure::read(&dir, &membership)?.map(|departure| departure.step) {
         Some(Step::Going | Step::Gone) => {
             Err(CommandError::new("this node is about to leave its cluster, and was cut off")
                 .hint("sudo skiff leave, which goes on with it"))

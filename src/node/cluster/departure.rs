@@ -11,16 +11,19 @@
 use std::io;
 use std::path::Path;
 
+use microcluster::record::NodeId;
 use serde::{Deserialize, Serialize};
 
-use super::MembershipError;
 use super::membership::{read, remove, write};
+use super::{Membership, MembershipError};
 
 const FILE: &str = "leave.json";
 
 /// See the module's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Departure {
+    /// Whose line it is: one that a former node has left says nothing of the next.
+    pub id: NodeId,
     pub step: Step,
     /// The node was put out of service for this, and is put back when it stays.
     pub cordoned: bool,
@@ -39,8 +42,10 @@ pub enum Step {
 }
 
 impl Departure {
-    pub fn read(dir: &Path) -> Result<Option<Self>, MembershipError> {
-        read(&dir.join(FILE))
+    /// Of the node that this membership makes.
+    pub fn read(dir: &Path, membership: &Membership) -> Result<Option<Self>, MembershipError> {
+        let found: Option<Self> = read(&dir.join(FILE))?;
+        Ok(found.filter(|departure| departure.id == membership.id))
     }
 
     pub fn write(&self, dir: &Path) -> Result<(), MembershipError> {
@@ -50,5 +55,26 @@ impl Departure {
     /// Forgets it.
     pub fn remove(dir: &Path) -> io::Result<()> {
         remove(&dir.join(FILE))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::cluster::membership::sample;
+
+    #[test]
+    fn a_line_is_read_back_by_its_node_and_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let (dir, own) = (dir.path(), sample());
+        assert_eq!(Departure::read(dir, &own).unwrap(), None);
+        let line = Departure { id: own.id, step: Step::Going, cordoned: true };
+        line.write(dir).unwrap();
+        assert_eq!(Departure::read(dir, &own).unwrap(), Some(line));
+        let later = Membership { id: NodeId::of_key(b"another key"), ..own.clone() };
+        assert_eq!(Departure::read(dir, &later).unwrap(), None);
+        Departure::remove(dir).unwrap();
+        Departure::remove(dir).unwrap();
+        assert_eq!(Departure::read(dir, &own).unwrap(), None);
     }
 }

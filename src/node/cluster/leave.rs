@@ -27,7 +27,7 @@ use crate::paths::Paths;
 const TRIES_MAX: u32 = 5;
 const TRY_PAUSE: Duration = Duration::from_secs(1);
 /// How long the cluster may take to hear that a node leaves, or stays.
-const TELL_TIMEOUT: Duration = Duration::from_secs(30);
+const TELL_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long it may take to let the node go: its member of the datastore may have to give leadership
 /// away first.
 const GO_TIMEOUT: Duration = Duration::from_secs(120);
@@ -136,7 +136,7 @@ impl Leaver {
             return Err(LeaveError::Joining);
         }
         // Whoever is told must be one who stays.
-        if membership.others().is_empty() {
+        if membership.is_sole() {
             return Err(LeaveError::Sole);
         }
         let lock = Lock::take(&paths.run().join("leave.pid")).map_err(|error| match error {
@@ -161,13 +161,13 @@ impl Leaver {
 
     /// How far the node is, by its disk.
     pub fn step(&self) -> Result<Option<Step>, LeaveError> {
-        Ok(Departure::read(&self.paths.node())?.map(|departure| departure.step))
+        Ok(self.found()?.map(|departure| departure.step))
     }
 
     /// Tells the cluster that the node is about to leave. What was begun before goes on: the step
     /// that the node is at comes back. A failure is followed by [`Self::take_back`].
     pub async fn begin(&self) -> Result<Step, LeaveError> {
-        let found = Departure::read(&self.paths.node())?;
+        let found = self.found()?;
         if let Some(Departure { step: step @ (Step::Going | Step::Gone), .. }) = found {
             return Ok(step);
         }
@@ -193,7 +193,8 @@ impl Leaver {
         let name = self.name();
         if !drain::is_cordoned(&self.clients, &name).await.map_err(LeaveError::Drain)? {
             // First: whoever takes it back must know.
-            let departure = Departure { step: Step::Moving, cordoned: true };
+            let id = self.cluster.membership().id;
+            let departure = Departure { id, step: Step::Moving, cordoned: true };
             departure.write(&self.paths.node())?;
             drain::cordon(&self.clients, &name).await.map_err(LeaveError::Drain)?;
         }
@@ -235,7 +236,7 @@ impl Leaver {
 
     /// The node stays a member, as it was.
     pub async fn take_back(&self) -> Result<(), LeaveError> {
-        let found = Departure::read(&self.paths.node())?;
+        let found = self.found()?;
         match self.tell(LeaveStep::Cancel, TELL_TIMEOUT).await {
             Ok(()) if found.is_some_and(|departure| departure.cordoned) => {
                 let back = drain::uncordon(&self.clients, &self.name()).await;
@@ -249,11 +250,16 @@ impl Leaver {
         Departure::remove(&self.paths.node()).map_err(LeaveError::Forget)
     }
 
+    fn found(&self) -> Result<Option<Departure>, LeaveError> {
+        Ok(Departure::read(&self.paths.node(), &self.cluster.membership())?)
+    }
+
     /// Whether the node was put out of service stays as it was written.
     fn write(&self, step: Step) -> Result<(), LeaveError> {
-        let found = Departure::read(&self.paths.node())?;
+        let found = self.found()?;
         let cordoned = found.is_some_and(|departure| departure.cordoned);
-        Ok(Departure { step, cordoned }.write(&self.paths.node())?)
+        let id = self.cluster.membership().id;
+        Ok(Departure { id, step, cordoned }.write(&self.paths.node())?)
     }
 
     /// Says a step to one of the others, again while nobody knows what became of it.
@@ -336,8 +342,9 @@ pub async fn run(node: Arc<Node>, cluster: Arc<Cluster>) {
 /// Whether the node goes.
 async fn tend(node: &Node, cluster: &Cluster) -> Result<bool, LeaveError> {
     let paths = node.paths();
-    let leaves = cluster.membership().own().is_some_and(|own| own.state == MemberState::Leaving);
-    if Departure::read(&paths.node())?.is_none() && !leaves {
+    let membership = cluster.membership();
+    let leaves = membership.own().is_some_and(|own| own.state == MemberState::Leaving);
+    if Departure::read(&paths.node(), &membership)?.is_none() && !leaves {
         return Ok(false);
     }
     let leaver = match Leaver::take(&paths) {

@@ -151,6 +151,12 @@ impl Membership {
         all
     }
 
+    /// Whether nobody else runs the control plane, as far as is known.
+    pub fn is_sole(&self) -> bool {
+        let knows = !self.members.is_empty();
+        knows && self.control_plane().all(|member| member.id == self.id)
+    }
+
     /// The API servers for the balancer.
     pub fn backends(&self) -> Vec<Backend> {
         let backend = |member: &MemberView| {
@@ -220,6 +226,9 @@ pub(super) fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), Membersh
 }
 
 #[cfg(test)]
+pub(super) use tests::membership as sample;
+
+#[cfg(test)]
 mod tests {
     use microcluster::record::{ClusterId, Fingerprint, MemberState, Rest};
     use microcluster::version::Version;
@@ -243,7 +252,7 @@ mod tests {
     }
 
     /// Of `beta`, a worker of `alpha`.
-    fn membership() -> Membership {
+    pub fn membership() -> Membership {
         Membership {
             name: "beta".parse().unwrap(),
             id: NodeId::of_key(b"beta"),
@@ -280,6 +289,7 @@ mod tests {
         assert_eq!(unheard.others(), ["192.0.2.1:7443", "alpha.example:7443"]);
         let alpha = Membership { id: NodeId::of_key(b"alpha"), endpoints: vec![], ..membership() };
         assert!(alpha.others().is_empty());
+        assert!(alpha.is_sole() && !membership().is_sole() && !unheard.is_sole());
     }
 
     #[test]
