@@ -2,6 +2,7 @@
 
 use super::tests::{World, two_uses};
 use super::*;
+use crate::message::LeaveStep;
 use crate::sample::{self, Joiner};
 
 /// How a node has ended.

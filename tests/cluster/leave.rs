@@ -7,7 +7,9 @@ use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use harness::{Network, NodeOptions, TestNode, cannot_run_nodes, eventually, run, skiff_binary};
+use harness::{
+    Inventory, Network, NodeOptions, TestNode, cannot_run_nodes, eventually, run, skiff_binary,
+};
 use nix::sys::signal::{Signal, kill as send};
 use nix::unistd::Pid;
 
@@ -264,7 +266,12 @@ fn step(node: &TestNode, word: &str) -> Result<(), String> {
     if text.contains(&format!("\"{word}")) { Ok(()) } else { Err(text) }
 }
 
+/// Nothing of the node is left, skiffd neither, which goes last.
 fn is_empty(node: &TestNode) -> Result<(), String> {
+    let left = node.inventory();
+    if left != Inventory::default() {
+        return Err(left.to_string());
+    }
     let names = fs::read_dir(node.root()).unwrap().flatten().map(|entry| entry.file_name());
     let names: Vec<_> = names.filter(|name| *name != "skiff.toml").collect();
     if names.is_empty() { Ok(()) } else { Err(format!("{names:?}")) }

@@ -36,7 +36,9 @@ pub fn decide_remove(
     let node = &member.value;
     if *name == request.here {
         let message = format!("{name} is this node itself");
-        return Err(Refusal::new(RefusalCode::NotAllowed, message).hint("`skiff leave` takes it out"));
+        return Err(
+            Refusal::new(RefusalCode::NotAllowed, message).hint("`skiff leave` takes it out")
+        );
     }
     if matches!(node.state, MemberState::Member) {
         check_not_last(record, node)?;

@@ -17,7 +17,7 @@ use super::keys::key;
 use super::leaf;
 use super::leave;
 use super::links::{Shows, Trouble, ask};
-use super::machine::{Begun, Disk, Leaf, Membership, Stage, Stand};
+use super::machine::{Begun, Disk, Leaf, Membership, Stage, Stand, Step};
 use super::plant::Plant;
 use super::store::Seat;
 use super::world::{KUBERNETES, World};

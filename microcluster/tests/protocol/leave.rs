@@ -29,8 +29,9 @@ pub async fn leave(world: Rc<World>, seat: Seat) {
         Some(Step::Moving) => {
             let pods_us = world.within(100_000, 60_000_000);
             let interrupt = world.machines.borrow()[seat.0].interrupt.clone();
-            let moved = select(pin!(world.time.sleep(pods_us)), pin!(interrupt.notified())).await;
-            let is_left_alone = matches!(moved, Either::Left(_)) && !world.happens(200);
+            let (moving, interrupted) = (world.time.sleep(pods_us), interrupt.notified());
+            let moved = matches!(select(pin!(moving), pin!(interrupted)).await, Either::Left(_));
+            let is_left_alone = moved && !world.happens(200);
             if !is_left_alone {
                 take_back(&world, seat).await;
                 return world.count("leaves taken back");

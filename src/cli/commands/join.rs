@@ -13,6 +13,7 @@ use crate::cli::skiffd::Skiffd;
 use crate::cli::{CommandError, Session, launch, span, ui};
 use crate::distribution::Distribution;
 use crate::node::cluster::join::{JoinError, Joiner, Stand, Welcome, give_up, stand, take_back};
+use crate::node::cluster::leave::Leaver;
 use crate::node::cluster::{Begun, Membership, version_of};
 use crate::node::{Options, account, configuration, reset_stopped};
 
@@ -211,21 +212,21 @@ fn cause(error: &JoinError) -> String {
 }
 
 /// What a reset tells the cluster of a node that belongs to one; the cluster may not be there. An
-/// error is that it cannot do without this node.
-pub(super) async fn depart(session: &Session) -> Result<(), CommandError> {
-    let Ok(there) = stand(&session.paths) else { return Ok(()) };
+/// error is that it cannot do without this node. What comes back is held until all is removed.
+pub(super) async fn depart(session: &Session) -> Result<Option<Leaver>, CommandError> {
+    let Ok(there) = stand(&session.paths) else { return Ok(None) };
     let outcome = match there {
         Stand::CutOff(begun) => tokio::time::timeout(TAKE_BACK_TIMEOUT, take_back(&begun))
             .await
             .map(|told| told.map(drop)),
         Stand::Settled(_) => tokio::time::timeout(TAKE_BACK_TIMEOUT, give_up(&session.paths)).await,
         Stand::Member(_) => return super::leave::depart(session).await,
-        Stand::Free | Stand::Alone => return Ok(()),
+        Stand::Free | Stand::Alone => return Ok(None),
     };
     match outcome {
         Ok(Ok(())) => ui::say("the cluster was told that this node goes"),
         Ok(Err(error)) => ui::say(&format!("the cluster was not told: {}", cause(&error))),
         Err(_) => ui::say("the cluster was not told: it does not answer"),
     }
-    Ok(())
+    Ok(None)
 }

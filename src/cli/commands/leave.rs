@@ -180,16 +180,17 @@ fn cause(error: &LeaveError) -> String {
 }
 
 /// What a reset tells the cluster of a member that goes; the cluster may not be there. An error is
-/// that it cannot do without this node.
-pub(super) async fn depart(session: &Session) -> Result<(), CommandError> {
+/// that it cannot do without this node. Whoever is at work is held on to until all is removed, so
+/// that skiffd does not end it as well.
+pub(super) async fn depart(session: &Session) -> Result<Option<Leaver>, CommandError> {
     let leaver = match Leaver::of(&session.paths).await {
         // Nobody is there to be told.
-        Err(LeaveError::Sole) => return Ok(()),
+        Err(LeaveError::Sole) => return Ok(None),
         Err(error) => {
             ui::say(&format!("the cluster was not told: {error}"));
-            return Ok(());
+            return Ok(None);
         }
-        Ok(leaver) => leaver,
+        Ok(leaver) => leaver.hurried(),
     };
     let leaving = async {
         match leaver.begin().await? {
@@ -200,7 +201,7 @@ pub(super) async fn depart(session: &Session) -> Result<(), CommandError> {
     let reason = match tokio::time::timeout(RESET_TIMEOUT, leaving).await {
         Ok(Ok(())) => {
             ui::say("the cluster was told that this node goes");
-            return Ok(());
+            return Ok(Some(leaver));
         }
         Ok(Err(error)) if error.is_needed() => {
             let hint = "sudo skiff reset --force, and the others lose their majority";
@@ -211,5 +212,5 @@ pub(super) async fn depart(session: &Session) -> Result<(), CommandError> {
     };
     ui::say(&format!("the cluster was not told: {reason}"));
     ui::say(&format!("there it is removed by: skiff remove-node {}", leaver.name()));
-    Ok(())
+    Ok(Some(leaver))
 }

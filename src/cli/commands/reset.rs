@@ -37,11 +37,14 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Outcome {
     if !account::is_root() {
         return Err(CommandError::new("resetting a node needs root").hint("sudo skiff reset"));
     }
-    match super::join::depart(session).await {
+    let _at_work = match super::join::depart(session).await {
         Err(error) if !arguments.force => return Err(error),
-        Err(error) => ui::say(&format!("the cluster was not told: {}", error.message)),
-        Ok(()) => {}
-    }
+        Err(error) => {
+            ui::say(&format!("the cluster was not told: {}", error.message));
+            None
+        }
+        Ok(leaver) => leaver,
+    };
     wipe(session, "sudo skiff reset --yes").await?;
     ui::say("the node is as new");
     Ok(ExitCode::SUCCESS)

@@ -113,6 +113,8 @@ pub struct Leaver {
     paths: Paths,
     cluster: Cluster,
     clients: ClientSource,
+    /// Whether a cluster that nobody reaches is tried again.
+    waits: bool,
     _lock: Lock,
 }
 
@@ -143,12 +145,17 @@ impl Leaver {
             LockError::Held(_) => LeaveError::Busy,
             error => LeaveError::Lock(error),
         })?;
-        let clients = ClientSource::new(match membership.role {
+        let clients = ClientSource::impatient(match membership.role {
             NodeRole::Worker => paths.daemon_pki(kube_node::NAME).join("kubelet.kubeconfig"),
             NodeRole::ControlPlane => paths.node().join("admin.kubeconfig"),
         });
         let cluster = Cluster::of_disk(paths, membership);
-        Ok(Self { paths: paths.clone(), cluster, clients, _lock: lock })
+        Ok(Self { paths: paths.clone(), cluster, clients, waits: true, _lock: lock })
+    }
+
+    /// One that does not wait for a cluster which nobody reaches.
+    pub fn hurried(self) -> Self {
+        Self { waits: false, ..self }
     }
 
     pub fn name(&self) -> String {
@@ -270,7 +277,7 @@ impl Leaver {
                 tries_left -= 1;
                 match self.cluster.ask_others(Request::Leave(step)).await {
                     Ok(_) => return Ok(()),
-                    Err(error) if tries_left > 0 && is_passing(&error) => {
+                    Err(error) if tries_left > 0 && is_passing(&error, self.waits) => {
                         tracing::debug!(%error, ?step, "says it again");
                     }
                     Err(error) => return Err(LeaveError::of(error)),
@@ -283,12 +290,12 @@ impl Leaver {
 }
 
 /// What may be otherwise in a moment.
-fn is_passing(error: &AskError) -> bool {
+fn is_passing(error: &AskError, waits: bool) -> bool {
     match error {
+        AskError::Client(AskClientError::Unreached(_)) => waits,
         AskError::Client(
             AskClientError::Broken { .. }
             | AskClientError::Slow { .. }
-            | AskClientError::Unreached(_)
             | AskClientError::Refused { .. },
         ) => true,
         AskError::Refused(refusal) => refusal.is_passing(),
