@@ -14,7 +14,7 @@ use nix::sys::signal::{Signal, kill as send};
 use nix::unistd::Pid;
 
 use crate::control_plane::{curl, settle, write};
-use crate::life::{BUDGET, PODS, places};
+use crate::life::{BUDGET, PODS, STUBBORN, places};
 use crate::place::{
     add_node, assert_untouched, control_plane, kill, member, nodes, skiffd, state_of,
     wait_for_file, worker,
@@ -38,6 +38,15 @@ fn a_worker_leaves_in_order_or_stays_and_a_dead_cluster_is_left_by_force() {
     let all = [&alpha, &beta, &gamma];
     pods_on(&alpha, &beta, &all);
 
+    alpha.apply(STUBBORN);
+    alpha.wait_for("pod/lone", "condition=Ready", BOUND);
+    let lone = beta.skiff(&["leave", "--yes"]);
+    assert_eq!(lone.code, 1, "{}", lone.stderr);
+    for words in ["make these pods anew: default/lone", "stays a member", "--skip-drain"] {
+        assert!(lone.stderr.contains(words), "{words}: {}", lone.stderr);
+    }
+    assert_eq!(places(&alpha, "movable"), ["beta", "beta"], "a refused leave moved a pod");
+    alpha.kubectl(&["delete", "pod", "lone"]).must();
     alpha.apply(BUDGET);
     let held = beta.skiff(&["leave", "--yes", "--timeout", "3s"]);
     assert_eq!(held.code, 1, "{}", held.stderr);

@@ -47,7 +47,7 @@ spec:
 ";
 
 /// A pod that nobody makes anew, and a budget that lets none of the others go.
-const STUBBORN: &str = r"
+pub const STUBBORN: &str = r"
 apiVersion: v1
 kind: Pod
 metadata: {name: lone}

@@ -30,9 +30,10 @@ const TRY_PAUSE: Duration = Duration::from_secs(1);
 const TELL_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long it may take to let the node go: its member of the datastore may have to give leadership
 /// away first.
-const GO_TIMEOUT: Duration = Duration::from_secs(120);
-/// How long a command waits for another one, or for skiffd, which may be taking something back.
-const LOCK_PATIENCE: Duration = Duration::from_secs(60);
+const GO_TIMEOUT: Duration = Duration::from_secs(90);
+/// How long a command waits for another one, or for skiffd, which may be ending something: longer
+/// than the cluster may take.
+const LOCK_PATIENCE: Duration = Duration::from_secs(120);
 const LOCK_PAUSE: Duration = Duration::from_millis(200);
 /// How often skiffd looks whether something was cut off.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -326,13 +327,18 @@ fn asked_nobody(error: &LeaveError) -> bool {
     }
 }
 
-/// Ends what was cut off, on a node whose skiffd runs. Returns when the node is about to go.
+/// Ends what was cut off, on a node whose skiffd runs. Never ends before skiffd.
 pub async fn run(node: Arc<Node>, cluster: Arc<Cluster>) {
     let mut told = String::new();
     loop {
         let failure = match tend(&node, &cluster).await {
-            Ok(true) => return,
-            Ok(false) => String::new(),
+            Ok(Some(at_work)) => {
+                // Held until skiffd ends: no command begins it once more.
+                std::future::pending::<()>().await;
+                drop(at_work);
+                return;
+            }
+            Ok(None) => String::new(),
             Err(error) => super::upkeep::chain(&error),
         };
         if failure != told {
@@ -346,16 +352,16 @@ pub async fn run(node: Arc<Node>, cluster: Arc<Cluster>) {
     }
 }
 
-/// Whether the node goes.
-async fn tend(node: &Node, cluster: &Cluster) -> Result<bool, LeaveError> {
+/// Who is at work when the node goes.
+async fn tend(node: &Node, cluster: &Cluster) -> Result<Option<Leaver>, LeaveError> {
     let paths = node.paths();
     let membership = cluster.membership();
     let leaves = membership.own().is_some_and(|own| own.state == MemberState::Leaving);
     if Departure::read(&paths.node(), &membership)?.is_none() && !leaves {
-        return Ok(false);
+        return Ok(None);
     }
     let leaver = match Leaver::take(&paths) {
-        Err(LeaveError::Busy) => return Ok(false),
+        Err(LeaveError::Busy) => return Ok(None),
         leaver => leaver?,
     };
     // Looked at again: it may just have been ended.
@@ -364,12 +370,12 @@ async fn tend(node: &Node, cluster: &Cluster) -> Result<bool, LeaveError> {
             leaver.take_back().await?;
             tracing::info!("leaving the cluster was cut off and is taken back");
             cluster.wake();
-            return Ok(false);
+            return Ok(None);
         }
         Some(Step::Going) => match leaver.finish().await {
             Err(error) if error.is_needed() => {
                 leaver.take_back().await?;
-                return Ok(false);
+                return Ok(None);
             }
             outcome => outcome?,
         },
@@ -378,14 +384,15 @@ async fn tend(node: &Node, cluster: &Cluster) -> Result<bool, LeaveError> {
     tracing::info!("the node has left its cluster: everything of it goes");
     // Nobody reads what becomes of it.
     let (reply, _) = mpsc::channel(1);
-    Ok(node.orders.try_send(Order::Reset { reply }).is_ok())
+    let is_ordered = node.orders.try_send(Order::Reset { reply }).is_ok();
+    Ok(is_ordered.then_some(leaver))
 }
 
 fn notice(node: &Node, failure: &str) {
     let notice = (!failure.is_empty()).then(|| Notice {
         name: NOTICE.into(),
         message: format!("leaving the cluster was cut off and cannot be ended yet: {failure}"),
-        remedy: Some("`sudo skiff leave` goes on with it".into()),
+        remedy: Some("`sudo skiff leave` goes on; with --force when the cluster is gone".into()),
     });
     node.board.update(|observed| {
         observed.notices.retain(|notice| notice.name != NOTICE);
