@@ -107,7 +107,7 @@ impl Client {
 
     /// `GET path`, the answer read as JSON.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        self.ask(Method::GET, path, Bytes::new()).await
+        self.ask(Method::GET, path, Bytes::new(), |_| false).await
     }
 
     /// `POST path` with a JSON body, the answer read as JSON.
@@ -116,8 +116,20 @@ impl Client {
         path: &str,
         body: &B,
     ) -> Result<T, ClientError> {
+        self.post_on(path, body, |_| false).await
+    }
+
+    /// The same, and the next member is asked while `cannot` says of an answer that its member
+    /// could not do it now. The first such answer counts when nobody can. Only for what may be said
+    /// twice: the member that could not may have begun.
+    pub async fn post_on<B: Serialize, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &B,
+        cannot: impl Fn(&T) -> bool,
+    ) -> Result<T, ClientError> {
         let body = serde_json::to_vec(body).map_err(ClientError::Body)?;
-        self.ask(Method::POST, path, body.into()).await
+        self.ask(Method::POST, path, body.into(), cannot).await
     }
 
     /// The address that worked last.
@@ -130,6 +142,7 @@ impl Client {
         method: Method,
         path: &str,
         body: Bytes,
+        cannot: impl Fn(&T) -> bool,
     ) -> Result<T, ClientError> {
         if self.addresses.is_empty() {
             return Err(ClientError::NoAddress);
@@ -137,10 +150,11 @@ impl Client {
         let mut left: Vec<usize> = (0..self.addresses.len()).collect();
         left.rotate_left(self.first.load(Ordering::Relaxed));
         let mut failures: Vec<Attempt> = Vec::new();
+        let mut unable: Option<T> = None;
         loop {
             let (place, connection) = match self.reach(&left).await {
                 Ok(reached) => reached,
-                Err(more) => return Err(self.unreached(failures, more)),
+                Err(more) => return unable.ok_or_else(|| self.unreached(failures, more)),
             };
             let address = &self.addresses[place];
             let request = request(&method, path, body.clone())?;
@@ -157,8 +171,13 @@ impl Client {
                     left.retain(|other| *other != place);
                 }
                 Ok((parts, bytes)) => {
-                    self.first.store(place, Ordering::Relaxed);
-                    return read(parts.status, &bytes, address);
+                    let answer: T = read(parts.status, &bytes, address)?;
+                    if !cannot(&answer) {
+                        self.first.store(place, Ordering::Relaxed);
+                        return Ok(answer);
+                    }
+                    left.retain(|other| *other != place);
+                    unable.get_or_insert(answer);
                 }
             }
         }

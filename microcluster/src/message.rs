@@ -54,6 +54,18 @@ pub enum Request {
     Leave(LeaveStep),
 }
 
+impl Request {
+    /// Whether another member may be asked when one could not do it: what was done already is done
+    /// once. Who enters spends a use of a token, and says it again to the same member first.
+    pub fn is_repeatable(&self) -> bool {
+        match self {
+            Self::Ask(_) | Self::Confirm {} | Self::Undo(_) | Self::Renew(_) => true,
+            Self::Members {} | Self::Leave(_) => true,
+            Self::Enter(_) => false,
+        }
+    }
+}
+
 /// What a machine is that wants to join.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Applicant {
@@ -252,6 +264,11 @@ impl Message {
 }
 
 impl Answer {
+    /// Whether whoever answered could not do it now, and another one perhaps can.
+    pub fn is_unable(&self) -> bool {
+        matches!(self, Self::Refused(refusal) if refusal.is_passing())
+    }
+
     /// Reads an answer; what is none is told as a refusal, so that a caller has one kind of both.
     pub fn parse(bytes: &[u8]) -> Result<Self, Refusal> {
         if bytes.len() > ANSWER_MESSAGE_BYTES_MAX {

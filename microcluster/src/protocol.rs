@@ -47,7 +47,7 @@ pub use settings::decide_api_port;
 pub use token::{TOKENS_MAX, TokenSpec, decide_add_token, decide_revoke_token};
 pub use undo::decide_undo;
 
-use crate::message::{LeaveStep, Message, Refusal, RefusalCode, Request};
+use crate::message::{Message, Refusal, RefusalCode, Request};
 use crate::record::ClusterRecord;
 use crate::trust::BACKDATE;
 use crate::version::{Version, check_releases};
@@ -66,11 +66,8 @@ pub fn decide(
     ours: Version,
     now: OffsetDateTime,
 ) -> Result<Decision, Refusal> {
-    // Whoever wants to go may, whatever version it has.
-    let goes = matches!(
-        message.request,
-        Request::Undo(_) | Request::Leave(LeaveStep::Begin | LeaveStep::Finish)
-    );
+    // Whoever wants to go may, whatever version it has; and who may begin to may think again.
+    let goes = matches!(message.request, Request::Undo(_) | Request::Leave(_));
     if !goes {
         check_releases(ours, message.release).map_err(|error| {
             Refusal::new(RefusalCode::ReleasesApart, error)

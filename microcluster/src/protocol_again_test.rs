@@ -2,6 +2,7 @@
 
 use super::tests::{World, two_uses};
 use super::*;
+use crate::message::LeaveStep;
 use crate::sample::{self, Joiner};
 
 /// How a node has ended.
@@ -91,7 +92,7 @@ fn every_message_that_is_said_again_is_refused_or_changes_nothing() {
 fn a_message_of_a_release_one_apart_is_read_and_of_two_apart_refused_unless_it_says_goodbye() {
     let (world, joiner) = ended(End::Member);
     for (kind, message) in messages(&joiner) {
-        let goes = matches!(kind, "undo" | "undo own" | "begin" | "finish");
+        let goes = matches!(kind, "undo" | "undo own" | "begin" | "cancel" | "finish");
         for (release, works) in [
             (Version::new(0, 0, 9), false),
             (Version::new(0, 1, 0), true),

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::*;
 use crate::desk::{Clock, Desk};
 use crate::message::Answer;
+use crate::message::LeaveStep;
 use crate::sample::{self, Joiner, NOW, RELEASE, TestSigner};
 use crate::token::{Proven, Statement};
 

@@ -3,6 +3,7 @@ use time::Duration;
 
 use super::tests::{World, two_uses};
 use super::*;
+use crate::message::LeaveStep;
 use crate::message::{Applicant, Enter};
 use crate::record::{Fingerprint, MemberState, NodeId, NodeRole};
 use crate::sample::{self, Joiner, KUBERNETES, NOW, RELEASE};

@@ -3,6 +3,7 @@ use time::Duration;
 
 use super::tests::{World, two_uses};
 use super::*;
+use crate::message::LeaveStep;
 use crate::message::{Answer, Entrant, Renew};
 use crate::record::{Fingerprint, KEYS_MAX, MemberRecord, MemberState, NodeRole, Revision};
 use crate::sample::{self, Joiner, NOW, RELEASE, TestSigner};

@@ -11,6 +11,7 @@ use crate::config::ConfigError;
 use crate::distribution::DistributionError;
 use crate::node::NodeError;
 use crate::node::cluster::join::JoinError;
+use crate::node::cluster::leave::LeaveError;
 
 /// The user can fix it.
 pub const EXIT_FAILURE: u8 = 1;
@@ -134,7 +135,10 @@ impl<E: std::error::Error + 'static> From<E> for CommandError {
 fn hint(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     let node = error.downcast_ref::<NodeError>().and_then(NodeError::hint);
     let join = || error.downcast_ref::<JoinError>().and_then(JoinError::hint);
-    node.or_else(join).or_else(|| error.downcast_ref::<ConfigError>().and_then(ConfigError::hint))
+    let leave = || error.downcast_ref::<LeaveError>().and_then(LeaveError::hint);
+    node.or_else(join)
+        .or_else(leave)
+        .or_else(|| error.downcast_ref::<ConfigError>().and_then(ConfigError::hint))
 }
 
 fn from_client(error: &ClientError) -> CommandError {

@@ -7,6 +7,7 @@ use skiff_api::{ClientError, Phase, Service, ServiceState, Status};
 use super::interrupt::{self, Interrupt};
 use super::ui::Waiting;
 use super::{CommandError, Session, log_line};
+use crate::node::plan::REMOVED;
 
 /// How to wait.
 #[derive(Clone, Copy, Debug)]
@@ -66,9 +67,10 @@ pub async fn wait(
     };
     let error = match (end, latest) {
         (End::Stream(Ok(())), Some(status)) if status.phase == Phase::Ready => return Ok(status),
-        (End::Stream(Ok(())), Some(status)) => match crash_loop(&status) {
-            Some(service) => keeps_failing(service),
-            None => left(&status),
+        (End::Stream(Ok(())), Some(status)) => match (removed(&status), crash_loop(&status)) {
+            (Some(error), _) => error,
+            (None, Some(service)) => keeps_failing(service),
+            (None, None) => left(&status),
         },
         (End::Stream(Ok(())), None) => {
             CommandError::new("skiffd ended while we waited").hint("skiff logs skiffd")
@@ -122,7 +124,8 @@ async fn follow(
         .client()
         .get_lines("/v1/watch", |status: Status| {
             let ready = status.phase == Phase::Ready;
-            let hopeless = wait.until_crash_loop && crash_loop(&status).is_some();
+            let fails = wait.until_crash_loop && crash_loop(&status).is_some();
+            let hopeless = fails || removed(&status).is_some();
             if !ready {
                 waiting.show(&sentence(&status));
             }
@@ -147,6 +150,13 @@ pub fn sentence(status: &Status) -> String {
 
 fn crash_loop(status: &Status) -> Option<&Service> {
     status.services.iter().find(|service| service.state == ServiceState::CrashLoop)
+}
+
+/// A cluster that has removed the node will not call it ready.
+fn removed(status: &Status) -> Option<CommandError> {
+    let notice = status.notices.iter().find(|notice| notice.name == REMOVED)?;
+    let error = CommandError::new("the node does not belong to its cluster any more");
+    Some(error.cause(&notice.message).hint("sudo skiff reset"))
 }
 
 fn keeps_failing(service: &Service) -> CommandError {

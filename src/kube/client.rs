@@ -26,6 +26,8 @@ pub struct ClientSource {
 #[derive(Debug)]
 struct Inner {
     kubeconfig: PathBuf,
+    /// Whether a request is made again by itself when the server asks for patience.
+    retries: bool,
     current: Mutex<Option<Current>>,
     /// How many clients were made so far.
     generation: AtomicU64,
@@ -64,11 +66,17 @@ pub enum ClientError {
 impl ClientSource {
     /// Nothing is read before the first client is asked for.
     pub fn new(kubeconfig: impl Into<PathBuf>) -> Self {
-        let inner = Inner {
-            kubeconfig: kubeconfig.into(),
-            current: Mutex::new(None),
-            generation: AtomicU64::new(0),
-        };
+        Self::of(kubeconfig.into(), true)
+    }
+
+    /// Whose requests are made once: an eviction that a budget refuses is answered, not waited for.
+    pub fn impatient(kubeconfig: impl Into<PathBuf>) -> Self {
+        Self::of(kubeconfig.into(), false)
+    }
+
+    fn of(kubeconfig: PathBuf, retries: bool) -> Self {
+        let inner =
+            Inner { kubeconfig, retries, current: Mutex::new(None), generation: AtomicU64::new(0) };
         Self { inner: Arc::new(inner) }
     }
 
@@ -85,13 +93,13 @@ impl ClientSource {
         {
             return Ok(current.client.clone());
         }
-        let fresh = build(&self.inner.kubeconfig).await?;
+        let fresh = build(&self.inner.kubeconfig, self.inner.retries).await?;
         self.inner.generation.fetch_add(1, Ordering::Relaxed);
         Ok(current.insert(fresh).client.clone())
     }
 }
 
-async fn build(path: &Path) -> Result<Current, ClientError> {
+async fn build(path: &Path, retries: bool) -> Result<Current, ClientError> {
     let credentials = |e| ClientError::Credentials(path.to_path_buf(), Box::new(e));
     // Stamps before contents: a file that is replaced in between is read again next time.
     let stamp = stamped(path)?;
@@ -106,6 +114,7 @@ async fn build(path: &Path) -> Result<Current, ClientError> {
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     // On one machine compression costs more than it saves.
     config.disable_compression = true;
+    config.default_retry &= retries;
     let client = Client::try_from(config)
         .map_err(|e| ClientError::Build(path.to_path_buf(), Box::new(e)))?;
     Ok(Current { client, files })

@@ -6,6 +6,7 @@
 
 mod apply;
 mod client;
+pub mod drain;
 mod error;
 mod wait;
 

@@ -8,6 +8,9 @@ use crate::daemons;
 /// The condition that the cluster has taken this node as a member.
 pub const JOINED: &str = "joined";
 
+/// The notice of a node that the cluster does not know any more.
+pub const REMOVED: &str = "removed-from-cluster";
+
 /// The condition that a datastore of somebody else's answers.
 pub const EXTERNAL_DATASTORE: &str = "external-datastore";
 

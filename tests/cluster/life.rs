@@ -14,7 +14,7 @@ use crate::place::{control_plane, state_of, wait_ready, worker};
 const BOUND: Duration = Duration::from_secs(120);
 
 /// Two pods that somebody makes anew, with a volume that dies with them; one of the node's own.
-const PODS: &str = r"
+pub const PODS: &str = r"
 apiVersion: apps/v1
 kind: Deployment
 metadata: {name: movable}
@@ -47,7 +47,7 @@ spec:
 ";
 
 /// A pod that nobody makes anew, and a budget that lets none of the others go.
-const STUBBORN: &str = r"
+pub const STUBBORN: &str = r"
 apiVersion: v1
 kind: Pod
 metadata: {name: lone}
@@ -57,7 +57,7 @@ spec:
   containers:
   - {name: main, image: 'skiff.local/agnhost:1.36.3', imagePullPolicy: Never, args: [pause]}
 ";
-const BUDGET: &str = r"
+pub const BUDGET: &str = r"
 apiVersion: policy/v1
 kind: PodDisruptionBudget
 metadata: {name: movable}
@@ -126,7 +126,7 @@ fn drained_and_put_back(alpha: &TestNode, beta: &TestNode) {
 }
 
 /// The nodes on which pods are that run and are not about to end, sorted.
-fn places(alpha: &TestNode, app: &str) -> Vec<String> {
+pub fn places(alpha: &TestNode, app: &str) -> Vec<String> {
     let selector = format!("app={app}");
     let path =
         "jsonpath={range .items[*]}{.spec.nodeName} {.metadata.deletionTimestamp}{'\\n'}{end}";

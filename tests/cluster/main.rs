@@ -6,6 +6,7 @@ mod check;
 mod control_plane;
 mod datastore;
 mod grow;
+mod leave;
 mod ledger;
 mod life;
 mod place;

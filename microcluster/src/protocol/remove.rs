@@ -36,7 +36,9 @@ pub fn decide_remove(
     let node = &member.value;
     if *name == request.here {
         let message = format!("{name} is this node itself");
-        return Err(Refusal::new(RefusalCode::NotAllowed, message).hint("`skiff reset` ends it"));
+        return Err(
+            Refusal::new(RefusalCode::NotAllowed, message).hint("`skiff leave` takes it out")
+        );
     }
     if matches!(node.state, MemberState::Member) {
         check_not_last(record, node)?;
@@ -44,7 +46,7 @@ pub fn decide_remove(
     if request.is_reachable && !request.force {
         let message = format!("{name} answers, so it can leave in order");
         return Err(Refusal::new(RefusalCode::StillReachable, message)
-            .hint(format!("`skiff reset` on it, or `skiff remove-node {name} --force`")));
+            .hint(format!("`skiff leave` on it, or `skiff remove-node {name} --force`")));
     }
     let held_keys = node.role == NodeRole::ControlPlane;
     let outcome = Outcome::Removed { name: name.clone(), id: node.id, held_keys };

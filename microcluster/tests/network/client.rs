@@ -155,6 +155,27 @@ async fn a_member_without_its_skiffd_is_passed_over() {
 }
 
 #[tokio::test]
+async fn a_member_that_cannot_is_passed_over_and_counts_when_nobody_can() {
+    let pki = Pki::new();
+    let identity = || pki.identity("a", &Leaf::control_plane());
+    let (one, other) = (Member::start(identity()).await, Member::start(identity()).await);
+    let (first, second) = (one.skiffd(), other.skiffd());
+    let addresses = vec![one.address.to_string(), refusing().await, other.address.to_string()];
+    let client = client(&pki, addresses);
+    let seen = || (first.seen().len(), second.seen().len());
+    let cannot = |_: &Value| seen() == (1, 0);
+    client.post_on::<_, Value>("/cluster/v1/members", &1, cannot).await.unwrap();
+    assert_eq!(seen(), (1, 1));
+    assert_eq!(client.address(), Some(other.address.to_string().as_str()), "it can");
+    // Asked once each, and what the first of them said is the answer.
+    let told = client.post_on::<_, Value>("/cluster/v1/members", &12, |_| true).await.unwrap();
+    assert_eq!(told["bytes"], 2);
+    assert_eq!(seen(), (2, 2));
+    client.post::<_, Value>("/cluster/v1/enter", &1).await.unwrap();
+    assert_eq!(seen(), (2, 3), "what must not be said twice goes to one");
+}
+
+#[tokio::test]
 async fn without_addresses_there_is_a_reason_too() {
     let asked = client(&Pki::new(), vec![]).get::<Value>("/cluster/v1/look").await;
     assert!(matches!(asked, Err(ClientError::NoAddress)));

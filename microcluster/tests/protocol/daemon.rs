@@ -9,6 +9,7 @@ use microcluster::trust::Purpose;
 
 use super::join::{Keys, files, generate};
 use super::keys::key;
+use super::leave;
 use super::links::{Shows, Trouble, ask};
 use super::machine::{SimDesk, Stage};
 use super::plant::Plant;
@@ -21,6 +22,7 @@ pub const INTERVAL_US: u64 = 15_000_000;
 /// Never ends by itself.
 pub async fn run(world: Rc<World>, seat: Seat) {
     loop {
+        leave::tend(&world, seat).await;
         if let Err(trouble) = turn(&world, seat).await {
             hear(&world, seat.0, &trouble);
         }

@@ -6,8 +6,7 @@ use std::rc::Rc;
 
 use futures::future::{Either, select};
 use microcluster::message::{
-    Answer, Applicant, Choices, Enter, Entered, Entrant, GivenUp, LeaveStep, RefusalCode, Request,
-    Undo,
+    Answer, Applicant, Choices, Enter, Entered, Entrant, GivenUp, RefusalCode, Request, Undo,
 };
 use microcluster::protocol::CLOCKS_APART_MAX;
 use microcluster::record::NodeRole;
@@ -16,8 +15,9 @@ use microcluster::trust::{IssuedLeaf, Purpose, read_identity};
 
 use super::keys::key;
 use super::leaf;
+use super::leave;
 use super::links::{Shows, Trouble, ask};
-use super::machine::{Begun, Disk, Leaf, Membership, Stage, Stand};
+use super::machine::{Begun, Disk, Leaf, Membership, Stage, Stand, Step};
 use super::plant::Plant;
 use super::store::Seat;
 use super::world::{KUBERNETES, World};
@@ -304,7 +304,7 @@ pub async fn reset(world: Rc<World>, seat: Seat) {
             tell_taken_back(&world, number, &begun).await;
         }
         Stand::Settled | Stand::Member(_) => {
-            let told = world.time.timeout(TAKE_BACK_US, leave(&world, number)).await;
+            let told = world.time.timeout(TAKE_BACK_US, depart(&world, seat)).await;
             let own = world.machines.borrow()[number].disk.membership.as_ref().map(|own| own.id);
             if told != Some(true) {
                 world.machines.borrow_mut()[number].untold.extend(own);
@@ -315,26 +315,21 @@ pub async fn reset(world: Rc<World>, seat: Seat) {
     wipe(&world, seat).await;
 }
 
-async fn leave(world: &Rc<World>, number: usize) -> bool {
-    let (stage, addresses) = {
-        let machine = &world.machines.borrow()[number];
-        let Some(membership) = &machine.disk.membership else { return true };
-        (membership.stage, machine.addresses())
-    };
-    let steps = match stage {
-        Stage::Joining => vec![Request::Undo(Undo::Own {})],
-        Stage::Member => vec![Request::Leave(LeaveStep::Begin), Request::Leave(LeaveStep::Finish)],
-    };
-    for step in steps {
-        if ask(world, number, &addresses, step, Shows::Identity).await.is_err() {
-            return false;
-        }
+async fn depart(world: &Rc<World>, seat: Seat) -> bool {
+    if world.stage(seat.0) != Some(Stage::Joining) {
+        return match leave::begin(world, seat).await {
+            None => false,
+            Some(Step::Gone) => true,
+            Some(Step::Moving | Step::Going) => leave::finish(world, seat).await,
+        };
     }
-    true
+    let addresses = world.machines.borrow()[seat.0].addresses();
+    let undo = Request::Undo(Undo::Own {});
+    ask(world, seat.0, &addresses, undo, Shows::Identity).await.is_ok()
 }
 
 /// Everything of the node goes, in any order.
-async fn wipe(world: &World, seat: Seat) {
+pub async fn wipe(world: &World, seat: Seat) {
     world.kill_daemon(seat.0);
     let membership_first = world.happens(500);
     let steps = ("reset: before anything goes", "reset: after something is gone");

@@ -106,8 +106,8 @@ pub async fn ask(
         let machine = &world.machines.borrow()[number];
         (machine.shown().filter(|_| shows == Shows::Identity), machine.desk.clone())
     };
-    if let Some(desk) = desk {
-        // It decides itself.
+    if let Some(desk) = desk.filter(|_| !matches!(message.request, Request::Leave(_))) {
+        // It decides itself; who lets it go must be somebody who stays.
         return granted(answer(world, &desk, &message.to_bytes(), shown.as_deref()).await);
     }
     let question = Recorded { bytes: message.to_bytes(), shown };
@@ -117,16 +117,22 @@ pub async fn ask(
         let first = world.within(0, addresses.len() as u64) as usize;
         addresses.rotate_left(first);
     }
+    let moves_on = message.request.is_repeatable();
+    let mut unable = None;
     for address in addresses {
         match exchange(world, number, address, &question).await {
             Ok(bytes) => {
-                return granted(Answer::parse(&bytes).unwrap_or_else(Answer::Refused));
+                let answer = Answer::parse(&bytes).unwrap_or_else(Answer::Refused);
+                if !moves_on || !answer.is_unable() {
+                    return granted(answer);
+                }
+                unable.get_or_insert(answer);
             }
             Err(Trouble::Unreached) => {}
             Err(trouble) => return Err(trouble),
         }
     }
-    Err(Trouble::Unreached)
+    unable.map_or(Err(Trouble::Unreached), granted)
 }
 
 fn granted(answer: Answer) -> Result<Answer, Trouble> {

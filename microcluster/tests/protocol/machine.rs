@@ -60,6 +60,14 @@ pub struct Begun {
     pub id: NodeId,
 }
 
+/// `leave.json`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    Moving,
+    Going,
+    Gone,
+}
+
 /// A certificate with its key, in one file.
 #[derive(Clone)]
 pub struct Leaf {
@@ -76,6 +84,8 @@ pub struct Leaf {
 pub struct Disk {
     pub begun: Option<Begun>,
     pub membership: Option<Membership>,
+    /// Of the node with this id.
+    pub departure: Option<(NodeId, Step)>,
     pub leaves: BTreeMap<Purpose, Leaf>,
 }
 
@@ -153,6 +163,12 @@ impl Machine {
             (None, Some(begun)) => Stand::CutOff(begun.clone()),
             (None, None) => Stand::Free,
         }
+    }
+
+    /// How far the node has left its cluster.
+    pub fn step(&self) -> Option<Step> {
+        let (own, (id, step)) = (self.disk.membership.as_ref()?, self.disk.departure?);
+        (own.id == id).then_some(step)
     }
 
     /// Whom to ask: the control plane as last heard of, then where the token said that it is.

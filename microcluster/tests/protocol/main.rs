@@ -18,6 +18,7 @@ mod history;
 mod join;
 mod keys;
 mod leaf;
+mod leave;
 mod ledger;
 mod links;
 mod machine;
@@ -60,7 +61,14 @@ fn every_history_keeps_every_promise() {
     let of = |name: &str| sums.counts.get(name).copied().unwrap_or_default();
     assert!(of("joins done") * 8 > of("joins begun"), "most joins fail: nothing is tried");
     if count >= HISTORIES_FOR_STEPS {
-        for what in ["collisions", "unknown outcomes", "changes made late", "renewals", "replays"] {
+        for what in [
+            "collisions",
+            "unknown outcomes",
+            "changes made late",
+            "renewals",
+            "replays",
+            "leaves done",
+        ] {
             assert!(of(what) > 0, "there were no {what}");
         }
         println!("{:?}", sums.steps);

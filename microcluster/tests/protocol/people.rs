@@ -11,6 +11,7 @@ use time::Duration;
 
 use super::join;
 use super::keys::authority;
+use super::leave;
 use super::machine::{SimDesk, Stand};
 use super::store::Seat;
 use super::world::{Handed, World};
@@ -54,6 +55,13 @@ fn whim(world: &Rc<World>, number: usize) {
         Stand::Settled if world.happens(100) => type_reset(world, number),
         Stand::Member(_) if is_told => type_reset(world, number),
         Stand::Member(NodeRole::Worker) if world.happens(60) => type_reset(world, number),
+        Stand::Member(role) => {
+            let per_mille = if role == NodeRole::Worker { 90 } else { 20 };
+            if world.happens(per_mille) {
+                world.note(format_args!("{number}: skiff leave"));
+                command(world, number, |world, seat| Box::pin(leave::leave(world, seat)));
+            }
+        }
         _ => {}
     }
 }
@@ -97,9 +105,9 @@ fn type_reset(world: &Rc<World>, number: usize) {
     command(world, number, |world, seat| Box::pin(join::reset(world, seat)));
 }
 
-type Work = std::pin::Pin<Box<dyn Future<Output = ()>>>;
+pub type Work = std::pin::Pin<Box<dyn Future<Output = ()>>>;
 
-fn command(world: &Rc<World>, number: usize, work: impl FnOnce(Rc<World>, Seat) -> Work) {
+pub fn command(world: &Rc<World>, number: usize, work: impl FnOnce(Rc<World>, Seat) -> Work) {
     let process = world.tasks.process();
     world.machines.borrow_mut()[number].command = Some(process);
     let (work, world) = (work(world.clone(), (number, process)), world.clone());

@@ -49,11 +49,13 @@ pub enum Plant {
     UndoneUntold,
     /// A node whose new address is another's gets no certificate either.
     RenewedAllOrNothing,
+    /// A leave that was cut off is not ended by skiffd.
+    LeaveNotEnded,
 }
 
 impl Plant {
     /// All of them, by their names.
-    pub const ALL: [(&'static str, Plant); 21] = [
+    pub const ALL: [(&'static str, Plant); 22] = [
         ("use-uncounted", Plant::UseUncounted),
         ("use-kept", Plant::UseKept),
         ("uses-restored", Plant::UsesRestored),
@@ -75,6 +77,7 @@ impl Plant {
         ("lists-grow", Plant::ListsGrow),
         ("undone-untold", Plant::UndoneUntold),
         ("renewed-all-or-nothing", Plant::RenewedAllOrNothing),
+        ("leave-not-ended", Plant::LeaveNotEnded),
     ];
 
     /// The bug of that name.

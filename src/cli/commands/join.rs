@@ -12,7 +12,8 @@ use crate::cli::ready::{self, Unready, Wait};
 use crate::cli::skiffd::Skiffd;
 use crate::cli::{CommandError, Session, launch, span, ui};
 use crate::distribution::Distribution;
-use crate::node::cluster::join::{JoinError, Joiner, Stand, Welcome, leave, stand, take_back};
+use crate::node::cluster::join::{JoinError, Joiner, Stand, Welcome, give_up, stand, take_back};
+use crate::node::cluster::leave::Leaver;
 use crate::node::cluster::{Begun, Membership, version_of};
 use crate::node::{Options, account, configuration, reset_stopped};
 
@@ -53,8 +54,6 @@ pub struct Arguments {
 
 /// How long the cluster may take to hear that a join is taken back.
 const TAKE_BACK_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long a node may take to leave: its member of the datastore may have to give leadership away.
-const LEAVE_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(arguments: Arguments, session: &Session) -> Outcome {
     let token: JoinToken = arguments.token.trim().parse().map_err(|error| {
@@ -213,26 +212,21 @@ fn cause(error: &JoinError) -> String {
 }
 
 /// What a reset tells the cluster of a node that belongs to one; the cluster may not be there. An
-/// error is that it cannot do without this node.
-pub(super) async fn depart(session: &Session) -> Result<(), CommandError> {
-    let Ok(there) = stand(&session.paths) else { return Ok(()) };
+/// error is that it cannot do without this node. What comes back is held until all is removed.
+pub(super) async fn depart(session: &Session) -> Result<Option<Leaver>, CommandError> {
+    let Ok(there) = stand(&session.paths) else { return Ok(None) };
     let outcome = match there {
         Stand::CutOff(begun) => tokio::time::timeout(TAKE_BACK_TIMEOUT, take_back(&begun))
             .await
             .map(|told| told.map(drop)),
-        Stand::Settled(_) | Stand::Member(_) => {
-            tokio::time::timeout(LEAVE_TIMEOUT, leave(&session.paths)).await
-        }
-        Stand::Free | Stand::Alone => return Ok(()),
+        Stand::Settled(_) => tokio::time::timeout(TAKE_BACK_TIMEOUT, give_up(&session.paths)).await,
+        Stand::Member(_) => return super::leave::depart(session).await,
+        Stand::Free | Stand::Alone => return Ok(None),
     };
     match outcome {
-        Ok(Err(error)) if error.is_needed() => {
-            return Err(CommandError::from(error)
-                .hint("sudo skiff reset --force, and the others lose their majority"));
-        }
         Ok(Ok(())) => ui::say("the cluster was told that this node goes"),
         Ok(Err(error)) => ui::say(&format!("the cluster was not told: {}", cause(&error))),
         Err(_) => ui::say("the cluster was not told: it does not answer"),
     }
-    Ok(())
+    Ok(None)
 }

@@ -22,6 +22,7 @@ mod inspect;
 mod join;
 mod kubeconfig;
 mod kubectl;
+mod leave;
 mod logs;
 mod nodes;
 mod remove_node;
@@ -64,6 +65,7 @@ pub enum Verb {
     Cordon(cordon::Arguments),
     Uncordon(uncordon::Arguments),
     Drain(drain::Arguments),
+    Leave(leave::Arguments),
     RemoveNode(remove_node::Arguments),
     Tokens(tokens::Arguments),
     Backup(backup::Arguments),
@@ -116,6 +118,7 @@ pub(super) async fn run(verb: Verb, session: &Session) -> Outcome {
         Verb::Cordon(arguments) => cordon::run(arguments, session).await,
         Verb::Uncordon(arguments) => uncordon::run(arguments, session).await,
         Verb::Drain(arguments) => drain::run(arguments, session).await,
+        Verb::Leave(arguments) => leave::run(arguments, session).await,
         Verb::RemoveNode(arguments) => remove_node::run(arguments, session).await,
         Verb::Tokens(arguments) => tokens::run(arguments, session).await,
         Verb::Backup(arguments) => backup::run(arguments, session).await,

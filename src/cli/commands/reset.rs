@@ -37,21 +37,29 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Outcome {
     if !account::is_root() {
         return Err(CommandError::new("resetting a node needs root").hint("sudo skiff reset"));
     }
-    match super::join::depart(session).await {
+    let _at_work = match super::join::depart(session).await {
         Err(error) if !arguments.force => return Err(error),
-        Err(error) => ui::say(&format!("the cluster was not told: {}", error.message)),
-        Ok(()) => {}
-    }
+        Err(error) => {
+            ui::say(&format!("the cluster was not told: {}", error.message));
+            None
+        }
+        Ok(leaver) => leaver,
+    };
+    wipe(session, "sudo skiff reset --yes").await?;
+    ui::say("the node is as new");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Stops the node and removes everything of it; `again` is what to type when that is cut off.
+pub(super) async fn wipe(session: &Session, again: &str) -> Result<(), CommandError> {
     let skiffd = Skiffd::of(&session.paths);
     if session.running().await?.is_some() {
         let work = order(session, "/v1/reset", skiffd);
         let goes_on = "skiffd goes on removing the node's state";
         // What is left for this command to do is done by the next one.
-        interrupt::or_leave(work, goes_on, "sudo skiff reset --yes").await?;
+        interrupt::or_leave(work, goes_on, again).await?;
     } else {
         reset_stopped(&session.paths).await?;
     }
-    launch::remove_unit(session)?;
-    ui::say("the node is as new");
-    Ok(ExitCode::SUCCESS)
+    launch::remove_unit(session)
 }

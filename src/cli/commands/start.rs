@@ -7,6 +7,7 @@ use crate::cli::ready::{self, Wait};
 use crate::cli::{CommandError, Session, launch, replace, span, ui};
 use crate::distribution::{Distribution, end_trial, select, stage};
 use crate::node::cluster::join::{Stand, stand};
+use crate::node::cluster::{Departure, Membership, Step};
 use crate::node::{Options, account, configuration};
 
 /// Start the node
@@ -47,7 +48,7 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Outcome {
     if !account::is_root() {
         return Err(CommandError::new("starting a node needs root").hint("sudo skiff start"));
     }
-    refuse_cut_off_join(session)?;
+    refuse_cut_off(session)?;
     let wait = Wait { until_crash_loop: true, ..Wait::new(arguments.timeout) };
     let mut interrupt = Interrupt::new()?;
     match session.running().await? {
@@ -87,12 +88,25 @@ fn refuse_configuration(session: &Session) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// A join that has left no node behind is not one to be started.
-fn refuse_cut_off_join(session: &Session) -> Result<(), CommandError> {
-    match stand(&session.paths)? {
-        Stand::CutOff(_) => Err(CommandError::new("a join of this machine was cut off")
-            .hint("sudo skiff join TOKEN --worker, or sudo skiff reset to give it up")),
-        _ => Ok(()),
+/// A join that has left no node behind is not one to be started, and neither is a node that its
+/// cluster has let go.
+fn refuse_cut_off(session: &Session) -> Result<(), CommandError> {
+    if let Stand::CutOff(_) = stand(&session.paths)? {
+        return Err(CommandError::new("a join of this machine was cut off")
+            .hint("sudo skiff join TOKEN --worker, or sudo skiff reset to give it up"));
+    }
+    let dir = session.paths.node();
+    let Some(membership) = Membership::read(&dir)? else { return Ok(()) };
+    match Departure::read(&dir, &membership)?.map(|departure| departure.step) {
+        Some(Step::Going | Step::Gone) => {
+            Err(CommandError::new("this node is about to leave its cluster, and was cut off")
+                .hint("sudo skiff leave, which goes on with it"))
+        }
+        Some(Step::Moving) => {
+            ui::say("a leave of this node was cut off: it is taken back");
+            Ok(())
+        }
+        None => Ok(()),
     }
 }
 

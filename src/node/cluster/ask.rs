@@ -79,7 +79,7 @@ impl Cluster {
         let authority = self.paths.pki().join("ca.crt");
         let identity = Identity::load(IdentityFiles { certificate, key, authority })?;
         let client = Client::member(self.membership().others(), Arc::new(identity));
-        granted(client.post(PATH, &message(request)).await?)
+        granted(ask_in_turn(&client, request).await?)
     }
 
     fn own_certificate(&self) -> Result<Vec<u8>, AskError> {
@@ -89,6 +89,13 @@ impl Cluster {
         let leaf = blocks.into_iter().find(|block| block.label == "CERTIFICATE");
         leaf.map(|block| block.contents).ok_or(AskError::NoIdentity(path))
     }
+}
+
+/// Says it to the first member that can do it, or to one alone what must not be said to several.
+pub async fn ask_in_turn(client: &Client, request: Request) -> Result<Answer, ClientError> {
+    let moves_on = request.is_repeatable();
+    let cannot = |answer: &Answer| moves_on && answer.is_unable();
+    client.post_on(PATH, &message(request), cannot).await
 }
 
 /// A request as it is said now.

@@ -10,8 +10,8 @@ use std::time::Duration;
 use microcluster::client::{Client, ClientError};
 use microcluster::dial::DialFailure;
 use microcluster::message::{
-    Answer, Applicant, Asked, Choices as Written, Enter, Entered, Entrant, GivenUp, LeaveStep,
-    Refusal, RefusalCode, Request, Undo,
+    Answer, Applicant, Asked, Choices as Written, Enter, Entered, Entrant, GivenUp, Refusal,
+    RefusalCode, Request, Undo,
 };
 use microcluster::protocol::CLOCKS_APART_MAX;
 use microcluster::reach::{self, ListenError, Listening};
@@ -22,7 +22,7 @@ use microcluster::version::Version;
 use time::OffsetDateTime;
 use x509_parser::pem::Pem;
 
-use super::ask::{AskError, PATH, granted, message};
+use super::ask::{AskError, PATH, ask_in_turn, granted};
 use super::fit::{self, FitError};
 use super::keys::{self, KeyError, Keys};
 use super::listener::Greeting;
@@ -76,12 +76,6 @@ pub enum JoinError {
 }
 
 impl JoinError {
-    /// Whether the cluster refuses to do without a node that would go.
-    pub fn is_needed(&self) -> bool {
-        let Self::Refused(AskError::Refused(refusal)) = self else { return false };
-        refusal.code == RefusalCode::StillNeeded
-    }
-
     /// What to do next, where that is known.
     pub fn hint(&self) -> Option<String> {
         match self {
@@ -291,29 +285,12 @@ pub async fn take_back(begun: &Begun) -> Result<bool, JoinError> {
     }
 }
 
-/// Tells the cluster that this node goes, by its own identity: with its state, that goes too.
-pub async fn leave(paths: &Paths) -> Result<(), JoinError> {
+/// Tells the cluster that nothing becomes of this node's join, by its own identity: with its state,
+/// that goes too.
+pub async fn give_up(paths: &Paths) -> Result<(), JoinError> {
     let Some(membership) = Membership::read(&paths.node())? else { return Ok(()) };
-    // Whoever is told must be one who stays.
-    if membership.others().is_empty() {
-        return Ok(());
-    }
-    let stage = membership.stage;
     let cluster = Cluster::of_disk(paths, membership);
-    if stage == Stage::Joining {
-        return ask_to(&cluster, Request::Undo(Undo::Own {})).await;
-    }
-    ask_to(&cluster, Request::Leave(LeaveStep::Begin)).await?;
-    let finished = ask_to(&cluster, Request::Leave(LeaveStep::Finish)).await;
-    if finished.is_err() {
-        // Otherwise it would count as one that goes, for ever.
-        let _ = ask_to(&cluster, Request::Leave(LeaveStep::Cancel)).await;
-    }
-    finished
-}
-
-async fn ask_to(cluster: &Cluster, request: Request) -> Result<(), JoinError> {
-    cluster.ask(request).await.map(drop).map_err(JoinError::Refused)
+    cluster.ask(Request::Undo(Undo::Own {})).await.map(drop).map_err(JoinError::Refused)
 }
 
 fn client(token: &JoinToken, pin: Arc<Pin>) -> Result<Client, JoinError> {
@@ -332,7 +309,7 @@ fn state<S: microcluster::token::Statement>(
 async fn ask(client: &Client, request: Request) -> Result<Answer, AskError> {
     let mut tries_left = TRIES_MAX;
     loop {
-        let asked = client.post::<_, Answer>(PATH, &message(request.clone())).await;
+        let asked = ask_in_turn(client, request.clone()).await;
         let outcome = asked.map_err(AskError::from).and_then(granted);
         tries_left -= 1;
         let is_passing = match &outcome {

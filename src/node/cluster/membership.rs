@@ -151,6 +151,12 @@ impl Membership {
         all
     }
 
+    /// Whether nobody else runs the control plane, as far as is known.
+    pub fn is_sole(&self) -> bool {
+        let knows = !self.members.is_empty();
+        knows && self.control_plane().all(|member| member.id == self.id)
+    }
+
     /// The API servers for the balancer.
     pub fn backends(&self) -> Vec<Backend> {
         let backend = |member: &MemberView| {
@@ -192,14 +198,18 @@ impl Begun {
 
     /// Forgets it.
     pub fn remove(dir: &Path) -> io::Result<()> {
-        match fs::remove_file(dir.join(JOIN_FILE)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        remove(&dir.join(JOIN_FILE))
     }
 }
 
-fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, MembershipError> {
+pub(super) fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, MembershipError> {
     let path = path.to_path_buf();
     match fs::read(&path) {
         Ok(bytes) => serde_json::from_slice(&bytes)
@@ -210,10 +220,13 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, MembershipError> 
     }
 }
 
-fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), MembershipError> {
+pub(super) fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), MembershipError> {
     let text = serde_json::to_vec_pretty(value).expect("texts and numbers can be written");
     Ok(write_private(path, &text, 0o600, (0, 0))?)
 }
+
+#[cfg(test)]
+pub(super) use tests::membership as sample;
 
 #[cfg(test)]
 mod tests {
@@ -239,7 +252,7 @@ mod tests {
     }
 
     /// Of `beta`, a worker of `alpha`.
-    fn membership() -> Membership {
+    pub fn membership() -> Membership {
         Membership {
             name: "beta".parse().unwrap(),
             id: NodeId::of_key(b"beta"),
@@ -276,6 +289,7 @@ mod tests {
         assert_eq!(unheard.others(), ["192.0.2.1:7443", "alpha.example:7443"]);
         let alpha = Membership { id: NodeId::of_key(b"alpha"), endpoints: vec![], ..membership() };
         assert!(alpha.others().is_empty());
+        assert!(alpha.is_sole() && !membership().is_sole() && !unheard.is_sole());
     }
 
     #[test]

@@ -5,14 +5,17 @@
 //! other nodes ask at 7443, which the agent passes on. What goes out: changes of the cluster's record,
 //! certificates, and the lists of API servers for the balancer and of peers for the datastore. Tasks,
 //! while a node belongs to a cluster: the upkeep; and where the record is, the listener for the agent,
-//! one that follows the record, and what the API server here is told of removed nodes.
+//! one that follows the record, and what the API server here is told of removed nodes; and one that ends
+//! what a `skiff leave` was cut off from.
 
 mod ask;
+mod departure;
 mod fit;
 mod found;
 mod ground;
 pub mod join;
 mod keys;
+pub mod leave;
 mod listener;
 mod member_leaf;
 mod membership;
@@ -35,6 +38,7 @@ use microcluster::version::Version;
 use time::Duration;
 use tokio::sync::Notify;
 
+pub use departure::{Departure, Step};
 pub use found::{FoundError, found};
 pub use ground::{GroundError, ground};
 pub use member_leaf::{LeafError, ensure as ensure_member_leaf, replace as replace_member_leaf};
@@ -124,6 +128,7 @@ pub fn begin(node: &Arc<Node>, membership: Membership) -> Result<Arc<Cluster>, G
     }
     tokio::spawn(refused::run(node.clone(), cluster.clone()));
     tokio::spawn(upkeep::run(node.clone(), cluster.clone()));
+    tokio::spawn(leave::run(node.clone(), cluster.clone()));
     Ok(cluster)
 }
 

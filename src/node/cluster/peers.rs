@@ -78,7 +78,11 @@ pub fn refusal(error: &OperatorError) -> Refusal {
 }
 
 async fn remove_once(paths: &Paths, node: &str) -> Result<(), OperatorError> {
-    for member in list(paths).await?.iter().filter(|member| member.node == node) {
+    let mut members = list(paths).await?;
+    members.retain(|member| member.node == node);
+    // The one that serves last: when another is refused, the node still has it.
+    members.sort_by_key(|member| member.reachable);
+    for member in &members {
         report::remove(&listen(paths), &member.id).await?;
     }
     Ok(())

@@ -27,7 +27,7 @@ use crate::kube::ClientError;
 use crate::node::account::{self, AccountError};
 use crate::node::bootstrap;
 use crate::node::core::{ElectError, Node};
-use crate::node::plan::JOINED;
+use crate::node::plan::{JOINED, REMOVED};
 use crate::pki::{self, StoreError, write_private};
 
 /// How often the cluster is looked at: who comes or goes is known within this time.
@@ -40,8 +40,6 @@ const ADDRESS_NOTICE: &str = "address-refused";
 const DATASTORE_PATIENCE: Duration = Duration::from_secs(20);
 /// Between two tries to follow the record.
 const FOLLOW_PAUSE: Duration = Duration::from_millis(500);
-/// The notice of a node that the cluster does not know any more.
-const REMOVED_NOTICE: &str = "removed-from-cluster";
 
 #[derive(Debug, thiserror::Error)]
 pub enum UpkeepError {
@@ -228,6 +226,10 @@ async fn confirm_when_ready(node: &Node, cluster: &Cluster) -> Result<(), Upkeep
 async fn look(node: &Node, cluster: &Cluster, desk: &ClusterDesk) -> Result<Revision, UpkeepError> {
     let _turn = cluster.looking.lock().await;
     let record = desk.record().await.map_err(UpkeepError::Record)?;
+    // Known at once, also while the join of this node is not over.
+    if let Some(removed) = record.removed.get(&cluster.membership().id) {
+        notice_removed(node, format!("this node {}", removed.value.reason.sentence()));
+    }
     let members = record.living().map(MemberRecord::view).collect();
     note(node, cluster, members, Some(record.settings.value.clone())).await?;
     Ok(record.revision)
@@ -421,16 +423,19 @@ fn show(node: &Node, cluster: &Cluster) {
 
 fn tell_removed(node: &Node, error: &UpkeepError) {
     let UpkeepError::Ask(AskError::Refused(refusal)) = error else { return };
-    if !matches!(refusal.code, RefusalCode::Removed | RefusalCode::NotMember) {
-        return;
+    if matches!(refusal.code, RefusalCode::Removed | RefusalCode::NotMember) {
+        notice_removed(node, refusal.message.clone());
     }
+}
+
+fn notice_removed(node: &Node, message: String) {
     let notice = Notice {
-        name: REMOVED_NOTICE.into(),
-        message: refusal.message.clone(),
+        name: REMOVED.into(),
+        message,
         remedy: Some("`sudo skiff reset` makes the machine free for another start or join".into()),
     };
     node.board.update(|observed| {
-        observed.notices.retain(|notice| notice.name != REMOVED_NOTICE);
+        observed.notices.retain(|notice| notice.name != REMOVED);
         observed.notices.insert(0, notice);
     });
 }
