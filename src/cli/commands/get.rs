@@ -5,16 +5,20 @@ use skiff_api::{ClientError, Setting};
 use super::Outcome;
 use crate::cli::output::{self, Cell, Choice, Format};
 use crate::cli::ui::Paint;
-use crate::cli::{CommandError, Session};
-use crate::config::{self, Config, Sources};
+use crate::cli::{CommandError, Session, ui};
+use crate::config::{self, Config, Shared, Sources};
+use crate::node::settings::shared;
 
 /// Show settings and where each value comes from
 ///
-/// One setting prints its value alone, a group or nothing prints a table. On a
-/// stopped node the files of its configuration are read instead.
+/// One setting prints its value alone, a group or nothing prints a table. An
+/// origin is a line of a file, the snap, the cluster, or what was set for all
+/// nodes, with its revision. A line of this node's own files that does not count
+/// stands below. A stopped node says with what it would start.
 ///
 ///   skiff get
 ///   skiff get network
+///   skiff get --cluster
 ///   skiff get api.port
 #[derive(clap::Args, Debug)]
 #[command(verbatim_doc_comment)]
@@ -22,18 +26,36 @@ pub struct Arguments {
     /// Setting or group of settings
     key: Option<String>,
 
+    /// Only settings that all nodes share, those that `skiff set` changes
+    #[arg(long, conflicts_with = "node")]
+    cluster: bool,
+
+    /// Only settings that each node has for itself
+    #[arg(long)]
+    node: bool,
+
     #[command(flatten)]
     output: Choice,
 }
 
 pub(super) async fn run(arguments: Arguments, session: &Session) -> Outcome {
-    let all: Vec<Setting> = match session.client().get("/v1/settings").await {
+    let mut all: Vec<Setting> = match session.client().get("/v1/settings").await {
         Ok(settings) => settings,
         Err(ClientError::NotRunning(_)) => {
-            Config::load(&Sources::of(session.config_file()))?.settings()
+            let shared = shared(&session.paths).unwrap_or_else(|error| {
+                ui::say(&format!("what was set is not shown: {error} (sudo skiff get)"));
+                Shared::default()
+            });
+            Config::load_with(&Sources::of(session.config_file()), &shared)?.settings()
         }
         Err(error) => return Err(error.into()),
     };
+    let is_own = |setting: &Setting| setting.scope == "node";
+    all.retain(|setting| match (arguments.cluster, arguments.node) {
+        (true, _) => !is_own(setting),
+        (_, true) => is_own(setting),
+        _ => true,
+    });
     let Some(key) = arguments.key else {
         output::print(arguments.output, &all, |all, paint| text(all, paint))?;
         return Ok(ExitCode::SUCCESS);
@@ -64,5 +86,10 @@ fn text(settings: &[Setting], paint: Paint) -> String {
         let value = output::cut(&setting.value, 32);
         rows.push(vec![(&setting.key).into(), value.into(), (&setting.origin).into()]);
     }
-    output::table(&rows, 0, paint)
+    let own = settings.iter().filter_map(|setting| {
+        let own = setting.own.as_ref().filter(|own| !own.added)?;
+        Some(format!("{}: {} = {} does not count", own.origin, setting.key, own.value))
+    });
+    let own: String = own.map(|line| output::paragraph(&line, 0)).collect();
+    output::table(&rows, 0, paint) + &own
 }

@@ -1,0 +1,220 @@
+//! Settings of the cluster reach every node, those that were off included; what does no good is
+//! refused or taken back, and nothing is lost.
+
+use std::fs;
+use std::time::Duration;
+
+use harness::{Network, NodeOptions, TestNode, cannot_run_nodes, eventually, run};
+use skiff_api::{NodeSettings, SetOutcome, Setting};
+
+use crate::place::{add_node, control_plane, join, kill, nodes, skiffd, wait_ready};
+
+const BOUND: Duration = Duration::from_secs(120);
+
+#[test]
+fn settings_reach_every_node_and_what_does_no_good_loses_nothing() {
+    if cannot_run_nodes() {
+        return;
+    }
+    let network = Network::new();
+    let alpha = control_plane(&network, "alpha");
+    alone(&alpha);
+    let own = "[kube]\nkubelet-args = [\"--v=1\"]\n[network]\nmtu = 1200\n";
+    let options = NodeOptions { config: own.into(), ..NodeOptions::default() };
+    let beta = TestNode::new(&network, "beta", &options);
+    join(&beta, &add_node(&alpha, &[])).must();
+    wait_ready(&alpha, "beta", BOUND);
+    // It came with what had been set before there was a cluster.
+    assert!(kubelet(&beta).contains("--max-pods=60"), "{}", kubelet(&beta));
+
+    reaches_both(&alpha, &beta);
+    is_refused(&alpha, &beta);
+    catches_up(&alpha, &beta);
+    is_taken_back(&alpha, &beta);
+}
+
+/// A node that was never in a cluster has a record of its own, which becomes the cluster's.
+fn alone(alpha: &TestNode) {
+    let kube_control = alpha.pid("kube-control");
+    let flags = "kube.kubelet-args=[\"--max-pods=60\"]";
+    let set = alpha.skiff(&["set", flags, "--output", "json"]).must();
+    let outcome: SetOutcome = serde_json::from_str(&set).unwrap();
+    assert_eq!((outcome.revision, outcome.changes.len()), (1, 1), "{set}");
+    assert!(kubelet(alpha).contains("--max-pods=60"));
+    assert_eq!(alpha.pid("kube-control"), kube_control, "it does not read them");
+
+    // The kubelet does not know it: the node goes on as it was.
+    let refused = alpha.skiff(&["set", "kube.kubelet-args=--no-such-flag"]);
+    assert_eq!(refused.code, 1, "{refused:?}");
+    for part in ["kube-node does not run with them", "no-such-flag", "as before", "\nhint: "] {
+        assert!(refused.stderr.contains(part), "{part}: {}", refused.stderr);
+    }
+    assert_eq!(get(alpha, "kube.kubelet-args").value, "[\"--max-pods=60\"]");
+    alpha.skiff(&["status", "--wait-ready", "--timeout", "120"]).must();
+    kill(skiffd(alpha));
+    alpha.start();
+    let setting = get(alpha, "kube.kubelet-args");
+    assert_eq!((&*setting.value, &*setting.origin), ("[\"--max-pods=60\"]", "set (revision 1)"));
+}
+
+/// Only what reads a setting starts anew, and each node says where a value comes from.
+fn reaches_both(alpha: &TestNode, beta: &TestNode) {
+    let pids = [alpha.pid("kube-control"), alpha.pid("containerd"), beta.pid("containerd")];
+    let before = beta.pid("kube-node");
+    let args = ["kube.kubelet-args=[\"--max-pods=50\"]", "pki.leaf-ttl-minutes=600"];
+    let said = alpha.skiff(&["set", args[0], args[1]]);
+    assert!(said.ok(), "{said:?}");
+    for name in ["alpha", "beta"] {
+        assert!(said.stderr.contains(&format!("{name} has taken it up")), "{}", said.stderr);
+    }
+    for node in [alpha, beta] {
+        assert!(kubelet(node).contains("--max-pods=50"), "{}", kubelet(node));
+        assert_eq!(get(node, "pki.leaf-ttl-minutes").value, "600");
+    }
+    assert_ne!(beta.pid("kube-node"), before);
+    let after = [alpha.pid("kube-control"), alpha.pid("containerd"), beta.pid("containerd")];
+    assert_eq!(after, pids, "others do not start anew");
+    // Its own flag counts after the cluster's.
+    let text = kubelet(beta);
+    assert!(text.find("--max-pods=50").unwrap() < text.find("--v=1").unwrap(), "{text}");
+    wait_ready(alpha, "beta", BOUND);
+
+    // Of its own line and the cluster's value, the latter holds, and that is said.
+    alpha.skiff(&["set", "network.mtu=1300"]).must();
+    let setting = get(beta, "network.mtu");
+    assert_eq!((&*setting.value, &*setting.origin), ("1300", "set (revision 3)"));
+    for verb in ["status", "check", "get"] {
+        let said = words(&beta.skiff(&[verb]).stdout);
+        assert!(said.contains("network.mtu = 1200 does not count"), "{verb}: {said}");
+    }
+    eventually("pods of beta get that MTU", BOUND, || {
+        let conflist = beta.root().join("cni/net.d/10-skiff.conflist");
+        let conflist = fs::read_to_string(conflist).unwrap_or_default();
+        if conflist.contains("1300") { Ok(()) } else { Err(conflist) }
+    });
+}
+
+/// What cannot be is refused before it is accepted, wherever it is asked for.
+fn is_refused(alpha: &TestNode, beta: &TestNode) {
+    let revision = settings_of(alpha, "alpha").newest;
+    for (args, reason) in [
+        (&["network.mut=1"][..], "there is no setting network.mut; did you mean network.mtu?"),
+        (&["network.mtu=7"], "7 is neither 0 nor from 576 to 65535"),
+        (&["network.mtu=9000"], "and this machine's link carries"),
+        (&["network.pod-cidr=10.9.0.0/16"], "is decided: pods have addresses of it"),
+        (&["node.name=other"], "is each node's own"),
+        (&["api.extra-sans=beta"], "which is that of the node beta"),
+        (&["kube.scheduler-args=v=2"], "which is no flag"),
+        (&["--unset", "no.such"], "there is no setting no.such"),
+        (&["--revision", "1", "network.mtu=1200"], "by now, not 1"),
+    ] {
+        let refused = alpha.skiff(&[&["set"][..], args].concat());
+        assert_eq!(refused.code, 1, "{args:?} {refused:?}");
+        let said = words(&refused.stderr);
+        assert!(said.contains(reason), "{args:?}: {}", refused.stderr);
+        assert!(refused.stderr.contains("\nhint: "), "{}", refused.stderr);
+    }
+    let refused = beta.skiff(&["set", "network.mtu=1400"]);
+    assert!(refused.stderr.contains("type it on alpha"), "{}", refused.stderr);
+    let tried = alpha.skiff(&["set", "network.mtu=1350", "--dry-run"]).must();
+    assert!(tried.contains("1350") && tried.contains("would be revision"), "{tried}");
+    assert_eq!(settings_of(alpha, "alpha").newest, revision, "nothing has changed");
+    // Two at once: both are there.
+    let (one, other) = std::thread::scope(|scope| {
+        let one = scope.spawn(|| alpha.skiff(&["set", "backup.keep-last=9", "--no-wait"]));
+        let other = scope.spawn(|| alpha.skiff(&["set", "backup.keep-daily=9", "--no-wait"]));
+        (one.join().unwrap(), other.join().unwrap())
+    });
+    assert!(one.ok() && other.ok(), "{one:?} {other:?}");
+    assert_eq!(settings_of(alpha, "alpha").newest, revision + 2);
+    for key in ["backup.keep-last", "backup.keep-daily"] {
+        eventually(key, BOUND, || {
+            let value = get(alpha, key).value;
+            if value == "9" { Ok(()) } else { Err(value) }
+        });
+    }
+}
+
+/// A node that was off has them when it is back, and so has one that starts anew.
+fn catches_up(alpha: &TestNode, beta: &TestNode) {
+    beta.skiff(&["stop"]).must();
+    eventually("beta is away", BOUND, || match nodes(alpha)?.iter().find(|n| n.name == "beta") {
+        Some(node) if node.state == skiff_api::NodeState::NotReady => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    alpha.skiff(&["set", "kube.kubelet-args=[\"--max-pods=40\"]"]).must();
+    let behind = settings_of(alpha, "beta");
+    assert!(behind.revision < behind.newest && !behind.failed, "{behind:?}");
+    let said = words(&alpha.skiff(&["nodes"]).must());
+    assert!(said.contains("beta has the settings of revision"), "{said}");
+    beta.start();
+    eventually("beta has caught up", BOUND, || {
+        let settings = settings_of(alpha, "beta");
+        if settings.revision == settings.newest { Ok(()) } else { Err(format!("{settings:?}")) }
+    });
+    assert!(kubelet(beta).contains("--max-pods=40"), "{}", kubelet(beta));
+    for node in [alpha, beta] {
+        node.skiff(&["stop"]).must();
+    }
+    alpha.start();
+    beta.start();
+    for node in [alpha, beta] {
+        assert!(kubelet(node).contains("--max-pods=40"), "{}", kubelet(node));
+    }
+    wait_ready(alpha, "beta", BOUND);
+}
+
+/// A value that is right by itself and that the API server does not take: the node goes back to what
+/// it had, says so, and another value is taken up as if nothing had been.
+fn is_taken_back(alpha: &TestNode, beta: &TestNode) {
+    alpha.kubectl(&["create", "configmap", "kept"]).must();
+    let failed = alpha.skiff(&["set", "kube.api-server-args=--no-such-flag"]);
+    assert_eq!(failed.code, 1, "{failed:?}");
+    let said = words(&failed.stderr);
+    for part in ["alpha could not take it up", "kube-control does not run with them", "--unset"] {
+        assert!(said.contains(part), "{part}: {}", failed.stderr);
+    }
+    assert!(settings_of(alpha, "alpha").failed);
+    let status = words(&alpha.skiff(&["status", "--wait-ready", "--timeout", "120"]).stdout);
+    assert!(status.contains("it could not take up"), "{status}");
+    alpha.kubectl(&["get", "configmap", "kept"]).must();
+    alpha.skiff(&["set", "--unset", "kube.api-server-args"]).must();
+    let settings = settings_of(alpha, "alpha");
+    assert_eq!((settings.revision, settings.failed), (settings.newest, false));
+    wait_ready(alpha, "beta", BOUND);
+    // A name of the API server's is in what it shows, without a restart.
+    let pid = alpha.pid("kube-control");
+    alpha.skiff(&["set", "api.extra-sans=kube.example.org"]).must();
+    let shown = format!(
+        "echo | openssl s_client -connect {}:6443 2>/dev/null | openssl x509 -noout -text",
+        alpha.address()
+    );
+    eventually("the certificate holds the name", BOUND, || {
+        let text = run(alpha.command("sh").args(["-c", &shown])).stdout;
+        if text.contains("DNS:kube.example.org") { Ok(()) } else { Err(text) }
+    });
+    assert_eq!(alpha.pid("kube-control"), pid);
+    assert!(beta.skiff(&["status"]).ok());
+}
+
+fn kubelet(node: &TestNode) -> String {
+    fs::read_to_string(node.root().join("etc/kube-node/kube-node.json")).unwrap_or_default()
+}
+
+#[track_caller]
+fn get(node: &TestNode, key: &str) -> Setting {
+    let text = node.skiff(&["get", key, "--output", "json"]).must();
+    serde_json::from_str(&text).unwrap()
+}
+
+#[track_caller]
+fn settings_of(on: &TestNode, name: &str) -> NodeSettings {
+    let all = nodes(on).expect("it lists the nodes");
+    let node = all.into_iter().find(|node| node.name == name).expect("it is one");
+    node.settings.expect("every node has them")
+}
+
+/// Lines are folded: compared as one.
+fn words(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
