@@ -10,11 +10,8 @@ mod life;
 mod place;
 mod race;
 mod refused;
-<<<<<<< ours
 mod rounds;
-=======
 mod settings;
->>>>>>> theirs
 mod store;
 mod token;
 mod worker;
