@@ -20,7 +20,7 @@ use crate::message::{Answer, Asked, Entered, Message, Refusal, RefusalCode, Rene
 use crate::protocol::{
     Caller, Decision, Founder, Outcome, RemoveRequest, TokenSpec, TurnAnswer, decide,
     decide_add_token, decide_api_port, decide_expire, decide_found, decide_remove,
-    decide_revoke_token, decide_set, decide_turn, decide_turn_end,
+    decide_revoke_token, decide_set, decide_trial_turn, decide_turn, decide_turn_end,
 };
 use crate::record::{
     ClusterRecord, ClusterSettings, MemberRecord, MemberView, NodeId, Revision, SettingsChange,
@@ -177,6 +177,15 @@ impl<S: Store, G: Signer, C: Clock> Desk<S, G, C> {
         revision: SettingsRevision,
     ) -> Result<TurnAnswer, Refusal> {
         let done = self.act(|record, now| decide_turn(record, node, revision, now)).await?;
+        match done.decision.outcome {
+            Outcome::Turn(answer) => Ok(answer),
+            _ => Err(inconsistent()),
+        }
+    }
+
+    /// The same to try settings before they are set.
+    pub async fn take_trial_turn(&self, node: NodeId) -> Result<TurnAnswer, Refusal> {
+        let done = self.act(|record, now| Ok(decide_trial_turn(record, node, now))).await?;
         match done.decision.outcome {
             Outcome::Turn(answer) => Ok(answer),
             _ => Err(inconsistent()),

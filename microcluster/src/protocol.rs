@@ -43,7 +43,7 @@ pub use leave::decide_leave;
 pub use remove::{RemoveRequest, decide_remove};
 pub use renew::decide_renew;
 pub use restore::decide_restore;
-pub use settings::{decide_api_port, decide_set, decide_turn, decide_turn_end};
+pub use settings::{decide_api_port, decide_set, decide_trial_turn, decide_turn, decide_turn_end};
 pub use token::{TOKENS_MAX, TokenSpec, decide_add_token, decide_revoke_token};
 pub use undo::decide_undo;
 

@@ -152,6 +152,9 @@ fn where_one_could_not_take_them_up_no_other_one_tries_until_they_are_others() {
     let (name, reason) = ("node-2".parse().unwrap(), "it ends".to_owned());
     let stopped = TurnAnswer::Stopped { name, reason };
     assert_eq!(turn(&store, joiners[1].id(), 1, Duration::ZERO), stopped);
+    // Others may be the remedy: they are tried before they are set.
+    let trial = decide_trial_turn(&store.read_now().unwrap(), joiners[1].id(), NOW);
+    assert_eq!(trial.outcome, Outcome::Turn(TurnAnswer::Granted));
     // Who failed may try once more: it knows best.
     assert_eq!(turn(&store, joiners[0].id(), 1, Duration::ZERO), TurnAnswer::Granted);
     end_turn(&store, joiners[0].id());

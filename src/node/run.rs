@@ -243,7 +243,8 @@ async fn live(options: Options) -> Result<(), NodeError> {
 /// What of the shared settings this node runs with: what it ran with, or those that it joined with.
 fn running_settings(paths: &Paths, membership: Option<&Membership>) -> Result<Kept, NodeError> {
     match (Kept::read(&paths.node()), membership) {
-        (Ok(Some(kept)), _) => Ok(kept),
+        // What failed is tried once more: a start is how a person asks for that.
+        (Ok(Some(kept)), _) => Ok(Kept { failed: None, ..kept }),
         (Ok(None) | Err(KeptError::Damaged { .. }), Some(membership)) => {
             let kept = Kept::running(&membership.settings.shared);
             kept.write(&paths.node()).map_err(PrepareError::from)?;

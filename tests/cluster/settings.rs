@@ -2,12 +2,15 @@
 //! refused or taken back, and nothing is lost.
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use harness::{Network, NodeOptions, TestNode, cannot_run_nodes, eventually, run};
-use skiff_api::{NodeSettings, SetOutcome, Setting};
+use skiff_api::{NodeSettings, Service, ServiceState, SetOutcome, Setting};
 
-use crate::place::{add_node, control_plane, join, kill, nodes, skiffd, wait_ready};
+use crate::place::{
+    add_control_plane, add_node, control_plane, join, kill, nodes, skiffd, wait_ready,
+};
 
 const BOUND: Duration = Duration::from_secs(120);
 
@@ -31,6 +34,8 @@ fn settings_reach_every_node_and_what_does_no_good_loses_nothing() {
     is_refused(&alpha, &beta);
     catches_up(&alpha, &beta);
     is_taken_back(&alpha, &beta);
+    is_too_much_for_one(&alpha, &beta);
+    goes_by_turns(&network, &alpha);
 }
 
 /// A node that was never in a cluster has a record of its own, which becomes the cluster's.
@@ -164,24 +169,21 @@ fn catches_up(alpha: &TestNode, beta: &TestNode) {
     wait_ready(alpha, "beta", BOUND);
 }
 
-/// A value that is right by itself and that the API server does not take: the node goes back to what
-/// it had, says so, and another value is taken up as if nothing had been.
+/// A value that is right by itself and that the API server does not take is tried where it is typed:
+/// the record never has it.
 fn is_taken_back(alpha: &TestNode, beta: &TestNode) {
     alpha.kubectl(&["create", "configmap", "kept"]).must();
+    let before = settings_of(alpha, "alpha");
     let failed = alpha.skiff(&["set", "kube.api-server-args=--no-such-flag"]);
     assert_eq!(failed.code, 1, "{failed:?}");
     let said = words(&failed.stderr);
-    for part in ["alpha could not take it up", "kube-control does not run with them", "--unset"] {
+    for part in ["kube-control does not run with them", "no-such-flag", "nothing has changed"] {
         assert!(said.contains(part), "{part}: {}", failed.stderr);
     }
-    assert!(settings_of(alpha, "alpha").failed);
-    let status = words(&alpha.skiff(&["status", "--wait-ready", "--timeout", "120"]).stdout);
-    assert!(status.contains("it could not take up"), "{status}");
+    assert_eq!(settings_of(alpha, "alpha"), before);
+    assert_eq!(get(alpha, "kube.api-server-args").value, "[]");
+    alpha.skiff(&["status", "--wait-ready", "--timeout", "120"]).must();
     alpha.kubectl(&["get", "configmap", "kept"]).must();
-    alpha.skiff(&["set", "--unset", "kube.api-server-args"]).must();
-    let settings = settings_of(alpha, "alpha");
-    assert_eq!((settings.revision, settings.failed), (settings.newest, false));
-    wait_ready(alpha, "beta", BOUND);
     // A name of the API server's is in what it shows, without a restart.
     let pid = alpha.pid("kube-control");
     alpha.skiff(&["set", "api.extra-sans=kube.example.org"]).must();
@@ -195,6 +197,76 @@ fn is_taken_back(alpha: &TestNode, beta: &TestNode) {
     });
     assert_eq!(alpha.pid("kube-control"), pid);
     assert!(beta.skiff(&["status"]).ok());
+}
+
+/// What only the link of one machine is too small for: that one goes on as it was and says so, also
+/// to whoever waits; the others have it.
+fn is_too_much_for_one(alpha: &TestNode, beta: &TestNode) {
+    let outcome = run(beta.command("ip").args(["link", "set", "dev", "eth0", "mtu", "1400"]));
+    assert!(outcome.ok(), "{outcome:?}");
+    let failed = alpha.skiff(&["set", "network.mtu=1420"]);
+    assert_eq!(failed.code, 1, "{failed:?}");
+    let said = words(&failed.stderr);
+    for part in ["beta could not take it up", "this machine's link carries 1350", "--unset"] {
+        assert!(said.contains(part), "{part}: {}", failed.stderr);
+    }
+    assert_eq!(get(alpha, "network.mtu").value, "1420");
+    assert_eq!(get(beta, "network.mtu").value, "1300");
+    let status = words(&beta.skiff(&["status"]).stdout);
+    assert!(status.contains("could not take up: network.mtu is 1420"), "{status}");
+    let shown = words(&alpha.skiff(&["get", "--cluster"]).must());
+    assert!(shown.contains("runs on alpha beta has the settings of revision"), "{shown}");
+    alpha.skiff(&["set", "network.mtu=1250"]).must();
+    assert_eq!(get(beta, "network.mtu").value, "1250");
+}
+
+/// Of several API servers one at a time starts anew.
+fn goes_by_turns(network: &Network, alpha: &TestNode) {
+    let gamma = TestNode::new(network, "gamma", &NodeOptions::default());
+    join(&gamma, &add_control_plane(alpha)).must();
+    wait_ready(alpha, "gamma", BOUND);
+    assert_eq!(get(&gamma, "network.mtu").value, "1250", "it came with them");
+    let before = [alpha.pid("kube-control"), gamma.pid("kube-control")];
+    let is_over = AtomicBool::new(false);
+    let away = std::thread::scope(|scope| {
+        let watch = scope.spawn(|| watch(alpha, &gamma, &is_over));
+        let said = alpha.skiff(&["set", "kube.api-server-args=--v=1"]);
+        is_over.store(true, Ordering::Relaxed);
+        assert!(said.ok(), "{said:?}");
+        watch.join().unwrap()
+    });
+    println!("looks of which an API server was away: {away:?}");
+    assert!(away.alpha > 0 && away.gamma > 0, "both started anew: {away:?}");
+    assert_eq!(away.both, 0, "never at once: {away:?}");
+    let after = [alpha.pid("kube-control"), gamma.pid("kube-control")];
+    assert!(before[0] != after[0] && before[1] != after[1]);
+    alpha.kubectl(&["get", "configmap", "kept"]).must();
+}
+
+#[derive(Debug, Default)]
+struct Away {
+    alpha: u32,
+    gamma: u32,
+    both: u32,
+}
+
+/// Asks both API servers whether they are ready until it is over.
+fn watch(alpha: &TestNode, gamma: &TestNode, is_over: &AtomicBool) -> Away {
+    let mut away = Away::default();
+    let is_away = |node: &TestNode| {
+        let state = node.skiff(&["services", "--output", "json"]).stdout;
+        let services: Vec<Service> = serde_json::from_str(&state).unwrap_or_default();
+        let control = services.into_iter().find(|service| service.name == "kube-control");
+        control.is_some_and(|control| control.state != ServiceState::Ready)
+    };
+    while !is_over.load(Ordering::Relaxed) {
+        let (one, other) = (is_away(alpha), is_away(gamma));
+        away.alpha += u32::from(one);
+        away.gamma += u32::from(other);
+        away.both += u32::from(one && other);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    away
 }
 
 fn kubelet(node: &TestNode) -> String {

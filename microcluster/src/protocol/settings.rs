@@ -1,10 +1,10 @@
 //! What all nodes share, when somebody changes it; and who takes it up when.
 //!
 //! ```text
-//!   skiff set ──> revision 4 ──> workers: at once
-//!                            └─> control-plane nodes whose API server restarts: by turns
-//!                                  turn ─> restart ─> ready ─> turn's end ─> the next one
-//!                                             └─ not ready: as before, and no other one tries
+//!   skiff set ──> tried there ──> revision 4 ──> workers: at once
+//!                      │ no                  └─> control-plane nodes whose API server restarts: by turns
+//!                      v                            turn ─> restart ─> ready ─> turn's end ─> the next one
+//!                   refused                                    └─ not ready: as before, and no other one tries
 //! ```
 
 use time::OffsetDateTime;
@@ -134,20 +134,30 @@ pub fn decide_turn(
     if settings.shared.revision != revision {
         return answer(TurnAnswer::Outdated);
     }
-    let others = || record.control_plane().filter(move |member| member.id != node);
-    for member in others() {
+    for member in others(record, node) {
         if let Some(reason) = member.settings.failure(revision) {
             let (name, reason) = (member.name.clone(), reason.to_owned());
             return answer(TurnAnswer::Stopped { name, reason });
         }
     }
-    if let Some(turn) = settings.shared.turn.as_ref().filter(|turn| turn.until > now)
-        && let Some(holder) = others().find(|member| member.id == turn.node)
+    Ok(decide_trial_turn(record, node, now))
+}
+
+/// Whether a control-plane node may restart its API server to try settings before they are recorded;
+/// also where others could not take up the present ones, for these may be the remedy.
+pub fn decide_trial_turn(record: &ClusterRecord, node: NodeId, now: OffsetDateTime) -> Decision {
+    let shared = &record.settings.value.shared;
+    if let Some(turn) = shared.turn.as_ref().filter(|turn| turn.until > now)
+        && let Some(holder) = others(record, node).find(|member| member.id == turn.node)
     {
-        return answer(TurnAnswer::Wait(holder.name.clone()));
+        return Decision::of(Outcome::Turn(TurnAnswer::Wait(holder.name.clone())));
     }
     let turn = Some(Turn { node, until: now + TURN_TIME_MAX });
-    Ok(Decision::changing(vec![put_turn(record, turn)], Outcome::Turn(TurnAnswer::Granted)))
+    Decision::changing(vec![put_turn(record, turn)], Outcome::Turn(TurnAnswer::Granted))
+}
+
+fn others(record: &ClusterRecord, node: NodeId) -> impl Iterator<Item = &MemberRecord> {
+    record.control_plane().filter(move |member| member.id != node)
 }
 
 /// Gives the turn back; somebody else's stays.

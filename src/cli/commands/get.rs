@@ -1,8 +1,9 @@
 use std::process::ExitCode;
 
-use skiff_api::{ClientError, Setting};
+use skiff_api::{ClientError, ClusterNode, Setting};
 
 use super::Outcome;
+use super::nodes::behind;
 use crate::cli::output::{self, Cell, Choice, Format};
 use crate::cli::ui::Paint;
 use crate::cli::{CommandError, Session, ui};
@@ -14,7 +15,8 @@ use crate::node::settings::shared;
 /// One setting prints its value alone, a group or nothing prints a table. An
 /// origin is a line of a file, the snap, the cluster, or what was set for all
 /// nodes, with its revision. A line of this node's own files that does not count
-/// stands below. A stopped node says with what it would start.
+/// stands below, and with --cluster which nodes run with what was set last. A
+/// stopped node says with what it would start.
 ///
 ///   skiff get
 ///   skiff get network
@@ -57,7 +59,11 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Outcome {
         _ => true,
     });
     let Some(key) = arguments.key else {
-        output::print(arguments.output, &all, |all, paint| text(all, paint))?;
+        let nodes = match arguments.cluster && arguments.output.format == Format::Text {
+            true => session.client().get("/v1/cluster/nodes").await.unwrap_or_default(),
+            false => vec![],
+        };
+        output::print(arguments.output, &all, |all, paint| text(all, paint) + &runs(&nodes))?;
         return Ok(ExitCode::SUCCESS);
     };
     if let Some(setting) = all.iter().find(|setting| setting.key == key) {
@@ -78,6 +84,22 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Outcome {
     }
     output::print(arguments.output, &found, |found, paint| text(found, paint))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Which nodes run with what was set last, and which not yet.
+fn runs(nodes: &[ClusterNode]) -> String {
+    let of = |node: &ClusterNode| node.settings.as_ref().map(|s| (s.revision, s.newest));
+    let newest = nodes.iter().filter_map(of).map(|(_, newest)| newest).max().unwrap_or_default();
+    let names: Vec<&str> = nodes
+        .iter()
+        .filter(|node| of(node).is_some_and(|(revision, _)| revision == newest))
+        .map(|node| node.name.as_str())
+        .collect();
+    if newest == 0 || names.is_empty() {
+        return behind(nodes);
+    }
+    let line = format!("revision {newest} runs on {}", names.join(", "));
+    output::paragraph(&line, 0) + &behind(nodes)
 }
 
 fn text(settings: &[Setting], paint: Paint) -> String {

@@ -73,6 +73,11 @@ fn text(nodes: &[ClusterNode], now: OffsetDateTime, paint: Paint) -> String {
             node.addresses.join(" ").into(),
         ]);
     }
+    output::table(&rows, 0, paint) + &behind(nodes)
+}
+
+/// A line for each node that does not run with the newest settings.
+pub(super) fn behind(nodes: &[ClusterNode]) -> String {
     let behind = nodes.iter().filter_map(|node| {
         let settings = node.settings.as_ref()?;
         let reason = settings.reason.as_ref()?;
@@ -82,6 +87,5 @@ fn text(nodes: &[ClusterNode], now: OffsetDateTime, paint: Paint) -> String {
             node.name
         ))
     });
-    let behind: String = behind.map(|line| output::paragraph(&line, 0)).collect();
-    output::table(&rows, 0, paint) + &behind
+    behind.map(|line| output::paragraph(&line, 0)).collect()
 }

@@ -22,7 +22,7 @@ use super::member_leaf::{self, LeafError};
 use super::signer::AuthoritySigner;
 use super::{Cluster, GroundError, Membership, MembershipError, Stage, begin, ground, release};
 use crate::config::{Config, datastore_name};
-use crate::daemons::{self, Context, agent, datastore, kube_node};
+use crate::daemons::{Context, agent, datastore, kube_node};
 use crate::host;
 use crate::node::core::Node;
 use crate::node::prepare::{self, Authorities, PrepareError};

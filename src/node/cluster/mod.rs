@@ -26,6 +26,7 @@ pub mod settings;
 mod signer;
 pub mod store;
 mod token;
+mod trial;
 mod upkeep;
 
 use std::sync::{Arc, Mutex};
@@ -39,6 +40,7 @@ pub use found::{FoundError, found};
 pub use ground::{GroundError, ground};
 pub use member_leaf::{LeafError, ensure as ensure_member_leaf, replace as replace_member_leaf};
 pub use membership::{Begun, Membership, MembershipError, Stage};
+pub use trial::{TrialError, try_and_record};
 pub(super) use upkeep::{UpkeepError, renew, show_identity};
 
 use super::core::Node;

@@ -10,12 +10,12 @@ use std::time::Duration;
 use microcluster::message::{Refusal, Renew, Request};
 use microcluster::protocol::TurnAnswer;
 use microcluster::record::{
-    AppliedSettings, FailedSettings, MemberView, NodeId, NodeRole, SettingsRevision, SharedSettings,
+    AppliedSettings, FailedSettings, MemberView, NodeRole, SettingsRevision, SharedSettings,
 };
 
 use super::ask::AskError;
 use super::upkeep::chain;
-use super::{Cluster, ClusterDesk, Stage};
+use super::{Cluster, Stage};
 use crate::daemons::kube_control;
 use crate::node::core::Node;
 use crate::node::settings::{Kept, plan_restarts, plan_take_up, take_up};
@@ -32,14 +32,6 @@ enum SettingsError {
     Record(Refusal),
     #[error(transparent)]
     Store(#[from] StoreError),
-}
-
-/// What is to be done about the settings that the cluster has.
-#[derive(Debug, PartialEq, Eq)]
-enum Step {
-    Nothing,
-    /// Taking them up; whether it needs a turn is found when it is known what restarts.
-    TakeUp,
 }
 
 /// Never ends. What fails is tried again, and told when it is news.
@@ -75,6 +67,8 @@ async fn turn(
     cluster: &Cluster,
     reported: &mut Option<AppliedSettings>,
 ) -> Result<Progress, SettingsError> {
+    // Somebody may be trying others.
+    let _turn = node.setting.lock().await;
     let membership = cluster.membership();
     // Who joins began with them, and its join fails if they do no good.
     if membership.stage == Stage::Joining {
@@ -82,8 +76,15 @@ async fn turn(
     }
     let wanted = &membership.settings.shared;
     let mut progress = Progress::Done;
-    if plan(wanted, &node.kept_settings().applied()) == Step::TakeUp {
+    if !node.kept_settings().applied().has_dealt_with(wanted.revision) {
         progress = reconcile(node, cluster, wanted).await?;
+    }
+    // Of a skiffd that died while it tried others.
+    if let Some(desk) = &cluster.desk
+        && progress == Progress::Done
+        && wanted.turn.as_ref().is_some_and(|turn| turn.node == membership.id)
+    {
+        desk.end_turn(membership.id).await.map_err(SettingsError::Record)?;
     }
     let said = node.kept_settings().applied();
     let known = membership.own().map(|own| own.settings.clone()).unwrap_or_default();
@@ -92,15 +93,6 @@ async fn turn(
         *reported = Some(said);
     }
     Ok(progress)
-}
-
-/// An older revision than this node's own is a member's that has not heard of the newest; one that a
-/// restore has brought back is as good as any other.
-fn plan(wanted: &SharedSettings, applied: &AppliedSettings) -> Step {
-    match applied.has_dealt_with(wanted.revision) {
-        true => Step::Nothing,
-        false => Step::TakeUp,
-    }
 }
 
 async fn reconcile(
@@ -138,7 +130,7 @@ async fn reconcile(
         // First: nobody else may try what has failed here.
         let said = node.kept_settings().applied();
         report(cluster, &said).await?;
-        end_turn(desk, id).await?;
+        desk.end_turn(id).await.map_err(SettingsError::Record)?;
     }
     Ok(Progress::Done)
 }
@@ -156,16 +148,20 @@ async fn report(cluster: &Cluster, said: &AppliedSettings) -> Result<(), Setting
     Ok(())
 }
 
-async fn end_turn(desk: &ClusterDesk, id: NodeId) -> Result<(), SettingsError> {
-    desk.end_turn(id).await.map_err(SettingsError::Record)
-}
-
 /// How far a node has got, in words; nothing when it has taken up the newest.
 pub fn behind(member: &MemberView, newest: SettingsRevision) -> Option<String> {
-    if member.settings.revision == newest {
+    behind_of(&member.settings, member.role, newest)
+}
+
+fn behind_of(
+    settings: &AppliedSettings,
+    role: NodeRole,
+    newest: SettingsRevision,
+) -> Option<String> {
+    if settings.revision == newest {
         return None;
     }
-    Some(match (member.settings.failure(newest), member.role) {
+    Some(match (settings.failure(newest), role) {
         (Some(reason), _) => reason.to_owned(),
         (None, NodeRole::ControlPlane) => "not yet: one after the other".to_owned(),
         (None, NodeRole::Worker) => "not yet".to_owned(),
@@ -177,21 +173,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_node_takes_up_what_it_has_not_tried_yet() {
-        let wanted = |n| SharedSettings { revision: SettingsRevision(n), ..Default::default() };
-        let failed = |n| FailedSettings { revision: SettingsRevision(n), reason: "no".into() };
-        let runs = |n, failed| AppliedSettings { revision: SettingsRevision(n), failed };
-        for (newest, applied, step) in [
-            (0, runs(0, None), Step::Nothing),
-            (1, runs(0, None), Step::TakeUp),
-            (3, runs(1, Some(failed(2))), Step::TakeUp),
-            (2, runs(1, Some(failed(2))), Step::Nothing),
-            // The value that failed was taken back.
-            (3, runs(2, Some(failed(2))), Step::TakeUp),
-            // A restored record.
-            (1, runs(2, None), Step::TakeUp),
-        ] {
-            assert_eq!(plan(&wanted(newest), &applied), step, "{newest} {applied:?}");
-        }
+    fn a_node_that_is_behind_is_told_with_its_reason() {
+        let member = |role, failed: Option<u64>| {
+            let failed = failed.map(|revision| FailedSettings {
+                revision: SettingsRevision(revision),
+                reason: "no".into(),
+            });
+            let settings = AppliedSettings { revision: SettingsRevision(1), failed };
+            behind_of(&settings, role, SettingsRevision(3))
+        };
+        assert_eq!(member(NodeRole::Worker, Some(3)).as_deref(), Some("no"));
+        assert_eq!(member(NodeRole::Worker, Some(2)).as_deref(), Some("not yet"));
+        let waits = Some("not yet: one after the other");
+        assert_eq!(member(NodeRole::ControlPlane, None).as_deref(), waits);
+        let newest = AppliedSettings { revision: SettingsRevision(3), failed: None };
+        assert_eq!(behind_of(&newest, NodeRole::Worker, SettingsRevision(3)), None);
     }
 }

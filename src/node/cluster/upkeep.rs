@@ -225,7 +225,11 @@ async fn confirm_when_ready(node: &Node, cluster: &Cluster) -> Result<(), Upkeep
 }
 
 /// Takes over what the record says; as of which revision.
-async fn look(node: &Node, cluster: &Cluster, desk: &ClusterDesk) -> Result<Revision, UpkeepError> {
+pub(super) async fn look(
+    node: &Node,
+    cluster: &Cluster,
+    desk: &ClusterDesk,
+) -> Result<Revision, UpkeepError> {
     let _turn = cluster.looking.lock().await;
     let record = desk.record().await.map_err(UpkeepError::Record)?;
     let members = record.living().map(MemberRecord::view).collect();

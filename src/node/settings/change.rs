@@ -1,7 +1,7 @@
 //! `skiff set`: settings for all nodes, asked for on one of them.
 //!
-//! On a lone node they hold when the answer comes, or nothing has changed. In a cluster the answer
-//! means that its record has them; `skiff nodes` says which node has taken them up.
+//! They hold on this node when the answer comes, or nothing has changed anywhere. In a cluster its
+//! record has them then, and `skiff nodes` says which other node has taken them up.
 
 use std::sync::Arc;
 
@@ -13,12 +13,12 @@ use microcluster::record::{
 };
 use skiff_api::{SetOutcome, SetRequest, SettingChange};
 
-use super::take_up::plan;
+use super::take_up::{plan, plan_restarts};
 use super::{Kept, TakeUpError, take_up};
 use crate::config::{self, Config};
-use crate::node::cluster::{Cluster, routes};
+use crate::node::cluster::{Cluster, TrialError, routes, try_and_record};
 use crate::node::core::Node;
-use crate::node::server::{Answer, Refusal, error_body, json};
+use crate::node::server::{Answer, Refusal, json};
 
 /// Answers a request. It is carried out also when the client goes away.
 pub async fn set(node: &Arc<Node>, request: SetRequest) -> Answer {
@@ -63,9 +63,8 @@ async fn alone(node: &Node, change: &SettingsChange, dry_run: bool) -> Result<Se
     let changes = differences(&node.config(), &config);
     if !dry_run && after != before {
         take_up(node, &after).await.map_err(|error| {
-            let body = error_body(&error);
-            Refusal { body, ..Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "") }
-                .hint("skiff logs, which says more; nothing has changed")
+            let error = TrialError::from(error);
+            Refusal::from_error(&error).hint(error.hint())
         })?;
         node.keep_settings(Kept::running(&after)).map_err(|e| Refusal::from_error(&e))?;
     }
@@ -105,18 +104,25 @@ async fn of_cluster(
         Err(error) => Err(said(&error)),
     };
     let before = record.settings.value.shared.clone();
+    let after = before.changed(change);
     let decided = decide_set(&record, change, &check).map_err(routes::declined)?;
     let Outcome::SettingsSet(mut revision) = decided.outcome else {
-        return Err(Refusal::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "our bug: nothing was decided",
-        ));
+        let bug = "our bug: nothing was decided";
+        return Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, bug));
     };
     let now = plan(node, &before).unwrap_or_else(|_| (*node.config()).clone());
-    let then = plan(node, &before.changed(change)).map_err(|error| invalid(&error))?;
-    if !dry_run {
+    let then = plan(node, &after).map_err(|error| invalid(&error))?;
+    let restarts = plan_restarts(node, &then);
+    if dry_run || after == before {
+        // Nothing to do.
+    } else if restarts.is_empty() {
         revision = desk.set(change, &check).await.map_err(routes::declined)?;
         cluster.wake();
+    } else {
+        let change = SettingsChange { expected: Some(before.revision), ..change.clone() };
+        let record = desk.set(&change, &check);
+        let tried = try_and_record(node, (cluster, desk), &after, &restarts, record).await;
+        revision = tried.map_err(|error| Refusal::from_error(&error).hint(error.hint()))?;
     }
     Ok(SetOutcome { revision: revision.0, changes: differences(&now, &then), dry_run })
 }
