@@ -12,12 +12,13 @@ use crate::config;
 
 /// Change settings of the cluster, on all its nodes
 ///
-/// A value is checked before it is accepted, kept in the cluster's record, and taken
-/// up by every node while it runs: only the daemons that read it start anew, pods
-/// go on, and control-plane nodes go one after the other. A node that is off
-/// catches up when it is back. A node on which a daemon does not run with it goes
-/// back to what it had, says so in `skiff nodes`, and no other API server tries.
-/// Until somebody sets it, a setting is what each node's own files say.
+/// A value is checked, and tried on this node; if a daemon does not run with it,
+/// nothing changes. Then it is kept in the cluster's record, and every other node
+/// takes it up while it runs: only the daemons that read it start anew, pods go on,
+/// and control-plane nodes go one after the other. A node that is off catches up
+/// when it is back; one that cannot take it up goes back to what it had and says so
+/// in `skiff nodes`. Until somebody sets it, a setting is what each node's own
+/// files say.
 ///
 /// On a node that was never in a cluster it holds for that node. Flags are a list,
 /// which replaces the former one. `skiff get --cluster` shows what can be set.
