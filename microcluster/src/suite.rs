@@ -104,7 +104,7 @@ async fn a_change_that_expects_something_else_is_refused_whole(store: impl Store
     let good = Change::PutRemoved { removed: tombstone(b"a"), was: None };
     let stale = Change::DeleteMember { name: first(&record).name.clone(), was: Revision(u64::MAX) };
     assert!(is_collision(store.apply(&[good.clone(), stale]).await));
-    let there = Change::PutSettings { settings: settings(), was: None };
+    let there = Change::PutSettings { settings: Box::new(settings()), was: None };
     assert!(is_collision(store.apply(&[good.clone(), there]).await));
     let missing = Change::DeleteRemoved { id: NodeId::of_key(b"b"), was: Revision(1) };
     assert!(is_collision(store.apply(&[good, missing]).await));

@@ -59,7 +59,7 @@ pub fn decide_found(
         return Err(Refusal::new(RefusalCode::NameReserved, message));
     }
     let changes = vec![
-        Change::PutSettings { settings: settings.clone(), was: None },
+        Change::PutSettings { settings: Box::new(settings.clone()), was: None },
         Change::PutMembership { membership: Membership::default(), was: None },
         Change::PutMember { member: Box::new(member), was: None },
     ];

@@ -37,7 +37,7 @@ pub fn decide_api_port(record: &ClusterRecord, port: u16) -> Result<Decision, Re
     }
     let settings = ClusterSettings { api_port: port, ..settings.clone() };
     let changes = vec![
-        Change::PutSettings { settings, was: Some(record.settings.revision) },
+        Change::PutSettings { settings: Box::new(settings), was: Some(record.settings.revision) },
         // Another control-plane node may be joining at this moment.
         Change::membership(record),
     ];
@@ -83,7 +83,7 @@ pub fn decide_set(
         return Ok(Decision::of(outcome));
     }
     let changes = vec![
-        Change::PutSettings { settings: after, was: Some(record.settings.revision) },
+        Change::PutSettings { settings: Box::new(after), was: Some(record.settings.revision) },
         // Another node may be joining under one of these names, and must see them.
         Change::membership(record),
     ];
@@ -174,7 +174,7 @@ fn put_turn(record: &ClusterRecord, turn: Option<Turn>) -> Change {
     let settings = record.settings.value.clone();
     let shared = SharedSettings { turn, ..settings.shared.clone() };
     let settings = ClusterSettings { shared, ..settings };
-    Change::PutSettings { settings, was: Some(record.settings.revision) }
+    Change::PutSettings { settings: Box::new(settings), was: Some(record.settings.revision) }
 }
 
 #[cfg(test)]

@@ -47,7 +47,7 @@ impl TrialError {
 }
 
 /// Runs with these settings and has them recorded, or changes nothing. The caller holds
-/// [`Node::setting`], and `restarts` says which daemons start anew.
+/// `Node::setting`, and `restarts` says which daemons start anew.
 pub async fn try_and_record(
     node: &Node,
     (cluster, desk): (&Cluster, &ClusterDesk),
