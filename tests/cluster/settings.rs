@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use harness::{Network, NodeOptions, TestNode, cannot_run_nodes, eventually, run, skiff_binary};
 use skiff_api::{NodeSettings, Service, ServiceState, SetOutcome, Setting};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::place::{
     add_control_plane, add_node, control_plane, join, kill, nodes, skiffd, wait_ready,
@@ -259,45 +261,42 @@ fn goes_by_turns(network: &Network, alpha: &TestNode) {
     assert_eq!(get(&gamma, "network.mtu").value, "1300", "it came with them");
     let before = [alpha.pid("kube-control"), gamma.pid("kube-control")];
     let is_over = AtomicBool::new(false);
-    let away = std::thread::scope(|scope| {
-        let watch = scope.spawn(|| watch(alpha, &gamma, &is_over));
+    let left = std::thread::scope(|scope| {
+        let watch = scope.spawn(|| watch(&gamma, &is_over));
         let said = alpha.skiff(&["set", "kube.api-server-args=--v=1"]);
         is_over.store(true, Ordering::Relaxed);
         assert!(said.ok(), "{said:?}");
         watch.join().unwrap()
     });
-    println!("looks of which an API server was away: {away:?}");
-    assert!(away.alpha > 0 && away.gamma > 0, "both started anew: {away:?}");
-    assert_eq!(away.both, 0, "never at once: {away:?}");
     let after = [alpha.pid("kube-control"), gamma.pid("kube-control")];
-    assert!(before[0] != after[0] && before[1] != after[1]);
+    assert!(before[0] != after[0] && before[1] != after[1], "both started anew");
+    let (_, back) = kube_control(alpha).expect("it runs");
+    let left = left.expect("gamma's was away");
+    println!("alpha's API server was back {} before gamma's went", left - back);
+    assert!(back < left, "never both at once: {back} {left}");
     alpha.kubectl(&["get", "configmap", "kept"]).must();
 }
 
-#[derive(Debug, Default)]
-struct Away {
-    alpha: u32,
-    gamma: u32,
-    both: u32,
-}
-
-/// Asks both API servers whether they are ready until it is over.
-fn watch(alpha: &TestNode, gamma: &TestNode, is_over: &AtomicBool) -> Away {
-    let mut away = Away::default();
-    let is_away = |node: &TestNode| {
-        let state = node.skiff(&["services", "--output", "json"]).stdout;
-        let services: Vec<Service> = serde_json::from_str(&state).unwrap_or_default();
-        let control = services.into_iter().find(|service| service.name == "kube-control");
-        control.is_some_and(|control| control.state != ServiceState::Ready)
-    };
+/// When the API server went, looked at until it is over.
+fn watch(node: &TestNode, is_over: &AtomicBool) -> Option<OffsetDateTime> {
+    let mut left = None;
     while !is_over.load(Ordering::Relaxed) {
-        let (one, other) = (is_away(alpha), is_away(gamma));
-        away.alpha += u32::from(one);
-        away.gamma += u32::from(other);
-        away.both += u32::from(one && other);
+        if let Some((state, since)) = kube_control(node)
+            && state != ServiceState::Ready
+        {
+            left.get_or_insert(since);
+        }
         std::thread::sleep(Duration::from_millis(100));
     }
-    away
+    left
+}
+
+/// How the daemon with the API server is, and since when.
+fn kube_control(node: &TestNode) -> Option<(ServiceState, OffsetDateTime)> {
+    let text = node.skiff(&["services", "--output", "json"]).stdout;
+    let services: Vec<Service> = serde_json::from_str(&text).ok()?;
+    let control = services.into_iter().find(|service| service.name == "kube-control")?;
+    Some((control.state, OffsetDateTime::parse(&control.since, &Rfc3339).ok()?))
 }
 
 fn kubelet(node: &TestNode) -> String {
