@@ -121,7 +121,8 @@ impl AppliedSettings {
     pub fn cleaned(&self) -> Self {
         let clean = |text: &str| -> String {
             let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
-            words.chars().filter(|c| !c.is_control()).take(REASON_CHARACTERS_MAX).collect()
+            let cut = words.chars().filter(|c| !c.is_control()).take(REASON_CHARACTERS_MAX);
+            cut.collect::<String>().trim_end().to_owned()
         };
         let failed = self.failed.as_ref().map(|failed| FailedSettings {
             revision: failed.revision,
@@ -170,6 +171,10 @@ mod tests {
     #[test]
     fn what_a_node_says_of_a_failure_is_one_line_and_not_long() {
         let reason = format!("no\u{1b}[31m\n\tgood {}", "x".repeat(2 * REASON_CHARACTERS_MAX));
+        let cut = "x".repeat(REASON_CHARACTERS_MAX - 1) + " y";
+        let failed = Some(FailedSettings { revision: SettingsRevision(1), reason: cut });
+        let cut = AppliedSettings { revision: SettingsRevision(0), failed }.cleaned();
+        assert_eq!(cut.cleaned(), cut, "what was kept is what was said");
         let failed = Some(FailedSettings { revision: SettingsRevision(2), reason });
         let said = AppliedSettings { revision: SettingsRevision(1), failed }.cleaned();
         let reason = said.failure(SettingsRevision(2)).unwrap();

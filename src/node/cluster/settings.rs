@@ -5,7 +5,7 @@
 //! record; so does a node that was off, when it is back.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use microcluster::message::{Refusal, Renew, Request};
 use microcluster::protocol::TurnAnswer;
@@ -23,6 +23,8 @@ use crate::pki::StoreError;
 
 /// What failed for want of the cluster is tried again, and a turn is asked for again.
 const PAUSE: Duration = Duration::from_secs(3);
+/// What the cluster seems not to know is told again, for its record may be an older one by now.
+const REPORT_PAUSE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, thiserror::Error)]
 enum SettingsError {
@@ -65,7 +67,7 @@ enum Progress {
 async fn turn(
     node: &Node,
     cluster: &Cluster,
-    reported: &mut Option<AppliedSettings>,
+    reported: &mut Option<(AppliedSettings, Instant)>,
 ) -> Result<Progress, SettingsError> {
     // Somebody may be trying others.
     let _turn = node.setting.lock().await;
@@ -88,9 +90,10 @@ async fn turn(
     }
     let said = node.kept_settings().applied();
     let known = membership.own().map(|own| own.settings.clone()).unwrap_or_default();
-    if known != said && reported.as_ref() != Some(&said) {
+    let is_told = |(told, at): &(_, Instant)| *told == said && at.elapsed() < REPORT_PAUSE;
+    if known != said && !reported.as_ref().is_some_and(is_told) {
         report(cluster, &said).await?;
-        *reported = Some(said);
+        *reported = Some((said, Instant::now()));
     }
     Ok(progress)
 }
@@ -116,9 +119,10 @@ async fn reconcile(
                 return Ok(Progress::Waits);
             }
             TurnAnswer::Outdated => return Ok(Progress::Waits),
+            // It may be able to some day, and others may be set.
             TurnAnswer::Stopped { name, reason } => {
-                note_failure(node, wanted, format!("held back, since {name} said: {reason}"))?;
-                return Ok(Progress::Done);
+                tracing::debug!(%name, reason, "it could not take them up");
+                return Ok(Progress::Waits);
             }
         }
     }
