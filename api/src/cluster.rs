@@ -88,6 +88,24 @@ pub struct ClusterNode {
     /// When it was last heard of, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_contact: Option<String>,
+    /// Which settings it runs with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<NodeSettings>,
+}
+
+/// How far a node has got with the settings that the cluster has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeSettings {
+    /// Those that it runs with, and the cluster's.
+    pub revision: u64,
+    pub newest: u64,
+    /// It has tried the newest and could not; it does not try again.
+    #[serde(default)]
+    pub failed: bool,
+    /// Why it does not run with the newest; absent when it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// How a node is, as the cluster sees it.

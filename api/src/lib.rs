@@ -21,10 +21,11 @@ pub use backup::BackupPart;
 pub use certificate::{Certificate, CertificateState, Certificates};
 pub use client::{Client, ClientError};
 pub use cluster::{
-    ClusterNode, ClusterPart, NodeState, RemoveRequest, Token, TokenRequest, TokenState,
+    ClusterNode, ClusterPart, NodeSettings, NodeState, RemoveRequest, Token, TokenRequest,
+    TokenState,
 };
 pub use error::ErrorBody;
 pub use kubeconfig::{ClientCertificate, CredentialRequest, KubeconfigRequest};
 pub use node::{Component, Condition, Notice, Phase, Status, Version};
 pub use service::{Service, ServiceAction, ServiceState};
-pub use setting::Setting;
+pub use setting::{OwnSetting, SetOutcome, SetRequest, Setting, SettingChange};

@@ -18,10 +18,14 @@ use tokio::sync::Mutex;
 
 use crate::message::{Answer, Asked, Entered, Message, Refusal, RefusalCode, Renewed};
 use crate::protocol::{
-    Caller, Decision, Founder, Outcome, RemoveRequest, TokenSpec, decide, decide_add_token,
-    decide_api_port, decide_expire, decide_found, decide_remove, decide_revoke_token,
+    Caller, Decision, Founder, Outcome, RemoveRequest, TokenSpec, TurnAnswer, decide,
+    decide_add_token, decide_api_port, decide_expire, decide_found, decide_remove,
+    decide_revoke_token, decide_set, decide_trial_turn, decide_turn, decide_turn_end,
 };
-use crate::record::{ClusterRecord, ClusterSettings, MemberRecord, MemberView, Revision};
+use crate::record::{
+    ClusterRecord, ClusterSettings, MemberRecord, MemberView, NodeId, Revision, SettingsChange,
+    SettingsRevision,
+};
 use crate::store::{Change, Store, StoreError};
 use crate::token::{Secret, TokenId};
 use crate::trust::{IssuedLeaf, Signer};
@@ -149,6 +153,48 @@ impl<S: Store, G: Signer, C: Clock> Desk<S, G, C> {
     /// Writes down where the API server here listens, if it is the only one.
     pub async fn set_api_port(&self, port: u16) -> Result<(), Refusal> {
         self.act(|record, _| decide_api_port(record, port)).await.map(drop)
+    }
+
+    /// Changes settings that hold for all nodes; `check` is asked whether the new ones can be.
+    /// Answers which ones hold from now on.
+    pub async fn set(
+        &self,
+        change: &SettingsChange,
+        check: &(dyn Fn(&ClusterSettings) -> Result<(), Refusal> + Sync),
+    ) -> Result<SettingsRevision, Refusal> {
+        let done = self.act(|record, _| decide_set(record, change, check)).await?;
+        match done.decision.outcome {
+            Outcome::SettingsSet(revision) => Ok(revision),
+            _ => Err(inconsistent()),
+        }
+    }
+
+    /// Whether this node may restart its control plane for settings of that revision. It says so
+    /// when it is done, by [`Self::end_turn`].
+    pub async fn take_turn(
+        &self,
+        node: NodeId,
+        revision: SettingsRevision,
+    ) -> Result<TurnAnswer, Refusal> {
+        let done = self.act(|record, now| decide_turn(record, node, revision, now)).await?;
+        match done.decision.outcome {
+            Outcome::Turn(answer) => Ok(answer),
+            _ => Err(inconsistent()),
+        }
+    }
+
+    /// The same to try settings before they are set.
+    pub async fn take_trial_turn(&self, node: NodeId) -> Result<TurnAnswer, Refusal> {
+        let done = self.act(|record, now| Ok(decide_trial_turn(record, node, now))).await?;
+        match done.decision.outcome {
+            Outcome::Turn(answer) => Ok(answer),
+            _ => Err(inconsistent()),
+        }
+    }
+
+    /// Lets the next one go on.
+    pub async fn end_turn(&self, node: NodeId) -> Result<(), Refusal> {
+        self.act(|record, _| Ok(decide_turn_end(record, node))).await.map(drop)
     }
 
     /// Takes away what is over; how many lines that were.
@@ -282,6 +328,8 @@ impl<S: Store, G: Signer, C: Clock> Desk<S, G, C> {
             | Outcome::Removed { .. }
             | Outcome::Expired { .. }
             | Outcome::SettingsChanged
+            | Outcome::SettingsSet(_)
+            | Outcome::Turn(_)
             | Outcome::TokenAdded(_)
             | Outcome::TokenRevoked(_) => return Err(inconsistent()),
         })

@@ -13,7 +13,9 @@ use time::OffsetDateTime;
 
 pub use refusal::{Refusal, RefusalCode};
 
-use crate::record::{ClusterId, ClusterSettings, MemberView, NodeId, NodeName, NodeRole};
+use crate::record::{
+    AppliedSettings, ClusterId, ClusterSettings, MemberView, NodeId, NodeName, NodeRole,
+};
 use crate::token::{Proven, Statement};
 use crate::trust::{AuthorityBundle, IssuedLeaf, Purpose};
 use crate::version::Version;
@@ -104,6 +106,9 @@ pub struct Choices {
     pub dns_domain: Option<String>,
     #[serde(default)]
     pub dns_address: Option<IpAddr>,
+    /// Of a machine that would run the control plane.
+    #[serde(default)]
+    pub datastore: Option<String>,
 }
 
 /// Two ways in.
@@ -160,7 +165,7 @@ impl Statement for GivenUp {
 }
 
 /// New certificates. What is missing stays as it is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Renew {
     #[serde(default)]
     pub requests: Vec<SigningRequest>,
@@ -170,6 +175,9 @@ pub struct Renew {
     pub kubernetes: Option<Version>,
     #[serde(default)]
     pub failure_domain: Option<String>,
+    /// Which of the cluster's settings it runs with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<AppliedSettings>,
 }
 
 /// Leaving takes a while: pods are moved, the datastore's member is removed.

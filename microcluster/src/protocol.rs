@@ -35,7 +35,7 @@ use time::{Duration, OffsetDateTime};
 pub use applicant::{CONTROL_PLANE_MAX, MEMBERS_MAX};
 pub use caller::Caller;
 pub use confirm::decide_confirm;
-pub use decision::{Decision, Outcome};
+pub use decision::{Decision, Outcome, TurnAnswer};
 pub use expire::{EXPIRED_AT_ONCE_MAX, decide_expire};
 pub use found::{Founder, decide_found};
 pub use join::{JOIN_TIME_MAX, decide_ask, decide_enter};
@@ -43,7 +43,7 @@ pub use leave::decide_leave;
 pub use remove::{RemoveRequest, decide_remove};
 pub use renew::decide_renew;
 pub use restore::decide_restore;
-pub use settings::decide_api_port;
+pub use settings::{decide_api_port, decide_set, decide_trial_turn, decide_turn, decide_turn_end};
 pub use token::{TOKENS_MAX, TokenSpec, decide_add_token, decide_revoke_token};
 pub use undo::decide_undo;
 

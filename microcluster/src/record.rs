@@ -9,6 +9,7 @@ mod member;
 mod node;
 mod removed;
 mod settings;
+mod shared;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -23,6 +24,10 @@ pub use member::{
 pub use node::{NODE_NAME_LENGTH_MAX, NodeId, NodeIdError, NodeName, NodeNameError};
 pub use removed::{REMOVED_KEPT, RemovalReason, RemovedRecord};
 pub use settings::{API_PORT_DEFAULT, ClusterId, ClusterSettings};
+pub use shared::{
+    AppliedSettings, FailedSettings, SHARED_BYTES_MAX, SettingsChange, SettingsRevision,
+    SharedSettings, TURN_TIME_MAX, Turn,
+};
 
 use crate::token::{TokenId, TokenRecord};
 use crate::version::Version;

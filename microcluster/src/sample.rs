@@ -13,7 +13,7 @@ use crate::message::{
 };
 use crate::protocol::{Caller, Founder, TokenSpec, decide_add_token, decide_found};
 use crate::record::{
-    ClusterId, ClusterRecord, ClusterSettings, Fingerprint, NodeId, NodeRole, Rest,
+    ClusterId, ClusterRecord, ClusterSettings, Fingerprint, NodeId, NodeRole, Rest, SharedSettings,
 };
 use crate::store::MemoryStore;
 use crate::token::{JoinToken, Proven, Secret};
@@ -38,6 +38,8 @@ pub(crate) fn settings() -> ClusterSettings {
         api_names: vec![],
         api_port: 6443,
         authorities: vec![Fingerprint::of(b"authority")],
+        datastore: None,
+        shared: SharedSettings::default(),
         rest: Rest::default(),
     }
 }
@@ -190,7 +192,7 @@ pub(crate) fn leave(step: LeaveStep) -> Message {
 }
 
 pub(crate) fn renew(requests: Vec<SigningRequest>) -> Renew {
-    Renew { requests, addresses: None, kubernetes: None, failure_domain: None }
+    Renew { requests, ..Renew::default() }
 }
 
 /// A signing request with these names: `CN=…`, `O=…`, or an alternative name.

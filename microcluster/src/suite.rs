@@ -6,10 +6,11 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::protocol::{Founder, decide_found};
+use crate::protocol::{Founder, decide_found, decide_set};
 use crate::record::{
     API_PORT_DEFAULT, ClusterId, ClusterRecord, ClusterSettings, Fingerprint, MemberRecord,
-    MemberState, NodeId, RemovalReason, RemovedRecord, Rest, Revision,
+    MemberState, NodeId, RemovalReason, RemovedRecord, Rest, Revision, SettingsChange,
+    SharedSettings,
 };
 use crate::store::{Change, Store, StoreError};
 use crate::version::Version;
@@ -32,6 +33,7 @@ where
     of_two_that_expect_the_same_one_wins(fresh().await).await;
     what_was_deleted_is_gone_and_can_come_anew(fresh().await).await;
     many_writers_lose_no_change(Arc::new(fresh().await)).await;
+    settings_that_are_set_at_once_are_all_there(Arc::new(fresh().await)).await;
     a_waiter_is_woken_and_does_not_wait_for_what_has_been(Arc::new(fresh().await)).await;
 }
 
@@ -46,6 +48,8 @@ fn settings() -> ClusterSettings {
         api_names: vec![],
         api_port: API_PORT_DEFAULT,
         authorities: vec![Fingerprint::of(b"authority")],
+        datastore: None,
+        shared: SharedSettings::default(),
         rest: Rest::default(),
     }
 }
@@ -100,7 +104,7 @@ async fn a_change_that_expects_something_else_is_refused_whole(store: impl Store
     let good = Change::PutRemoved { removed: tombstone(b"a"), was: None };
     let stale = Change::DeleteMember { name: first(&record).name.clone(), was: Revision(u64::MAX) };
     assert!(is_collision(store.apply(&[good.clone(), stale]).await));
-    let there = Change::PutSettings { settings: settings(), was: None };
+    let there = Change::PutSettings { settings: Box::new(settings()), was: None };
     assert!(is_collision(store.apply(&[good.clone(), there]).await));
     let missing = Change::DeleteRemoved { id: NodeId::of_key(b"b"), was: Revision(1) };
     assert!(is_collision(store.apply(&[good, missing]).await));
@@ -145,6 +149,36 @@ async fn many_writers_lose_no_change<S: Store + 'static>(store: Arc<S>) {
     }
     let after = store.read().await.expect("a cluster can be read");
     assert_eq!(after.membership.value.changes, before + WRITERS);
+}
+
+async fn settings_that_are_set_at_once_are_all_there<S: Store + 'static>(store: Arc<S>) {
+    found(&*store).await;
+    let writer = |store: Arc<S>, n: u64| async move {
+        let change = SettingsChange {
+            set: [(format!("key-{n}"), n.into()), ("shared".to_owned(), n.into())].into(),
+            ..SettingsChange::default()
+        };
+        loop {
+            let record = store.read().await.expect("a cluster can be read");
+            let decision =
+                decide_set(&record, &change, &|_| Ok(())).expect("nothing is against it");
+            match store.apply(&decision.changes).await {
+                Ok(_) => return,
+                Err(StoreError::Collided { .. }) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+    };
+    let writers: Vec<_> = (0..WRITERS).map(|n| tokio::spawn(writer(store.clone(), n))).collect();
+    for writer in writers {
+        writer.await.expect("a writer ends");
+    }
+    let shared = store.read().await.expect("a cluster can be read").settings.value.shared;
+    assert_eq!(shared.revision.0, WRITERS, "each is counted once");
+    for n in 0..WRITERS {
+        assert_eq!(shared.values.get(&format!("key-{n}")), Some(&n.into()));
+    }
+    assert!(shared.values.contains_key("shared"), "and one of them came last");
 }
 
 async fn a_waiter_is_woken_and_does_not_wait_for_what_has_been<S: Store + 'static>(store: Arc<S>) {

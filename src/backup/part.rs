@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::settings;
 use crate::config::{ConfigError, Sources};
+use crate::node::settings::KeptError;
 use crate::paths::Paths;
 
 /// Kubernetes' objects, and who belongs to the cluster.
@@ -34,6 +35,8 @@ pub enum PartError {
     TooLarge(PathBuf),
     #[error(transparent)]
     Settings(#[from] ConfigError),
+    #[error(transparent)]
+    Set(#[from] KeptError),
     #[error("the snap's settings in {} cannot be read", .0.display())]
     Snap(PathBuf),
 }
@@ -69,6 +72,7 @@ pub fn gather(paths: &Paths, sources: &Sources) -> Result<BTreeMap<String, Vec<u
     let choices = paths.root().join(CHOICES);
     parts.insert(CHOICES.into(), read(&choices)?);
     parts.extend(settings::gather(sources)?);
+    parts.extend(settings::gather_set(paths)?);
     Ok(parts)
 }
 

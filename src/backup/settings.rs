@@ -17,13 +17,18 @@ use microcluster::record::ClusterSettings;
 use super::part::{self, PartError, SETTINGS};
 use crate::config::{ChoiceError, Choices, Config, ConfigError, Origin, Sources};
 use crate::host::address;
+use crate::node::cluster::Membership;
 use crate::node::prepare::{self, PrepareError};
+use crate::node::settings::{Kept, KeptError};
+use crate::paths::Paths;
 use crate::pki::{StoreError, write_private};
 
 const FILE: &str = "settings/skiff.toml";
 const DROP_INS: &str = "settings/skiff.toml.d/";
 /// The snap's settings become a drop-in, which comes last as they do.
 const SNAP: &str = "zz-snap.toml";
+/// And what was set after it.
+const SET: &str = "zzz-set.toml";
 /// The drop-in that says what the machine's own settings do not.
 const RESTORED: &str = "restored.toml";
 
@@ -78,6 +83,28 @@ pub fn gather(sources: &Sources) -> Result<BTreeMap<String, Vec<u8>>, PartError>
         parts.insert(format!("{DROP_INS}{SNAP}"), text.into_bytes());
     }
     Ok(parts)
+}
+
+/// What was set on a lone node, as the last drop-in. That of a cluster is in its record.
+pub fn gather_set(paths: &Paths) -> Result<BTreeMap<String, Vec<u8>>, PartError> {
+    let dir = paths.node();
+    let set = Kept::read(&dir)?.unwrap_or_default().set.values;
+    let is_alone = Membership::read(&dir).map_err(KeptError::from)?.is_none();
+    if set.is_empty() || !is_alone {
+        return Ok(BTreeMap::new());
+    }
+    let mut groups = toml::Table::new();
+    for (key, value) in &set {
+        let Some((group, name)) = key.split_once('.') else { continue };
+        let (Ok(value), Some(group)) = (
+            toml::Value::try_from(value),
+            groups.entry(group).or_insert_with(|| toml::Table::new().into()).as_table_mut(),
+        ) else {
+            continue;
+        };
+        group.insert(name.to_owned(), value);
+    }
+    Ok([(format!("{DROP_INS}{SET}"), groups.to_string().into_bytes())].into())
 }
 
 /// A null is a setting that was taken back.
@@ -292,6 +319,21 @@ mod tests {
         assert_eq!(network.dns_address, cluster.dns_address);
         assert_eq!((read.api.port, &read.api.extra_sans), (16443, &cluster.api_names));
         assert_eq!(network.mtu, 1400);
+    }
+
+    #[test]
+    fn what_was_set_on_a_lone_node_is_the_last_drop_in() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::new(dir.path());
+        fs::create_dir(paths.node()).unwrap();
+        assert!(gather_set(&paths).unwrap().is_empty());
+        let set = serde_json::from_value(serde_json::json!({
+            "revision": 2, "values": {"network.mtu": 1400, "kube.proxy-args": ["--v=2"]},
+        }));
+        Kept::running(&set.unwrap()).write(&paths.node()).unwrap();
+        let parts = gather_set(&paths).unwrap();
+        let text = String::from_utf8(parts[&format!("{DROP_INS}{SET}")].clone()).unwrap();
+        assert_eq!(text, "[kube]\nproxy-args = [\"--v=2\"]\n\n[network]\nmtu = 1400\n");
     }
 
     #[test]

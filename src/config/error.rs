@@ -26,6 +26,8 @@ impl fmt::Display for Mistake {
             Origin::Default => f.write_str(&self.text),
             Origin::File { .. } => write!(f, "{}: {}", self.origin, self.text),
             Origin::Snap => write!(f, "snap settings: {}", self.text),
+            Origin::Cluster => write!(f, "the cluster's settings: {}", self.text),
+            Origin::Set(_) => write!(f, "what was set: {}", self.text),
         }
     }
 }

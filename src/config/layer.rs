@@ -10,6 +10,7 @@ use toml::Value;
 use toml::de::DeTable;
 
 use super::error::Mistake;
+use super::shared::Own;
 use super::source::{self, Sources};
 use super::{Config, ConfigError, setting};
 
@@ -24,6 +25,10 @@ pub enum Origin {
         line: usize,
     },
     Snap,
+    /// What the cluster was begun with.
+    Cluster,
+    /// `skiff set`, with the revision of the settings.
+    Set(u64),
 }
 
 impl fmt::Display for Origin {
@@ -32,15 +37,19 @@ impl fmt::Display for Origin {
             Self::Default => f.write_str("default"),
             Self::File { path, line } => write!(f, "{}:{line}", path.display()),
             Self::Snap => f.write_str("snap"),
+            Self::Cluster => f.write_str("cluster"),
+            Self::Set(revision) => write!(f, "set (revision {revision})"),
         }
     }
 }
 
 /// All layers as one.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Merged {
     pub table: toml::Table,
     pub origins: BTreeMap<String, Origin>,
+    /// What the node's own layers say of settings that the cluster has.
+    pub own: BTreeMap<String, Own>,
     pub mistakes: Vec<Mistake>,
 }
 
@@ -148,14 +157,21 @@ impl Merged {
         let Some(known) = setting::known(&key) else {
             return self.mistake(origin, unknown("setting", &key, setting::like(&key)));
         };
-        // Alone, so that a mistake is that of this value.
-        let alone = toml::Table::from_iter([(name.to_owned(), value.clone())]);
-        let alone = toml::Table::from_iter([(group.to_owned(), Value::Table(alone))]);
-        if Config::deserialize(Value::Table(alone)).is_err() {
+        if !fits(&key, &value) {
             let text = format!("{key} must be {}, not {}", known.kind, shown(&value));
             return self.mistake(origin, text);
         }
-        self.origins.insert(key, origin);
+        self.put(origin, group, name, value);
+    }
+
+    /// The value that holds so far; none that nobody wrote.
+    pub(super) fn value(&self, key: &str) -> Option<Value> {
+        let (group, name) = key.split_once('.')?;
+        self.table.get(group)?.get(name).cloned()
+    }
+
+    pub(super) fn put(&mut self, origin: Origin, group: &str, name: &str, value: Value) {
+        self.origins.insert(format!("{group}.{name}"), origin);
         let settings = self.table.entry(group).or_insert_with(|| Value::Table(toml::Table::new()));
         if let Some(settings) = settings.as_table_mut() {
             settings.insert(name.to_owned(), value);
@@ -167,7 +183,15 @@ impl Merged {
     }
 }
 
-fn unknown(what: &str, name: &str, like: Option<&str>) -> String {
+/// Whether a value is of the kind that a setting takes. Alone, so that a mistake is its own.
+pub(super) fn fits(key: &str, value: &Value) -> bool {
+    let Some((group, name)) = key.split_once('.') else { return false };
+    let alone = toml::Table::from_iter([(name.to_owned(), value.clone())]);
+    let alone = toml::Table::from_iter([(group.to_owned(), Value::Table(alone))]);
+    Config::deserialize(Value::Table(alone)).is_ok()
+}
+
+pub(super) fn unknown(what: &str, name: &str, like: Option<&str>) -> String {
     match like {
         Some(like) => format!("there is no {what} {name}; did you mean {like}?"),
         None => format!("there is no {what} {name}"),
@@ -175,7 +199,7 @@ fn unknown(what: &str, name: &str, like: Option<&str>) -> String {
 }
 
 /// In one line that is not too long.
-fn shown(value: &Value) -> String {
+pub(super) fn shown(value: &Value) -> String {
     const CHARACTERS_MAX: usize = 40;
     let text = value.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
     match text.char_indices().nth(CHARACTERS_MAX) {

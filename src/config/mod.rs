@@ -14,6 +14,7 @@ mod load_test;
 #[cfg(test)]
 mod reference_test;
 mod setting;
+mod shared;
 mod source;
 mod validate;
 
@@ -22,15 +23,17 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use layer::Merged;
 use serde::{Deserialize, Serialize};
-use skiff_api::Setting;
+use skiff_api::{OwnSetting, Setting};
 use skiff_datastore::options::parse_duration;
 
 pub use choice::{ChoiceError, Choices};
 pub use endpoint::{Database, DatabaseServer, Endpoint, EtcdServer, host_port};
 pub use error::{ConfigError, Problem};
 pub use layer::Origin;
-pub use setting::like;
+pub use setting::{is_cluster_wide, like};
+pub use shared::{Own, Shared, datastore_name, read_value};
 pub use source::{SNAP_VARIABLE, Sources, snap_file};
 pub use validate::is_dns_name;
 
@@ -48,6 +51,12 @@ pub struct Config {
     /// Where each value that was set comes from, by its dotted name.
     #[serde(skip)]
     origins: BTreeMap<String, Origin>,
+    /// What the node's own layers say of settings of which the cluster decides.
+    #[serde(skip)]
+    own: BTreeMap<String, Own>,
+    /// The node's own layers, as they were read.
+    #[serde(skip)]
+    layers: Merged,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize, Default)]
@@ -110,6 +119,8 @@ pub struct Datastore {
     pub key_file: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub password_file: Option<PathBuf>,
+    /// A new cluster takes over what the external one holds.
+    pub adopt: bool,
 }
 
 impl Datastore {
@@ -153,7 +164,7 @@ pub struct Kube {
     pub proxy_args: Vec<String>,
 }
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub struct Backup {
     /// `off`, or how often: `6h`.
@@ -199,9 +210,25 @@ impl Backup {
 }
 
 impl Config {
-    /// Reads every layer; absent ones say nothing.
+    /// Reads every layer of the node's own; absent ones say nothing.
     pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
-        let merged = layer::read(sources)?;
+        Self::load_with(sources, &Shared::default())
+    }
+
+    /// Reads every layer of the node's own, with what all nodes share over them.
+    pub fn load_with(sources: &Sources, shared: &Shared) -> Result<Self, ConfigError> {
+        Self::of(layer::read(sources)?, shared)
+    }
+
+    /// The same with something else that all nodes share. The node's own files are not read again:
+    /// what changes there counts from the next start on.
+    pub fn with_shared(&self, shared: &Shared) -> Result<Self, ConfigError> {
+        Self::of(self.layers.clone(), shared)
+    }
+
+    fn of(layers: Merged, shared: &Shared) -> Result<Self, ConfigError> {
+        let mut merged = layers.clone();
+        merged.add_shared(shared);
         let mut mistakes = merged.mistakes;
         let mut config: Self = match toml::Value::Table(merged.table).try_into() {
             Ok(config) => config,
@@ -211,7 +238,7 @@ impl Config {
                 Self::default()
             }
         };
-        config.origins = merged.origins;
+        (config.origins, config.own, config.layers) = (merged.origins, merged.own, layers);
         mistakes.extend(validate::alone(&config));
         if mistakes.is_empty() {
             mistakes = validate::together(&config);
@@ -227,6 +254,11 @@ impl Config {
         self.origins.get(key).cloned().unwrap_or_default()
     }
 
+    /// What the node's own files say of settings of which the cluster decides, by dotted names.
+    pub fn own(&self) -> &BTreeMap<String, Own> {
+        &self.own
+    }
+
     /// Every setting with its value, in the order of the table.
     pub fn settings(&self) -> Vec<Setting> {
         let values = toml::Value::try_from(self).unwrap_or(toml::Value::Boolean(false));
@@ -238,6 +270,12 @@ impl Config {
             key: known.key.into(),
             value: value(known.key).unwrap_or_default(),
             origin: self.origin(known.key).to_string(),
+            scope: known.scope.word().into(),
+            own: self.own.get(known.key).map(|own| OwnSetting {
+                value: own.value.to_string(),
+                origin: own.origin.to_string(),
+                added: own.is_added,
+            }),
             description: match known.fixed {
                 Some(_) => format!("{} (decided by the first start)", known.description),
                 None => known.description.into(),

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
-use super::setting::KNOWN;
+use super::setting::{KNOWN, Scope};
 use super::{Config, SNAP_VARIABLE, Sources};
 
 const REGENERATE: &str = "SKIFF_REGENERATE";
@@ -61,15 +61,22 @@ fn page() -> String {
          names;\n\
          3. drop-ins: the files `*.toml` of the directory `skiff.toml.d` beside it, by name;\n\
          4. in the snap, its settings: the file that `{SNAP_VARIABLE}` names holds them as JSON, the \
-         way\n   `snapctl get -d` prints them.\n\n\
-         Absent files say nothing. All of it is read when skiffd starts; a change takes effect with\n\
-         `skiff stop` and `skiff start`. Mistakes keep the node from starting and are told all at \
+         way\n   `snapctl get -d` prints them;\n\
+         5. what all nodes share: what the cluster was begun with, and what `skiff set` has set \
+         (`docs/how-to/change-settings.md`).\n   A lone node has such a layer of its own.\n\n\
+         Absent files say nothing. The node's own files are read when skiffd starts; a change \
+         there takes effect with\n`skiff stop` and `skiff start`. What `skiff set` changes takes effect \
+         while the nodes run. Mistakes keep the node from starting and are told all at \
          once,\neach with its file and line. The files, and the directory of the drop-ins, must not be \
          writable\nby the group or by others: root obeys them.\n\n\
          [skiff.toml](skiff.toml) is an example with every setting.\n\n\
          Settings marked * are decided by the first start. Another value is refused later, for the \
          reason\nbelow; `skiff reset` begins anew.\n\n\
-         | Setting | Default | What it holds | What it does |\n|---|---|---|---|\n"
+         *Whose* says who has it. A *node*'s is in its own files alone. A *cluster*'s can be set for all \
+         nodes by\n`skiff set`: its value decides then, and `skiff get`, `skiff status` and `skiff \
+         check` name a line of a\nnode's own files that does not count. Of *both*, the cluster's flags come \
+         first and the node's own after them.\n\n\
+         | Setting | Default | Whose | What it holds | What it does |\n|---|---|---|---|---|\n"
     );
     let defaults = Config::default().settings();
     for (known, default) in KNOWN.iter().zip(defaults) {
@@ -78,12 +85,19 @@ fn page() -> String {
             "" => "none".to_owned(),
             value => format!("`{value}`"),
         };
-        let (key, kind, what) = (known.key, known.kind, known.description);
-        writeln!(page, "| `{key}`{mark} | {value} | {kind} | {what} |").unwrap();
+        let (key, whose) = (known.key, known.scope.word());
+        let (kind, what) = (known.kind, known.description);
+        writeln!(page, "| `{key}`{mark} | {value} | {whose} | {kind} | {what} |").unwrap();
     }
     page.push_str("\n| Setting * | Why it cannot change |\n|---|---|\n");
     for known in KNOWN {
         if let Some(reason) = known.fixed {
+            writeln!(page, "| `{}` | {reason} |", known.key).unwrap();
+        }
+    }
+    page.push_str("\n| A cluster's setting that `skiff set` refuses | Why |\n|---|---|\n");
+    for known in KNOWN {
+        if let Scope::Decided(reason) = known.scope {
             writeln!(page, "| `{}` | {reason} |", known.key).unwrap();
         }
     }

@@ -19,6 +19,31 @@ pub struct Known {
     pub description: &'static str,
     /// Why it cannot change once the node has been started; none when it can.
     pub fixed: Option<&'static str>,
+    pub scope: Scope,
+}
+
+/// Whose a setting is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Each node has its own.
+    Node,
+    /// The cluster's, by `skiff set`: its value decides.
+    Cluster,
+    /// Flags of a daemon of every node: the cluster's, and the node's own after them.
+    Both,
+    /// The cluster's since it was begun, and why nobody sets it later.
+    Decided(&'static str),
+}
+
+impl Scope {
+    /// As people are told.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Node => "node",
+            Self::Cluster | Self::Decided(_) => "cluster",
+            Self::Both => "both",
+        }
+    }
 }
 
 /// What a setting holds.
@@ -76,29 +101,32 @@ impl fmt::Display for Kind {
     }
 }
 
-const fn free(key: &'static str, kind: Kind, description: &'static str) -> Known {
-    Known { key, kind, description, fixed: None }
+const fn free(key: &'static str, kind: Kind, scope: Scope, description: &'static str) -> Known {
+    Known { key, kind, description, fixed: None, scope }
 }
 
+/// The cluster's since its first start.
 const fn fixed(
     key: &'static str,
     kind: Kind,
     description: &'static str,
     reason: &'static str,
 ) -> Known {
-    Known { key, kind, description, fixed: Some(reason) }
+    Known { key, kind, description, fixed: Some(reason), scope: Scope::Decided(reason) }
 }
 
 pub const KNOWN: &[Known] = &[
-    fixed(
-        "node.name",
-        Kind::Name,
-        "the node's name; the machine's host name when absent",
-        "the Node object and certificates carry it",
-    ),
+    Known {
+        key: "node.name",
+        kind: Kind::Name,
+        description: "the node's name; the machine's host name when absent",
+        fixed: Some("the Node object and certificates carry it"),
+        scope: Scope::Node,
+    },
     free(
         "node.address",
         Kind::Address,
+        Scope::Node,
         "the address by which others reach it; followed when absent",
     ),
     fixed(
@@ -116,6 +144,7 @@ pub const KNOWN: &[Known] = &[
     free(
         "network.dns-address",
         Kind::Address,
+        Scope::Decided("pods that run ask there"),
         "where pods ask for names, inside the Services' addresses",
     ),
     fixed(
@@ -127,12 +156,21 @@ pub const KNOWN: &[Known] = &[
     free(
         "network.mtu",
         Kind::PacketBytes,
+        Scope::Cluster,
         "largest packet of pods in bytes; 0 takes that of the machine's link",
     ),
-    free("api.port", Kind::Port, "where the API server listens"),
+    free(
+        "api.port",
+        Kind::Port,
+        Scope::Decided(
+            "kubeconfigs name it; the only control-plane node may have another one in its skiff.toml",
+        ),
+        "where the API server listens",
+    ),
     free(
         "api.extra-sans",
         Kind::Names,
+        Scope::Cluster,
         "names and addresses that its certificate holds besides its own",
     ),
     fixed(
@@ -141,46 +179,96 @@ pub const KNOWN: &[Known] = &[
         "who keeps Kubernetes' objects; Skiff's own datastore when absent",
         "objects do not move by themselves (docs/how-to/use-an-external-datastore.md)",
     ),
-    free("datastore.ca-file", Kind::File, "the authority that its certificate must be of"),
-    free("datastore.cert-file", Kind::File, "the certificate that is shown to it"),
-    free("datastore.key-file", Kind::File, "the key of that certificate"),
+    free(
+        "datastore.ca-file",
+        Kind::File,
+        Scope::Node,
+        "the authority that its certificate must be of",
+    ),
+    free("datastore.cert-file", Kind::File, Scope::Node, "the certificate that is shown to it"),
+    free("datastore.key-file", Kind::File, Scope::Node, "the key of that certificate"),
     free(
         "datastore.password-file",
         Kind::File,
+        Scope::Node,
         "the password of a database's user, alone in a file that only root may read",
+    ),
+    free(
+        "datastore.adopt",
+        Kind::Choice,
+        Scope::Node,
+        "whether a new cluster takes over objects that an external datastore holds already",
     ),
     free(
         "pki.leaf-ttl-minutes",
         Kind::Minutes,
+        Scope::Cluster,
         "life of certificates, renewed at half of it; those of joined nodes live a day at most",
     ),
-    free("kube.api-server-args", Kind::Flags, "flags of kube-apiserver, after Skiff's own"),
-    free("kube.controller-manager-args", Kind::Flags, "flags of kube-controller-manager"),
-    free("kube.scheduler-args", Kind::Flags, "flags of kube-scheduler"),
-    free("kube.kubelet-args", Kind::Flags, "flags of the kubelet"),
-    free("kube.proxy-args", Kind::Flags, "flags of kube-proxy"),
-    free("backup.schedule", Kind::Schedule, "how often skiffd takes an archive of the cluster"),
-    free("backup.place", Kind::Place, "where archives are kept"),
-    free("backup.encrypt-to", Kind::Recipients, "whose keys open them"),
+    free(
+        "kube.api-server-args",
+        Kind::Flags,
+        Scope::Cluster,
+        "flags of kube-apiserver, after Skiff's own",
+    ),
+    free(
+        "kube.controller-manager-args",
+        Kind::Flags,
+        Scope::Cluster,
+        "flags of kube-controller-manager",
+    ),
+    free("kube.scheduler-args", Kind::Flags, Scope::Cluster, "flags of kube-scheduler"),
+    free("kube.kubelet-args", Kind::Flags, Scope::Both, "flags of the kubelet"),
+    free("kube.proxy-args", Kind::Flags, Scope::Both, "flags of kube-proxy"),
+    free(
+        "backup.schedule",
+        Kind::Schedule,
+        Scope::Cluster,
+        "how often skiffd takes an archive of the cluster",
+    ),
+    free("backup.place", Kind::Place, Scope::Cluster, "where archives are kept"),
+    free("backup.encrypt-to", Kind::Recipients, Scope::Cluster, "whose keys open them"),
     free(
         "backup.unencrypted",
         Kind::Choice,
+        Scope::Cluster,
         "whether anybody opens them: an archive holds every key of the cluster",
     ),
     free(
         "backup.environment-file",
         Kind::Path,
+        Scope::Node,
         "lines NAME=VALUE that say who we are to the bucket: AWS_ACCESS_KEY_ID and others",
     ),
-    free("backup.keep-last", Kind::Count, "archives that stay, the newest first"),
-    free("backup.keep-daily", Kind::Count, "days of which the last archive stays as well"),
-    free("backup.keep-weekly", Kind::Count, "weeks of which the last archive stays as well"),
-    free("backup.keep-monthly", Kind::Count, "months of which the last archive stays as well"),
+    free("backup.keep-last", Kind::Count, Scope::Cluster, "archives that stay, the newest first"),
+    free(
+        "backup.keep-daily",
+        Kind::Count,
+        Scope::Cluster,
+        "days of which the last archive stays as well",
+    ),
+    free(
+        "backup.keep-weekly",
+        Kind::Count,
+        Scope::Cluster,
+        "weeks of which the last archive stays as well",
+    ),
+    free(
+        "backup.keep-monthly",
+        Kind::Count,
+        Scope::Cluster,
+        "months of which the last archive stays as well",
+    ),
 ];
 
 /// The one with that name.
 pub fn known(key: &str) -> Option<&'static Known> {
     KNOWN.iter().find(|known| known.key == key)
+}
+
+/// Whether `skiff set` has anything to do with it.
+pub fn is_cluster_wide(key: &str) -> bool {
+    known(key).is_some_and(|known| known.scope != Scope::Node)
 }
 
 pub fn is_group(name: &str) -> bool {

@@ -11,6 +11,7 @@ use skiff_supervisor::{DaemonSpec, DaemonSpecBuilder, LogPolicy, Probe};
 
 use super::agent;
 use super::external::{External, Kept};
+use crate::config::Config;
 use crate::node::account::{Account, Accounts};
 use crate::paths::Paths;
 
@@ -107,6 +108,17 @@ impl File {
 }
 
 impl Context {
+    /// Those that may become others while the daemons run.
+    pub fn take_settings(&mut self, config: &Config) {
+        let kube = config.kube.clone();
+        self.mtu = config.network.mtu;
+        self.api_server_args = kube.api_server_args;
+        self.controller_manager_args = kube.controller_manager_args;
+        self.scheduler_args = kube.scheduler_args;
+        self.kubelet_args = kube.kubelet_args;
+        self.proxy_args = kube.proxy_args;
+    }
+
     pub fn role(&self) -> Option<NodeRole> {
         self.cluster.as_ref().map(|cluster| cluster.role)
     }

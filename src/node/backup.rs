@@ -35,13 +35,32 @@ const CREATE_TIMEOUT: Duration = Duration::from_secs(2 * 3600);
 /// Of the notice.
 const NAME: &str = "backup-failed";
 
-/// Never ends, unless there is nothing to do or the supervisor has ended.
+/// Never ends. Other settings begin it anew.
 pub async fn run(node: Arc<Node>) {
-    let settings = node.config.backup.clone();
+    let mut settings = node.config.subscribe();
+    loop {
+        let now = settings.borrow_and_update().backup.clone();
+        tokio::select! {
+            () = keep(&node, &now) => return,
+            changed = settings.wait_for(|config| config.backup != now) => {
+                if changed.is_err() {
+                    return;
+                }
+            }
+        }
+        node.board.update(|observed| {
+            observed.backup = None;
+            observed.notices.retain(|notice| notice.name != NAME);
+        });
+    }
+}
+
+/// Never ends, unless the supervisor has ended.
+async fn keep(node: &Node, settings: &config::Backup) {
     let (Some(every), Some(place), true) =
         (settings.every(), settings.place.clone(), node.authorities.is_some())
     else {
-        return;
+        return std::future::pending().await;
     };
     let mut kept = Kept { every, place: place.display().to_string(), ..Kept::default() };
     loop {
@@ -50,25 +69,25 @@ pub async fn run(node: Arc<Node>) {
         }
         let socket = Listen::Unix(node.paths().datastore_socket());
         kept.elsewhere = !leads(&report::report(&[socket]).await);
-        let looked = newest(&settings, &place).await;
+        let looked = newest(settings, &place).await;
         if let Ok(newest) = looked {
             kept.newest = newest;
         }
         let due_in = choose_wait(OffsetDateTime::now_utc(), kept.newest, every, 0);
         if kept.elsewhere || (looked.is_ok() && !due_in.is_zero()) {
             (kept.failures, kept.failure) = (0, None);
-            show(&node, &kept);
+            show(node, &kept);
             tokio::time::sleep(due_in.clamp(PAUSE, LOOK_INTERVAL)).await;
             continue;
         }
         let outcome = match looked {
-            Ok(_) => create(&node, &settings, &place).await,
+            Ok(_) => create(node, settings, &place).await,
             Err(reason) => Err(reason),
         };
         if let Err(reason) = outcome {
             tracing::error!(reason, "no archive of the cluster");
             kept.fail(reason);
-            show(&node, &kept);
+            show(node, &kept);
             let now = OffsetDateTime::now_utc();
             tokio::time::sleep(choose_wait(now, None, every, kept.failures)).await;
         } else {

@@ -1,22 +1,24 @@
 //! What skiffd is while it runs, and what it answers.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use microcluster::record::NodeRole;
 use skiff_api::{
-    ClientCertificate, CredentialRequest, EnableRequest, KubeconfigRequest, Progress, Service,
-    ServiceAction, Setting, Status, Version,
+    ClientCertificate, CredentialRequest, EnableRequest, KubeconfigRequest, NodeSettings, Progress,
+    Service, ServiceAction, Setting, Status, Version,
 };
-use skiff_supervisor::{Handle, HandleError};
+use skiff_supervisor::{DaemonSpec, Handle, HandleError};
 use time::{Duration, OffsetDateTime};
 use tokio::sync::{mpsc, watch};
 
 use super::cluster::{self, Cluster, LeafError};
 use super::credential::{self, CredentialError};
 use super::prepare::{self, Authorities, PrepareError};
-use super::route;
+use super::settings::{Kept, renew_notices};
 use super::status::{Board, service};
+use super::{external, route};
 use crate::addon::{AddonError, Addons, Facts};
 use crate::config::Config;
 use crate::daemons::{self, Context, Probes};
@@ -24,6 +26,7 @@ use crate::distribution::Distribution;
 use crate::host::{address, resolver};
 use crate::kube::ClientSource;
 use crate::paths::Paths;
+use crate::pki::StoreError;
 
 /// What the server hands to skiffd's main task; each reports on its own stream.
 #[derive(Debug)]
@@ -58,13 +61,20 @@ pub enum ElectError {
 
 /// skiffd's shared state.
 pub struct Node {
-    pub(super) config: Config,
+    /// The settings that hold now.
+    pub(super) config: watch::Sender<Arc<Config>>,
+    /// What of the shared ones it runs with.
+    pub(super) kept_settings: Mutex<Kept>,
+    /// One takes up other settings at a time.
+    pub(super) setting: tokio::sync::Mutex<()>,
     /// Where the settings were read.
     pub(super) settings_file: PathBuf,
     pub(super) build: Distribution,
     pub(super) build_id: String,
     pub(super) context: Mutex<Context>,
     pub(super) probes: Probes,
+    /// Nobody has seen yet that the external datastore holds nobody's objects.
+    pub(super) unseen: AtomicBool,
     /// None on a worker.
     pub(super) authorities: Option<Authorities>,
     pub(super) clients: ClientSource,
@@ -97,7 +107,40 @@ impl Node {
     }
 
     pub fn settings(&self) -> Vec<Setting> {
-        self.config.settings()
+        self.config().settings()
+    }
+
+    /// The settings that hold now.
+    pub(super) fn config(&self) -> Arc<Config> {
+        self.config.borrow().clone()
+    }
+
+    pub(super) fn set_config(&self, config: Arc<Config>) {
+        self.config.send_replace(config);
+        self.renew_notices();
+    }
+
+    /// As `skiff nodes` tells it of a node that is alone.
+    pub(super) fn own_settings(&self) -> NodeSettings {
+        let revision = self.kept_settings().set.revision.0;
+        NodeSettings { revision, newest: revision, failed: false, reason: None }
+    }
+
+    pub(super) fn kept_settings(&self) -> Kept {
+        self.kept_settings.lock().expect("no holder of this lock panics").clone()
+    }
+
+    /// Remembers what of the shared settings this node runs with.
+    pub(super) fn keep_settings(&self, kept: Kept) -> Result<(), StoreError> {
+        kept.write(&self.paths().node())?;
+        *self.kept_settings.lock().expect("no holder of this lock panics") = kept;
+        self.renew_notices();
+        Ok(())
+    }
+
+    pub(super) fn renew_notices(&self) {
+        let (config, kept) = (self.config(), self.kept_settings());
+        self.board.update(|observed| renew_notices(&mut observed.notices, &config, &kept));
     }
 
     pub(super) fn paths(&self) -> Paths {
@@ -114,6 +157,23 @@ impl Node {
 
     pub(super) fn context(&self) -> Context {
         self.context.lock().expect("no holder of this lock panics").clone()
+    }
+
+    /// The daemons as they should be. While nobody has seen that an external datastore is free,
+    /// nothing writes into it.
+    pub(super) fn specs(&self, context: &Context) -> Vec<DaemonSpec> {
+        let specs = daemons::specs(context, &self.probes);
+        match self.unseen.load(Ordering::Relaxed) {
+            true => external::held_back(specs),
+            false => specs,
+        }
+    }
+
+    /// Changes it and answers what it is then.
+    pub(super) fn update_context(&self, change: impl FnOnce(&mut Context)) -> Context {
+        let mut context = self.context.lock().expect("no holder of this lock panics");
+        change(&mut context);
+        context.clone()
     }
 
     pub(super) fn set_context(&self, context: Context) {
@@ -219,10 +279,11 @@ impl Node {
 
     /// Renews what is due; answers when to look again.
     pub(super) fn renew_leaves(&self, now: OffsetDateTime) -> Result<OffsetDateTime, RenewError> {
-        let ttl = Duration::minutes(i64::from(self.config.pki.leaf_ttl_minutes));
+        let config = self.config();
+        let ttl = Duration::minutes(i64::from(config.pki.leaf_ttl_minutes));
         // A worker asks its cluster, see `cluster/upkeep.rs`.
         let Some(authorities) = &self.authorities else { return Ok(now + ttl / 2) };
-        let (context, sans) = (self.context(), &self.config.api.extra_sans);
+        let (context, sans) = (self.context(), &config.api.extra_sans);
         let next = prepare::leaves(&context, sans, authorities, now, ttl)?;
         let Some(cluster) = self.cluster() else { return Ok(next) };
         let membership = cluster.membership();
@@ -243,14 +304,15 @@ impl Node {
         };
         tracing::info!(elects, "the number of control-plane nodes is another one");
         prepare::files(&context)?;
-        Ok(self.supervisor.reconfigure(daemons::specs(&context, &self.probes)).await?)
+        Ok(self.supervisor.reconfigure(self.specs(&context)).await?)
     }
 
     /// New leaves for all daemons that an authority here signs for; answers how many.
     pub(super) fn replace_leaves(&self, now: OffsetDateTime) -> Result<usize, RenewError> {
-        let ttl = Duration::minutes(i64::from(self.config.pki.leaf_ttl_minutes));
+        let config = self.config();
+        let ttl = Duration::minutes(i64::from(config.pki.leaf_ttl_minutes));
         let Some(authorities) = &self.authorities else { return Ok(0) };
-        let (context, sans) = (self.context(), &self.config.api.extra_sans);
+        let (context, sans) = (self.context(), &config.api.extra_sans);
         let count = prepare::all_leaves(&context, sans, authorities, now, ttl)?;
         let Some(cluster) = self.cluster() else { return Ok(count) };
         let membership = cluster.membership();
@@ -261,7 +323,7 @@ impl Node {
     /// Takes the machine's new address over, when it has one: certificates, then the daemons that
     /// were told the old one. Pods stay.
     pub(super) async fn follow_address(&self) -> bool {
-        if self.config.node.address.is_some() {
+        if self.config().node.address.is_some() {
             return false;
         }
         let candidates = address::candidates();
@@ -291,7 +353,7 @@ impl Node {
             );
             return true;
         }
-        let specs = daemons::specs(&context, &self.probes);
+        let specs = self.specs(&context);
         if let Err(error) = self.supervisor.reconfigure(specs).await {
             tracing::error!(%error, "the daemons were not told of the new address");
         }

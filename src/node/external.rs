@@ -4,6 +4,8 @@
 //! It is asked as the API server asks, for one key: an etcd without a quorum does not answer that,
 //! nor does kine without its database.
 
+mod occupied;
+
 use std::error::Error;
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
@@ -21,6 +23,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint as Address, Identity};
 
+pub use self::occupied::{DoubtError, OCCUPIED_HINT, doubt, held_back};
 use super::account::Accounts;
 use super::core::Node;
 use super::layout::{self, LayoutError};
@@ -151,11 +154,16 @@ pub async fn watch(node: Arc<Node>) {
     loop {
         // kine reads them when it starts, the API server whenever it connects.
         let copied = match external.kept() {
-            Kept::Etcd => copy(&paths, &node.config, &external, &context.accounts).map(drop),
+            Kept::Etcd => copy(&paths, &node.config(), &external, &context.accounts).map(drop),
             Kept::Here | Kept::Database => Ok(()),
         };
         let failure = match copied {
-            Ok(()) => ask(&paths, &external).await.err(),
+            Ok(()) => match ask(&paths, &external).await {
+                Ok(()) if occupied::is_in_doubt(&node) => {
+                    occupied::end_doubt(&node, &external).await.err()
+                }
+                asked => asked.err(),
+            },
             Err(error) => Some(chain(&error)),
         };
         if told.as_ref() != Some(&failure) {
@@ -194,9 +202,13 @@ async fn ask(paths: &Paths, external: &External) -> Result<(), String> {
 }
 
 async fn etcd(server: &EtcdServer, files: &Files) -> Result<(), String> {
+    get(connect(server, files).await?).await
+}
+
+async fn connect(server: &EtcdServer, files: &Files) -> Result<Channel, String> {
     let address = address(server, files).map_err(|error| innermost(&*error))?;
     match timeout(ANSWER_TIMEOUT, address.connect()).await {
-        Ok(Ok(channel)) => get(channel).await,
+        Ok(Ok(channel)) => Ok(channel),
         Ok(Err(error)) => Err(innermost(&error)),
         Err(_) => Err(silence()),
     }

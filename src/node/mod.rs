@@ -28,6 +28,7 @@ mod route;
 mod routes;
 mod run;
 pub mod server;
+pub mod settings;
 mod space;
 mod status;
 mod stop;

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, WatchStream};
 
 use super::server::{Answer, Refusal, error_body, json, json_lines, json_work, read, unknown};
-use super::{Node, Order, certificates, cluster};
+use super::{Node, Order, certificates, cluster, settings};
 use crate::addon;
 
 /// Answers one request. Paths are those of the typed client.
@@ -28,6 +28,7 @@ pub async fn route(node: &Arc<Node>, method: &Method, path: &str, body: Bytes) -
         ("GET", ["watch"]) => Ok(json_lines(WatchStream::new(node.watch()))),
         ("GET", ["version"]) => Ok(json(&node.version())),
         ("GET", ["settings"]) => Ok(json(&node.settings())),
+        ("POST", ["settings"]) => settings::set(node, read(&body)?).await,
         ("GET", ["services"]) => Ok(json(&node.services_with_usage().await)),
         ("GET", ["certificates"]) => Ok(json(&certificates::show(node).await)),
         ("POST", ["certificates", "rotate"]) => Ok(rotate(node)),

@@ -2,22 +2,25 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use skiff_api::{ErrorBody, Progress};
 use skiff_supervisor::{Handle, HandleError, Snapshot, StartError, Supervisor};
 use time::{Duration, OffsetDateTime};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::cluster::{self, GroundError, LeafError, Membership, MembershipError};
 use super::core::{Node, Order};
+use super::external::{DoubtError, OCCUPIED_HINT};
 use super::lock::{Lock, LockError};
 use super::observed::DatastoreView;
 use super::prepare::{self, Authorities, PrepareError};
+use super::settings::{Kept, KeptError};
 use super::status::{Board, Identity};
 use super::stop::{Stop, remove_state};
-use super::{backup, external, observe, plan, probe, route, server, upkeep};
+use super::{backup, external, observe, plan, probe, route, server, settings, upkeep};
 use crate::addon::{self, Addons};
 use crate::backup::{SwitchError, go_on_locked};
 use crate::config::{ChoiceError, Choices, Config, ConfigError, Sources};
@@ -52,6 +55,10 @@ pub enum NodeError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
+    Kept(#[from] KeptError),
+    #[error(transparent)]
+    External(#[from] DoubtError),
+    #[error(transparent)]
     Choice(#[from] ChoiceError),
     #[error(transparent)]
     Distribution(#[from] DistributionError),
@@ -83,6 +90,8 @@ impl NodeError {
         match self {
             Self::Config(error) => error.hint(),
             Self::Choice(error) => error.hint(),
+            Self::Kept(error) => error.hint(),
+            Self::External(DoubtError::Occupied(_)) => Some(OCCUPIED_HINT.into()),
             _ => None,
         }
     }
@@ -92,10 +101,7 @@ impl NodeError {
 /// contradicts the first start; changes nothing.
 pub fn configuration(options: &Options) -> Result<(Config, Choices), NodeError> {
     let sources = options.sources();
-    let mut config = Config::load(&sources)?;
-    if let Some(membership) = Membership::read(&options.paths.node())? {
-        membership.take_over(&mut config);
-    }
+    let config = Config::load_with(&sources, &settings::shared(&options.paths)?)?;
     let choices = prepare::choices(&config)?;
     if let Some(then) = Choices::read(&options.paths.node())? {
         choices.hold_to(&then, &config, &sources.file)?;
@@ -155,6 +161,11 @@ async fn live(options: Options) -> Result<(), NodeError> {
     let context = prepare::context(&paths, &config, &build, accounts, part.transpose()?)?;
     let authorities = identities(&context, &config, membership.as_ref())?;
     prepare::files(&context)?;
+    let is_new = membership.is_none() && !Choices::is_recorded(&paths.node());
+    let unseen = match &context.external {
+        Some(external) => external::doubt(&paths, external, is_new, config.datastore.adopt).await?,
+        None => false,
+    };
     // The last moment before something in the kernel or in the datastore is made of them: a start
     // that failed earlier has decided nothing.
     choices.record(&paths.node())?;
@@ -171,7 +182,7 @@ async fn live(options: Options) -> Result<(), NodeError> {
         clients: clients.clone(),
         containerd_socket: paths.containerd_socket(),
     });
-    let (supervisor, probes) = supervise(&context, &build, &clients).await?;
+    let (supervisor, probes) = supervise(&context, &build, &clients, unseen).await?;
     let board = Arc::new(Board::new(Identity {
         node: context.node_name.clone(),
         skiff_version: env!("CARGO_PKG_VERSION").into(),
@@ -191,13 +202,17 @@ async fn live(options: Options) -> Result<(), NodeError> {
     let name = context.node_name.clone();
     let pod_cidr = (!context.is_worker()).then(|| context.pod_cidr.clone());
     let runs_addons = pod_cidr.is_some();
+    let kept_settings = running_settings(&paths, membership.as_ref())?;
     let node = Arc::new(Node {
-        config,
+        config: watch::Sender::new(Arc::new(config)),
+        kept_settings: Mutex::new(kept_settings),
+        setting: tokio::sync::Mutex::default(),
         settings_file,
         build,
         build_id: build_id.unwrap_or_default(),
         context: Mutex::new(context),
         probes,
+        unseen: AtomicBool::new(unseen),
         authorities,
         clients: clients.clone(),
         cluster: Mutex::default(),
@@ -207,6 +222,7 @@ async fn live(options: Options) -> Result<(), NodeError> {
         supervisor: supervisor.clone(),
         orders,
     });
+    node.renew_notices();
     tokio::spawn(observe::daemons(supervisor.clone(), board.clone()));
     tokio::spawn(observe::node(supervisor.clone(), board.clone(), clients, name, pod_cidr));
     if runs_addons {
@@ -222,6 +238,21 @@ async fn live(options: Options) -> Result<(), NodeError> {
     let ended = carry_out(&node, &mut queue, &paths).await;
     let _ = std::fs::remove_file(&socket);
     ended
+}
+
+/// What of the shared settings this node runs with: what it ran with, or those that it joined with.
+fn running_settings(paths: &Paths, membership: Option<&Membership>) -> Result<Kept, NodeError> {
+    match (Kept::read(&paths.node()), membership) {
+        // What failed is tried once more: a start is how a person asks for that.
+        (Ok(Some(kept)), _) => Ok(Kept { failed: None, ..kept }),
+        (Ok(None) | Err(KeptError::Damaged { .. }), Some(membership)) => {
+            let kept = Kept::running(&membership.settings.shared);
+            kept.write(&paths.node()).map_err(PrepareError::from)?;
+            Ok(kept)
+        }
+        (Ok(None), None) => Ok(Kept::default()),
+        (Err(error), _) => Err(error.into()),
+    }
 }
 
 /// Keys and certificates: a worker has those that its cluster gave it, and no authority's key.
@@ -248,6 +279,7 @@ async fn supervise(
     context: &Context,
     build: &Distribution,
     clients: &ClientSource,
+    unseen: bool,
 ) -> Result<(Handle, Probes), NodeError> {
     let paths = &context.paths;
     let probes = Probes {
@@ -266,7 +298,11 @@ async fn supervise(
         cgroup: context.cgroup.clone(),
         start: true,
     };
-    let supervisor = Supervisor::start(config, daemons::specs(context, &probes)).await?;
+    let mut specs = daemons::specs(context, &probes);
+    if unseen {
+        specs = external::held_back(specs);
+    }
+    let supervisor = Supervisor::start(config, specs).await?;
     Ok((supervisor, probes))
 }
 

@@ -24,6 +24,7 @@ pub async fn run(node: Arc<Node>) {
     let mut last = OffsetDateTime::now_utc();
     let mut facts = node.facts();
     let mut ready = 0u32;
+    let mut settings = node.config.subscribe();
     loop {
         tokio::time::sleep(INTERVAL).await;
         let now = OffsetDateTime::now_utc();
@@ -39,9 +40,12 @@ pub async fn run(node: Arc<Node>) {
         }
         let jumped = now < last || now - last > 12 * INTERVAL;
         last = now;
-        if now < due && !moved && !jumped {
+        // Leaves may have got another life.
+        let changed = settings.has_changed().unwrap_or_default();
+        if now < due && !moved && !jumped && !changed {
             continue;
         }
+        settings.mark_unchanged();
         match node.renew_leaves(now) {
             Ok(next) => due = next,
             Err(error) => {

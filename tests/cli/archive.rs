@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use age::secrecy::ExposeSecret;
 use microcluster::protocol::{Founder, TokenSpec, decide_add_token, decide_found};
 use microcluster::record::{
-    ClusterId, ClusterRecord, ClusterSettings, Fingerprint, NodeId, NodeRole, Rest,
+    ClusterId, ClusterRecord, ClusterSettings, Fingerprint, NodeId, NodeRole, Rest, SharedSettings,
 };
 use microcluster::store::Store;
 use microcluster::token::{Secret, TokenState};
@@ -555,6 +555,8 @@ impl RecordStoreOf<'_> {
             api_names: vec![],
             api_port: 6443,
             authorities: vec![Fingerprint::of(b"authority")],
+            datastore: None,
+            shared: SharedSettings::default(),
             rest: Rest::default(),
         };
         let founder = |name: &str, last| Founder {

@@ -4,8 +4,9 @@ use insta::assert_snapshot;
 use serde_json::{Value, json};
 use skiff_api::{
     Addon, AddonState, BackupPart, Certificate, CertificateState, Certificates, ClusterNode,
-    ClusterPart, Component, Condition, ErrorBody, NodeState, Notice, Phase, Progress, Service,
-    ServiceState, Setting, Status, Token, TokenState, Version,
+    ClusterPart, Component, Condition, ErrorBody, NodeSettings, NodeState, Notice, OwnSetting,
+    Phase, Progress, Service, ServiceState, SetOutcome, Setting, SettingChange, Status, Token,
+    TokenState, Version,
 };
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
@@ -175,6 +176,7 @@ fn nodes() -> Vec<ClusterNode> {
         kubernetes: "1.36.3".into(),
         certificate_expires: Some(in_hours(20)),
         last_contact: Some(in_hours(-3)),
+        settings: Some(NodeSettings { revision: 4, newest: 4, failed: false, reason: None }),
     };
     vec![
         node("alpha", "control-plane", NodeState::Ready, "192.0.2.7"),
@@ -182,6 +184,12 @@ fn nodes() -> Vec<ClusterNode> {
         ClusterNode {
             certificate_expires: None,
             last_contact: None,
+            settings: Some(NodeSettings {
+                revision: 3,
+                newest: 4,
+                failed: true,
+                reason: Some(long_sentence()),
+            }),
             ..node(&"x".repeat(63), "worker", NodeState::Joining, "2001:db8::123:4567")
         },
     ]
@@ -252,12 +260,21 @@ fn settings() -> Vec<Setting> {
         key: key.into(),
         value: value.into(),
         origin: origin.into(),
+        scope: "cluster".into(),
+        own: None,
         description: "what it does".into(),
     };
     vec![
         setting("api.port", "6443", "default"),
         setting("network.pod-cidr", "10.1.0.0/16", "/etc/skiff/skiff.toml"),
-        setting("api.extra-sans", &long_word(), "default"),
+        Setting {
+            own: Some(OwnSetting {
+                value: long_word(),
+                origin: "/etc/skiff/skiff.toml:7".into(),
+                added: false,
+            }),
+            ..setting("api.extra-sans", &long_word(), "set (revision 4)")
+        },
     ]
 }
 
@@ -394,11 +411,36 @@ fn status_warns_of_policies_and_load_balancers_that_do_nothing() {
 fn settings_are_shown_within_80_columns() {
     let place = Place::new();
     node(&status()).listen(&place);
-    for line in [&["get"][..], &["get", "api"], &["get", "network.pod-cidr"]] {
+    for line in [&["get"][..], &["get", "api"], &["get", "--cluster"], &["get", "network.pod-cidr"]]
+    {
         let screen = place.run(line);
         screen.assert_fits();
         assert_eq!(screen.code, 0, "{}", screen.whole());
     }
+}
+
+#[test]
+fn what_would_be_set_is_shown_within_80_columns_and_for_programs() {
+    let change = |key: &str, before: &str, after: &str| SettingChange {
+        key: key.into(),
+        before: before.into(),
+        after: after.into(),
+    };
+    let changes = vec![
+        change("network.mtu", "0", "1400"),
+        change("kube.controller-manager-args", &long_word(), &long_sentence()),
+    ];
+    let outcome = SetOutcome { revision: 4, changes, dry_run: true };
+    let place = Place::new();
+    StandIn::new().json("POST /v1/settings", &outcome).listen(&place);
+    let line = ["set", "--dry-run", "network.mtu=1400"];
+    let screen = place.run(&line);
+    screen.assert_fits();
+    assert_snapshot!("set-dry-run", screen.whole());
+    let json = place.run(&[&line[..], &["--output", "json"]].concat());
+    let yaml = place.run(&[&line[..], &["--output", "yaml"]].concat());
+    let value = assert_same_value(&json.stdout, &yaml.stdout, "set");
+    assert_eq!(value, json!(outcome));
 }
 
 /// Every verb with --output: both forms hold the same value, and it is what skiffd sent.
@@ -419,6 +461,7 @@ fn every_verb_prints_the_same_data_as_json_and_as_yaml() {
             "backup verify",
             "backup restore",
             "leave",
+            "set",
         ];
         if acting.contains(&verb.name().as_str()) {
             // They do something, each time anew, or need a place: see backup.rs, archive.rs,

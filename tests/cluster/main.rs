@@ -13,6 +13,7 @@ mod place;
 mod race;
 mod refused;
 mod rounds;
+mod settings;
 mod store;
 mod token;
 mod worker;

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use microcluster::protocol::{Founder, decide_found};
-use microcluster::record::{ClusterId, ClusterSettings, Fingerprint, Rest, Revision};
+use microcluster::record::{
+    ClusterId, ClusterSettings, Fingerprint, Rest, Revision, SharedSettings,
+};
 use microcluster::store::{Change, Store, StoreError};
 use microcluster::suite;
 use microcluster::version::Version;
@@ -55,6 +57,8 @@ async fn found(store: &RecordStore) {
         api_names: vec![],
         api_port: 6443,
         authorities: vec![Fingerprint::of(b"authority")],
+        datastore: None,
+        shared: SharedSettings::default(),
         rest: Rest::default(),
     };
     let founder = Founder {

@@ -76,6 +76,14 @@ fn a_node_keeps_its_objects_in_an_etcd_of_somebody_elses() {
 
     founds_a_cluster(&node);
     node.skiff(&["reset", "--yes"]).must();
+    // A new cluster has nothing to do with the objects that are there.
+    let outcome = node.skiff(&["start", "--timeout", "60"]);
+    assert_eq!(outcome.code, 1, "{outcome:?}");
+    for part in ["holds objects already", "would begin a new cluster", "datastore.adopt = true"] {
+        assert!(words(&outcome.stderr).contains(part), "{}", outcome.stderr);
+    }
+    assert!(!node.root().join("node/choices.json").exists(), "nothing is decided");
+    node.skiff(&["reset", "--yes"]).must();
     etcd.end();
 }
 
@@ -133,6 +141,12 @@ fn a_node_keeps_its_objects_in_a_postgresql_of_somebody_elses() {
     node.skiff(&["status", "--wait-ready", "--timeout", "120"]).must();
     node.kubectl(&["get", "configmap", "kept"]).must();
     kine_is_confined_and_discreet(&node);
+    node.skiff(&["reset", "--yes"]).must();
+    // A new cluster has nothing to do with the objects that are there.
+    node.skiff(&["start", "--no-wait"]).must();
+    says(&node, "it must not be written to: ");
+    says(&node, "datastore.adopt = true");
+    assert_eq!(services(&node), ["containerd", "kine"]);
     node.skiff(&["reset", "--yes"]).must();
     postgres.end();
 }

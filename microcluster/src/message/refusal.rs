@@ -42,6 +42,8 @@ pub enum RefusalCode {
     AddressInvalid,
     AddressTaken,
     RangesDiffer,
+    /// Kubernetes' objects are kept somewhere else.
+    DatastoresDiffer,
     /// A port of the joiner cannot be reached from the member.
     JoinerUnreached,
     AlreadyMember,
@@ -65,6 +67,10 @@ pub enum RefusalCode {
     NotJoining,
     TokenInvalid,
     AlreadyFounded,
+    /// A setting cannot have that value.
+    SettingInvalid,
+    /// Somebody has changed the settings meanwhile.
+    SettingsChanged,
     /// Too much at once; the same again works.
     Busy,
     /// The cluster's record cannot be read or written now.

@@ -16,6 +16,9 @@ pub const MEMBERS_MAX: usize = 5000;
 /// Five vote and two stand by; each more costs an API server's memory and serves reads.
 pub const CONTROL_PLANE_MAX: usize = 15;
 
+/// Of an address of a datastore, which anybody may have written.
+const DATASTORE_SHOWN_MAX: usize = 200;
+
 /// Checks what an applicant says of itself against the cluster; its name when all is well.
 pub(super) fn check_applicant(
     record: &ClusterRecord,
@@ -134,6 +137,16 @@ fn check_choices(settings: &ClusterSettings, choices: &Choices) -> Result<(), Re
         let theirs = theirs.escape_debug().take(NODE_NAME_LENGTH_MAX).collect();
         return differs("network.dns-domain", theirs, settings.dns_domain.clone());
     }
+    if let Some(theirs) = &choices.datastore
+        && !settings.datastore.as_ref().is_some_and(|ours| is_same_datastore(theirs, ours))
+    {
+        let own = "Skiff's own datastore".to_owned();
+        let theirs: String = theirs.escape_debug().take(DATASTORE_SHOWN_MAX).collect();
+        let ours = settings.datastore.clone().unwrap_or(own);
+        let message = format!("datastore.endpoint is {theirs} there, and the cluster has {ours}");
+        return Err(Refusal::new(RefusalCode::DatastoresDiffer, message)
+            .hint("take it out of the joining node's configuration, or give it the same value"));
+    }
     match choices.dns_address {
         Some(theirs) if theirs != settings.dns_address => {
             differs("network.dns-address", theirs.to_string(), settings.dns_address.to_string())
@@ -158,6 +171,11 @@ fn check_kubernetes(
         Refusal::new(RefusalCode::KubernetesApart, error)
             .hint("install the release that the cluster has")
     })
+}
+
+/// Members of an etcd may be named one by one: one that both name makes it the same.
+fn is_same_datastore(theirs: &str, ours: &str) -> bool {
+    theirs.split(',').any(|one| ours.split(',').any(|other| one == other))
 }
 
 /// It becomes the value of a label.

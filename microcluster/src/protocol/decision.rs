@@ -3,7 +3,7 @@
 use time::OffsetDateTime;
 
 use crate::message::LeaveStep;
-use crate::record::{NodeId, NodeName};
+use crate::record::{NodeId, NodeName, SettingsRevision};
 use crate::store::Change;
 use crate::token::TokenId;
 use crate::trust::{IssuedLeaf, LeafOrder};
@@ -45,8 +45,26 @@ pub enum Outcome {
         has_more: bool,
     },
     SettingsChanged,
+    /// Which shared settings hold from now on.
+    SettingsSet(SettingsRevision),
+    Turn(TurnAnswer),
     TokenAdded(TokenId),
     TokenRevoked(TokenId),
+}
+
+/// Whether a control-plane node may restart its API server for new settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TurnAnswer {
+    Granted,
+    /// Another one does at this moment.
+    Wait(NodeName),
+    /// Another one could not take them up: two would be too many.
+    Stopped {
+        name: NodeName,
+        reason: String,
+    },
+    /// There are newer ones.
+    Outdated,
 }
 
 impl Decision {

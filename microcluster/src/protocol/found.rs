@@ -7,8 +7,8 @@ use time::OffsetDateTime;
 use super::decision::{Decision, Outcome};
 use crate::message::{Refusal, RefusalCode};
 use crate::record::{
-    ClusterSettings, Fingerprint, MemberRecord, MemberState, Membership, NodeId, NodeName,
-    NodeRole, Rest,
+    AppliedSettings, ClusterSettings, Fingerprint, MemberRecord, MemberState, Membership, NodeId,
+    NodeName, NodeRole, Rest,
 };
 use crate::store::Change;
 use crate::version::Version;
@@ -46,6 +46,7 @@ pub fn decide_found(
         certificates: vec![],
         joined: now,
         last_contact: now,
+        settings: AppliedSettings::default(),
         rest: Rest::default(),
     };
     let checked = settings.check().and_then(|()| member.check());
@@ -58,7 +59,7 @@ pub fn decide_found(
         return Err(Refusal::new(RefusalCode::NameReserved, message));
     }
     let changes = vec![
-        Change::PutSettings { settings: settings.clone(), was: None },
+        Change::PutSettings { settings: Box::new(settings.clone()), was: None },
         Change::PutMembership { membership: Membership::default(), was: None },
         Change::PutMember { member: Box::new(member), was: None },
     ];

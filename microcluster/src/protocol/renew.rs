@@ -35,6 +35,9 @@ pub fn decide_renew(
         check_failure_domain(domain)?;
         member.failure_domain.clone_from(domain);
     }
+    if let Some(settings) = &renew.settings {
+        member.settings = settings.cleaned();
+    }
     member.kubernetes = renew.kubernetes.unwrap_or(member.kubernetes);
     let keys = read_requests(&renew.requests, member.role)?;
     let fresh = keys.get(&Purpose::Node).map(|key| Fingerprint::of(key.public_key()));

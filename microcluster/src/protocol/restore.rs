@@ -26,7 +26,10 @@ pub fn decide_restore(
     let founded = decide_found(settings, survivor, now)?;
     let former = |name: &_| record.members.get(name);
     let mut changes = vec![
-        Change::PutSettings { settings: settings.clone(), was: Some(record.settings.revision) },
+        Change::PutSettings {
+            settings: Box::new(settings.clone()),
+            was: Some(record.settings.revision),
+        },
         Change::membership(record),
     ];
     for change in founded.changes {

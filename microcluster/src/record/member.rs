@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::{Fingerprint, LABELS_MAX, NodeId, NodeName, Rest, TAINTS_MAX};
+use super::{AppliedSettings, Fingerprint, LABELS_MAX, NodeId, NodeName, Rest, TAINTS_MAX};
 use crate::endpoint::is_reachable;
 use crate::token::TokenId;
 use crate::trust::Purpose;
@@ -94,6 +94,9 @@ pub struct MemberRecord {
     pub joined: OffsetDateTime,
     #[serde(with = "time::serde::rfc3339")]
     pub last_contact: OffsetDateTime,
+    /// Which of the cluster's settings it runs with.
+    #[serde(default)]
+    pub settings: AppliedSettings,
     /// What a newer version wrote and this one does not know.
     #[serde(flatten)]
     pub rest: Rest,
@@ -145,6 +148,7 @@ impl MemberRecord {
             failure_domain: self.failure_domain.clone(),
             expires: self.certificates.iter().map(|certificate| certificate.not_after).min(),
             last_contact: self.last_contact,
+            settings: self.settings.clone(),
         }
     }
 }
@@ -166,4 +170,6 @@ pub struct MemberView {
     pub expires: Option<OffsetDateTime>,
     #[serde(with = "time::serde::rfc3339")]
     pub last_contact: OffsetDateTime,
+    #[serde(default)]
+    pub settings: AppliedSettings,
 }

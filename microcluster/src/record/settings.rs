@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Fingerprint, NodeName, Rest};
+use super::{Fingerprint, NodeName, Rest, SharedSettings};
 
 /// Names below which everything is the cluster's own: the datastore's members, nodes.
 const OWN_DOMAIN: &str = "skiff.internal";
@@ -44,6 +44,12 @@ pub struct ClusterSettings {
     pub api_port: u16,
     /// Of the authorities' certificates, the one that signs first.
     pub authorities: Vec<Fingerprint>,
+    /// Somebody else's datastore, where every control-plane node keeps Kubernetes' objects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub datastore: Option<String>,
+    /// What somebody has set for all nodes.
+    #[serde(default, skip_serializing_if = "SharedSettings::is_untouched")]
+    pub shared: SharedSettings,
     /// What a newer version wrote and this one does not know.
     #[serde(flatten)]
     pub rest: Rest,

@@ -61,7 +61,7 @@ impl FromStr for Key {
 /// be there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    PutSettings { settings: ClusterSettings, was: Option<Revision> },
+    PutSettings { settings: Box<ClusterSettings>, was: Option<Revision> },
     PutMembership { membership: Membership, was: Option<Revision> },
     PutMember { member: Box<MemberRecord>, was: Option<Revision> },
     DeleteMember { name: NodeName, was: Revision },

@@ -108,6 +108,7 @@ async fn renew_when_due(world: &Rc<World>, seat: Seat) -> Result<Option<Trouble>
         addresses: Some(vec![address]),
         kubernetes: Some(KUBERNETES),
         failure_domain: None,
+        settings: None,
     };
     if world.plant == Some(Plant::KeyReplacedEarly) && role == NodeRole::Worker {
         fits(world, seat.0, false);

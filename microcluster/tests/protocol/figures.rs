@@ -199,7 +199,7 @@ fn executor_free<T>(work: impl Future<Output = T>) -> T {
 fn filled(record: &ClusterRecord, members: usize) -> MemoryStore {
     let store = MemoryStore::default();
     let first = vec![
-        Change::PutSettings { settings: record.settings.value.clone(), was: None },
+        Change::PutSettings { settings: Box::new(record.settings.value.clone()), was: None },
         Change::PutMembership { membership: record.membership.value, was: None },
     ];
     let of_record = record.living().cloned();

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use microcluster::protocol::{Founder, JOIN_TIME_MAX, decide_found};
 use microcluster::record::{
     API_PORT_DEFAULT, ClusterId, ClusterSettings, MemberRecord, MemberState, MemberView, NodeRole,
-    Rest,
+    Rest, SharedSettings,
 };
 use microcluster::store::Change;
 use microcluster::trust::{Purpose, Signer, order_leaf, read_request};
@@ -213,6 +213,8 @@ async fn found(world: &Rc<World>) {
         api_names: vec![],
         api_port: API_PORT_DEFAULT,
         authorities: vec![authority().fingerprint],
+        datastore: None,
+        shared: SharedSettings::default(),
         rest: Rest::default(),
     };
     let founder = Founder {

@@ -8,8 +8,10 @@ use super::Outcome;
 use crate::cli::output::{self, Choice};
 use crate::cli::ui::Paint;
 use crate::cli::{CommandError, EXIT_FAILURE, Session};
+use crate::config::{Config, Sources};
 use crate::host::{Facts, Finding, Level, findings};
 use crate::node::cluster::Membership;
+use crate::node::settings;
 
 /// Look whether this machine can run a node
 ///
@@ -31,10 +33,28 @@ struct Report {
 
 pub(super) fn run(arguments: Arguments, session: &Session) -> Outcome {
     let facts = Facts::gather(&session.paths, role(session));
-    let report = Report { findings: findings(&facts), facts };
+    let mut findings = findings(&facts);
+    findings.extend(idle(session));
+    let report = Report { findings, facts };
     output::print(arguments.output, &report, |report, paint| text(&report.findings, paint))?;
     let broken = report.findings.iter().any(|finding| finding.level == Level::Error);
     Ok(if broken { ExitCode::from(EXIT_FAILURE) } else { ExitCode::SUCCESS })
+}
+
+/// Lines of the node's own files of which the cluster decides. What cannot be read is told by a
+/// start.
+fn idle(session: &Session) -> Vec<Finding> {
+    let sources = Sources::of(session.config_file());
+    let Ok(shared) = settings::shared(&session.paths) else { return vec![] };
+    let Ok(config) = Config::load_with(&sources, &shared) else { return vec![] };
+    let remedy = "take that line out, or `skiff set` the value for all nodes";
+    let finding = |message| Finding {
+        level: Level::Warning,
+        name: "setting".into(),
+        message,
+        remedy: Some(remedy.into()),
+    };
+    settings::idle(&config).into_iter().map(finding).collect()
 }
 
 /// What the machine is in a cluster, if it belongs to one and that may be read.

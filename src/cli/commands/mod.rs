@@ -29,6 +29,7 @@ mod remove_node;
 mod reset;
 mod restart;
 mod services;
+mod set;
 mod start;
 mod status;
 mod stop;
@@ -73,6 +74,7 @@ pub enum Verb {
     Config(config::Arguments),
     Kubeconfig(kubeconfig::Arguments),
     Get(get::Arguments),
+    Set(set::Arguments),
     Check(check::Arguments),
     Inspect(inspect::Arguments),
     Version(version::Arguments),
@@ -127,6 +129,7 @@ pub(super) async fn run(verb: Verb, session: &Session) -> Outcome {
         Verb::Config(arguments) => config::run(arguments, session).await,
         Verb::Kubeconfig(arguments) => kubeconfig::run(arguments, session).await,
         Verb::Get(arguments) => get::run(arguments, session).await,
+        Verb::Set(arguments) => set::run(arguments, session).await,
         Verb::Check(arguments) => check::run(arguments, session),
         Verb::Inspect(arguments) => inspect::run(arguments, session).await,
         Verb::Version(arguments) => version::run(arguments, session).await,

@@ -1,6 +1,6 @@
 use std::process::ExitCode;
 
-use skiff_api::{ClusterNode, NodeState};
+use skiff_api::{ClusterNode, NodeSettings, NodeState};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -16,7 +16,8 @@ use crate::cli::ui::{Paint, Tone};
 /// must agree on each change, a majority of them is needed; others stand by.
 /// EXPIRES is when the first of a node's certificates ends; it gets new ones
 /// at half of their life. CONTACT is when the node was last heard of. A worker
-/// does not see which of the others are ready.
+/// does not see which of the others are ready. Below is who does not run with the
+/// newest settings of the cluster, and why.
 ///
 ///   skiff nodes
 ///   skiff nodes --names
@@ -72,5 +73,19 @@ fn text(nodes: &[ClusterNode], now: OffsetDateTime, paint: Paint) -> String {
             node.addresses.join(" ").into(),
         ]);
     }
-    output::table(&rows, 0, paint)
+    output::table(&rows, 0, paint) + &behind(nodes)
+}
+
+/// A line for each node that does not run with the newest settings.
+pub(super) fn behind(nodes: &[ClusterNode]) -> String {
+    let behind = nodes.iter().filter_map(|node| {
+        let settings = node.settings.as_ref()?;
+        let reason = settings.reason.as_ref()?;
+        let NodeSettings { revision, newest, .. } = settings;
+        Some(format!(
+            "{} has the settings of revision {revision}, not {newest}: {reason}",
+            node.name
+        ))
+    });
+    behind.map(|line| output::paragraph(&line, 0)).collect()
 }

@@ -108,7 +108,7 @@ async fn reach(server: SocketAddr) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use microcluster::record::{ClusterId, Fingerprint, Rest};
+    use microcluster::record::{ClusterId, Fingerprint, Rest, SharedSettings};
 
     use super::*;
 
@@ -122,6 +122,8 @@ mod tests {
             api_names: vec![],
             api_port: 6443,
             authorities: vec![Fingerprint::of(b"authority")],
+            datastore: None,
+            shared: SharedSettings::default(),
             rest: Rest::default(),
         }
     }

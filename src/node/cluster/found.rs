@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use microcluster::message::Refusal;
 use microcluster::protocol::{Founder, decide_found};
-use microcluster::record::{ClusterId, ClusterSettings, Fingerprint, NodeRole, Rest};
+use microcluster::record::{
+    ClusterId, ClusterSettings, Fingerprint, NodeRole, Rest, SharedSettings,
+};
 use microcluster::store::Change;
 use microcluster::trust::{Purpose, Signer, order_leaf, read_request};
 use skiff_api::Progress;
@@ -19,8 +21,8 @@ use super::keys::{KeyError, Keys};
 use super::member_leaf::{self, LeafError};
 use super::signer::AuthoritySigner;
 use super::{Cluster, GroundError, Membership, MembershipError, Stage, begin, ground, release};
-use crate::config::Config;
-use crate::daemons::{self, Context, agent, datastore, kube_node};
+use crate::config::{Config, datastore_name};
+use crate::daemons::{Context, agent, datastore, kube_node};
 use crate::host;
 use crate::node::core::Node;
 use crate::node::prepare::{self, Authorities, PrepareError};
@@ -82,6 +84,8 @@ pub async fn found(
         };
     }
     let authorities = node.authorities.as_ref().ok_or(FoundError::Worker)?;
+    // What is set meanwhile is set for the cluster.
+    let _still = node.setting.lock().await;
     let root = node.root().to_string_lossy().into_owned();
     if let Some(taken) = host::on_ports(&[agent::API_PORT, agent::PORT], &root).into_iter().next() {
         let who = taken.process.unwrap_or_else(|| "somebody".into());
@@ -95,12 +99,13 @@ pub async fn found(
     let mut context = Context { cluster: None, ..context };
     context.cluster = Some(ground(&context.paths, &membership)?);
     prepare::kubeconfigs(&context)?;
-    let ttl = Duration::minutes(i64::from(node.config.pki.leaf_ttl_minutes));
-    prepare::leaves(&context, &node.config.api.extra_sans, authorities, now, ttl)?;
+    let config = node.config();
+    let ttl = Duration::minutes(i64::from(config.pki.leaf_ttl_minutes));
+    prepare::leaves(&context, &config.api.extra_sans, authorities, now, ttl)?;
     member_leaf::ensure(&context.paths, &membership, authorities, now)?;
     membership.write(&context.paths.node())?;
     prepare::files(&context)?;
-    let specs = daemons::specs(&context, &node.probes);
+    let specs = node.specs(&context);
     node.set_context(context);
     step("telling the datastore and the kubelet");
     let told = tell(node, specs).await;
@@ -139,7 +144,8 @@ fn prepare_membership(
     authorities: &Authorities,
     now: OffsetDateTime,
 ) -> Result<Membership, FoundError> {
-    let settings = settings(&node.config, context, authorities)?;
+    let shared = node.kept_settings().set;
+    let settings = settings(&node.config(), shared, context, authorities)?;
     let keys = Keys::generate(&[Purpose::Node])?;
     let founder = founder(context, &keys, node)?;
     let member = decide_found(&settings, &founder, now).map_err(FoundError::Refused)?.changes;
@@ -190,6 +196,7 @@ fn founder(context: &Context, keys: &Keys, node: &Node) -> Result<Founder, Found
 /// What every node of the cluster will share.
 fn settings(
     config: &Config,
+    shared: SharedSettings,
     context: &Context,
     authorities: &Authorities,
 ) -> Result<ClusterSettings, FoundError> {
@@ -209,6 +216,8 @@ fn settings(
         api_names: config.api.extra_sans.clone(),
         api_port: context.api_port,
         authorities: vec![authority],
+        datastore: datastore_name(config.datastore.endpoint()),
+        shared,
         rest: Rest::default(),
     })
 }

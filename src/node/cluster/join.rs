@@ -26,10 +26,11 @@ use super::ask::{AskError, PATH, ask_in_turn, granted};
 use super::fit::{self, FitError};
 use super::keys::{self, KeyError, Keys};
 use super::listener::Greeting;
+use super::membership::shared;
 use super::seal::{Opener, SealError};
 use super::upkeep::store_bundle;
 use super::{Begun, Cluster, GroundError, Membership, MembershipError, Stage, ground};
-use crate::config::{Choices, Config, Origin};
+use crate::config::{Choices, Config, ConfigError, Origin, datastore_name};
 use crate::host::address;
 use crate::node::prepare::{self, PrepareError};
 use crate::paths::Paths;
@@ -49,6 +50,8 @@ pub enum JoinError {
     Refused(#[source] AskError),
     #[error("the cluster answered with authorities of which none is the token's")]
     Authority,
+    #[error("this machine's settings do not go with those of the cluster")]
+    Settings(#[source] ConfigError),
     #[error("this machine has no address but loopback: give it one, or set node.address")]
     NoAddress,
     #[error(transparent)]
@@ -83,6 +86,7 @@ impl JoinError {
             Self::Refused(error) => error.hint(),
             Self::Listen(_) => Some("skiff check, which says who has it".into()),
             Self::Fit(error) => Some(error.hint()),
+            Self::Settings(_) => Some("make these lines go together, then try again".into()),
             Self::Look(AskError::Client(ClientError::Unreached(failures))) => {
                 let other = |(_, failure): &(String, DialFailure)| {
                     matches!(failure, DialFailure::OtherAuthority { .. })
@@ -144,6 +148,7 @@ impl Joiner<'_> {
                 _ => return Err(JoinError::Refused(AskError::Answer)),
             }
         };
+        self.check_settings(&cluster)?;
         fit::check(&cluster).await?;
         Ok(Welcome { client, keys, opener, applicant, cluster })
     }
@@ -165,6 +170,13 @@ impl Joiner<'_> {
         let entered = self.ask_to_enter(&client, applicant, &keys, recipient).await?;
         say("writing certificates and settings");
         self.settle(&cluster, entered, &keys, opener)
+    }
+
+    /// Whether the machine's own settings go with those that it takes over.
+    fn check_settings(&self, cluster: &Asked) -> Result<(), JoinError> {
+        let settings = &cluster.settings;
+        let shared = shared(settings, self.role, false, settings.shared.clone());
+        self.config.with_shared(&shared).map(drop).map_err(JoinError::Settings)
     }
 
     /// Finds a member of the token's cluster, without a secret, and compares the clocks.
@@ -200,6 +212,9 @@ impl Joiner<'_> {
             service_cidrs: range("network.service-cidr", &network.service_cidr),
             dns_domain: chosen("network.dns-domain").then(|| network.dns_domain.clone()),
             dns_address: chosen("network.dns-address").then_some(network.dns_address),
+            // A worker keeps no objects.
+            datastore: datastore_name(config.datastore.endpoint())
+                .filter(|_| self.role == NodeRole::ControlPlane),
         };
         let address = config.node.address.or_else(address::choose);
         Ok(Applicant {

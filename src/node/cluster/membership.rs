@@ -14,13 +14,15 @@ use std::{fs, io};
 
 use microcluster::balancer::Backend;
 use microcluster::endpoint::Endpoint;
-use microcluster::record::{ClusterSettings, MemberState, MemberView, NodeId, NodeName, NodeRole};
+use microcluster::record::{
+    ClusterSettings, MemberState, MemberView, NodeId, NodeName, NodeRole, SharedSettings,
+};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use skiff_api::ClusterPart;
 use skiff_datastore::member::nodes::NodeList;
 
-use crate::config::Config;
+use crate::config::Shared;
 use crate::daemons::agent;
 use crate::pki::{StoreError, write_private};
 
@@ -108,29 +110,9 @@ impl Membership {
         list
     }
 
-    /// The settings that the cluster has decided take the place of the node's own. Those of the
-    /// founder are what they were made of, and a change of them is refused.
-    pub fn take_over(&self, config: &mut Config) {
-        if self.is_founder() {
-            return;
-        }
-        if self.role == NodeRole::ControlPlane {
-            config.api.port = self.settings.api_port;
-            let names = self.settings.api_names.iter();
-            let missing: Vec<_> =
-                names.filter(|name| !config.api.extra_sans.contains(name)).cloned().collect();
-            config.api.extra_sans.extend(missing);
-        }
-        let network = &mut config.network;
-        let first = |ranges: &[ipnet::IpNet]| ranges.first().map(ToString::to_string);
-        if let Some(range) = first(&self.settings.pod_cidrs) {
-            network.pod_cidr = range;
-        }
-        if let Some(range) = first(&self.settings.service_cidrs) {
-            network.service_cidr = range;
-        }
-        network.dns_domain.clone_from(&self.settings.dns_domain);
-        network.dns_address = self.settings.dns_address;
+    /// What the node shares with all others, over its own files.
+    pub fn shared(&self, set: SharedSettings) -> Shared {
+        shared(&self.settings, self.role, self.is_founder(), set)
     }
 
     /// Where other control-plane members answer, the ones that were heard of last first.
@@ -202,6 +184,40 @@ impl Begun {
     }
 }
 
+/// What a node of that role shares with all others. Ranges and names of the founder are what the
+/// cluster's were made of, and a change of them is refused.
+pub fn shared(
+    settings: &ClusterSettings,
+    role: NodeRole,
+    is_founder: bool,
+    set: SharedSettings,
+) -> Shared {
+    let mut shared = Shared::set(set);
+    let mut decide = |key: &str, value: toml::Value| {
+        shared.decided.insert(key.to_owned(), value);
+    };
+    decide("network.dns-address", settings.dns_address.to_string().into());
+    if is_founder {
+        return shared;
+    }
+    let first = |ranges: &[ipnet::IpNet]| ranges.first().map(|range| range.to_string().into());
+    for (key, range) in [
+        ("network.pod-cidr", first(&settings.pod_cidrs)),
+        ("network.service-cidr", first(&settings.service_cidrs)),
+    ] {
+        if let Some(range) = range {
+            decide(key, range);
+        }
+    }
+    decide("network.dns-domain", settings.dns_domain.clone().into());
+    if role == NodeRole::ControlPlane {
+        decide("api.port", i64::from(settings.api_port).into());
+        shared.api_names.clone_from(&settings.api_names);
+        shared.datastore.clone_from(&settings.datastore);
+    }
+    shared
+}
+
 pub(super) fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -230,11 +246,14 @@ pub(super) use tests::membership as sample;
 
 #[cfg(test)]
 mod tests {
-    use microcluster::record::{ClusterId, Fingerprint, MemberState, Rest};
+    use microcluster::record::{
+        AppliedSettings, ClusterId, Fingerprint, MemberState, Rest, SharedSettings,
+    };
     use microcluster::version::Version;
     use time::OffsetDateTime;
 
     use super::*;
+    use crate::config::{Config, Sources};
 
     fn member(name: &str, role: NodeRole, last: u8) -> MemberView {
         MemberView {
@@ -248,6 +267,7 @@ mod tests {
             failure_domain: String::new(),
             expires: None,
             last_contact: OffsetDateTime::UNIX_EPOCH,
+            settings: AppliedSettings::default(),
         }
     }
 
@@ -267,6 +287,8 @@ mod tests {
                 api_names: vec![],
                 api_port: 16443,
                 authorities: vec![Fingerprint::of(b"authority")],
+                datastore: None,
+                shared: SharedSettings::default(),
                 rest: Rest::default(),
             },
             members: vec![
@@ -305,25 +327,41 @@ mod tests {
         assert!(first.backends()[0].local);
     }
 
+    /// With the settings that a node of this membership has.
+    fn config(membership: &Membership, text: &str) -> Config {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("skiff.toml");
+        fs::write(&file, text).unwrap();
+        let shared = membership.shared(membership.settings.shared.clone());
+        Config::load_with(&Sources { file, snap: None }, &shared).unwrap()
+    }
+
     #[test]
-    fn a_worker_takes_the_clusters_settings_over_and_the_first_node_keeps_its_own() {
-        let mut config = Config::default();
-        membership().take_over(&mut config);
-        let network = &config.network;
+    fn a_node_takes_the_clusters_settings_over_and_the_first_one_keeps_its_ranges() {
+        let worker = config(&membership(), "");
+        let network = &worker.network;
         assert_eq!(
             (&*network.pod_cidr, &*network.service_cidr, &*network.dns_domain),
             ("10.2.0.0/16", "10.9.0.0/24", "other.local")
         );
         assert_eq!(network.dns_address.to_string(), "10.9.0.10");
-        assert_eq!(config.api.port, Config::default().api.port);
-        let joined = Membership { role: NodeRole::ControlPlane, ..membership() };
-        let mut config = Config::default();
-        joined.take_over(&mut config);
-        assert_eq!((&*config.network.pod_cidr, config.api.port), ("10.2.0.0/16", 16443));
-        let mut config = Config::default();
+        assert_eq!(worker.api.port, Config::default().api.port);
+        let mut joined = Membership { role: NodeRole::ControlPlane, ..membership() };
+        joined.settings.api_names = vec!["api.example.org".into()];
+        joined.settings.datastore = Some("https://a:2379".into());
+        joined.settings.shared.values = [("network.mtu".to_owned(), 1400.into())].into();
+        let ca = "[datastore]\nca-file = \"/ca\"\n";
+        let member = config(&joined, &format!("[api]\nextra-sans = [\"own\"]\n{ca}"));
+        assert_eq!((&*member.network.pod_cidr, member.api.port), ("10.2.0.0/16", 16443));
+        assert_eq!(member.api.extra_sans, ["own", "api.example.org"]);
+        assert_eq!(member.datastore.endpoint.as_deref(), Some("https://a:2379"));
+        assert_eq!(member.network.mtu, 1400);
         let first = Membership { endpoints: vec![], ..joined };
-        first.take_over(&mut config);
-        assert_eq!(config.network.pod_cidr, Config::default().network.pod_cidr);
+        let services = "[network]\nservice-cidr = \"10.9.0.0/24\"\n";
+        let first = config(&first, services);
+        assert_eq!(first.network.pod_cidr, Config::default().network.pod_cidr);
+        assert_eq!(first.network.dns_address.to_string(), "10.9.0.10");
+        assert_eq!((first.network.mtu, first.datastore.endpoint), (1400, None));
     }
 
     #[test]

@@ -25,9 +25,11 @@ mod refused;
 pub mod restored;
 pub mod routes;
 mod seal;
+pub mod settings;
 mod signer;
 pub mod store;
 mod token;
+mod trial;
 mod upkeep;
 
 use std::sync::{Arc, Mutex};
@@ -35,7 +37,6 @@ use std::sync::{Arc, Mutex};
 use microcluster::desk::{Desk, SystemClock};
 use microcluster::record::NodeRole;
 use microcluster::version::Version;
-use time::Duration;
 use tokio::sync::Notify;
 
 pub use departure::{Departure, Step};
@@ -43,6 +44,7 @@ pub use found::{FoundError, found};
 pub use ground::{GroundError, ground};
 pub use member_leaf::{LeafError, ensure as ensure_member_leaf, replace as replace_member_leaf};
 pub use membership::{Begun, Membership, MembershipError, Stage};
+pub use trial::{TrialError, try_and_record};
 pub(super) use upkeep::{UpkeepError, renew, show_identity};
 
 use super::core::Node;
@@ -67,6 +69,8 @@ pub struct Cluster {
     wake: Notify,
     /// One asks for certificates at a time: of two new keys the record would know one.
     renewing: tokio::sync::Mutex<()>,
+    /// The cluster's settings may be others.
+    settings_wake: Notify,
 }
 
 impl Cluster {
@@ -77,8 +81,8 @@ impl Cluster {
 
     fn new(paths: Paths, membership: Membership, desk: Option<ClusterDesk>) -> Self {
         let membership = Mutex::new(membership);
-        let (looking, datastore, wake, renewing) = Default::default();
-        Self { paths, membership, desk, looking, datastore, wake, renewing }
+        let (looking, datastore, wake, renewing, settings_wake) = Default::default();
+        Self { paths, membership, desk, looking, datastore, wake, renewing, settings_wake }
     }
 
     pub fn membership(&self) -> Membership {
@@ -110,8 +114,7 @@ pub fn begin(node: &Arc<Node>, membership: Membership) -> Result<Arc<Cluster>, G
         (NodeRole::ControlPlane, Some(authorities)) => {
             let signer =
                 AuthoritySigner::new(authorities, paths.pki()).map_err(GroundError::Authority)?;
-            let life = Duration::minutes(i64::from(node.config.pki.leaf_ttl_minutes));
-            let signer = signer.with_life(life);
+            let signer = signer.with_settings(node.config.subscribe());
             let store = RecordStore::at(&paths.cluster_database_socket())?;
             Some(Desk::new(store, signer, SystemClock, release()))
         }
@@ -127,6 +130,7 @@ pub fn begin(node: &Arc<Node>, membership: Membership) -> Result<Arc<Cluster>, G
         tokio::spawn(listener::serve(listener, cluster.clone()));
     }
     tokio::spawn(refused::run(node.clone(), cluster.clone()));
+    tokio::spawn(settings::run(node.clone(), cluster.clone()));
     tokio::spawn(upkeep::run(node.clone(), cluster.clone()));
     tokio::spawn(leave::run(node.clone(), cluster.clone()));
     Ok(cluster)

@@ -8,14 +8,14 @@ use k8s_openapi::api::core::v1::Node as KubeNode;
 use kube::api::{Api, ListParams};
 use microcluster::message::Answer;
 use microcluster::message::Request;
-use microcluster::record::{MemberState, MemberView};
-use skiff_api::{ClusterNode, NodeState};
+use microcluster::record::{MemberState, MemberView, SettingsRevision};
+use skiff_api::{ClusterNode, NodeSettings, NodeState};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::net::TcpStream;
 
 use super::ask::AskError;
-use super::{Cluster, peers};
+use super::{Cluster, peers, settings};
 use crate::node::core::Node;
 
 /// How long a node may take to show that it is there.
@@ -32,13 +32,17 @@ struct Seen {
 
 /// Everybody, by name.
 pub async fn list(node: &Node, cluster: &Cluster) -> Result<Vec<ClusterNode>, AskError> {
-    let members = match &cluster.desk {
+    let (members, newest) = match &cluster.desk {
         Some(desk) => {
             let record = desk.record().await.map_err(AskError::Refused)?;
-            record.living().map(|member| member.view()).collect()
+            let newest = record.settings.value.shared.revision;
+            (record.living().map(|member| member.view()).collect(), newest)
         }
         None => match cluster.ask(Request::Members {}).await? {
-            Answer::Members { members, .. } => members,
+            Answer::Members { members, settings } => {
+                let newest = settings.map(|settings| settings.shared.revision);
+                (members, newest.unwrap_or_default())
+            }
             _ => return Err(AskError::Answer),
         },
     };
@@ -53,7 +57,7 @@ pub async fn list(node: &Node, cluster: &Cluster) -> Result<Vec<ClusterNode>, As
     };
     let view = |member: &MemberView| ClusterNode {
         datastore: peers::role_of(&peers, member.id),
-        ..view(member, seen.as_ref())
+        ..view(member, newest, seen.as_ref())
     };
     Ok(members.iter().map(view).collect())
 }
@@ -90,7 +94,11 @@ async fn seen(
     Ok(all)
 }
 
-fn view(member: &MemberView, seen: Option<&BTreeMap<String, Seen>>) -> ClusterNode {
+fn view(
+    member: &MemberView,
+    newest: SettingsRevision,
+    seen: Option<&BTreeMap<String, Seen>>,
+) -> ClusterNode {
     let own = seen.map(|seen| seen.get(member.name.as_str()).copied().unwrap_or_default());
     let state = match (&member.state, own) {
         (MemberState::Joining { .. }, _) => NodeState::Joining,
@@ -111,12 +119,18 @@ fn view(member: &MemberView, seen: Option<&BTreeMap<String, Seen>>) -> ClusterNo
         kubernetes: member.kubernetes.to_string(),
         certificate_expires: member.expires.and_then(time),
         last_contact: contact.and_then(time),
+        settings: Some(NodeSettings {
+            revision: member.settings.revision.0,
+            newest: newest.0,
+            failed: member.settings.failure(newest).is_some(),
+            reason: settings::behind(member, newest),
+        }),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use microcluster::record::{NodeId, NodeRole};
+    use microcluster::record::{AppliedSettings, NodeId, NodeRole};
     use microcluster::version::Version;
     use time::macros::datetime;
 
@@ -136,6 +150,7 @@ mod tests {
             failure_domain: String::new(),
             expires: None,
             last_contact: NOW,
+            settings: AppliedSettings::default(),
         }
     }
 
@@ -155,7 +170,7 @@ mod tests {
             (MemberState::Leaving, Some(seen(true)), NodeState::Leaving),
             (joining, Some(seen(true)), NodeState::Joining),
         ] {
-            assert_eq!(view(&member(state), seen.as_ref()).state, shown);
+            assert_eq!(view(&member(state), SettingsRevision(0), seen.as_ref()).state, shown);
         }
     }
 
@@ -164,7 +179,9 @@ mod tests {
         let contact = |at| {
             let seen = Seen { ready: true, contact: Some(at) };
             let seen = BTreeMap::from([("beta".to_owned(), seen)]);
-            view(&member(MemberState::Member), Some(&seen)).last_contact.unwrap()
+            view(&member(MemberState::Member), SettingsRevision(0), Some(&seen))
+                .last_contact
+                .unwrap()
         };
         assert_eq!(contact(NOW + time::Duration::SECOND), "2026-11-27T12:00:01Z");
         assert_eq!(contact(NOW - time::Duration::SECOND), "2026-11-27T12:00:00Z");

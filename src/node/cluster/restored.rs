@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use std::os::unix::fs::DirBuilderExt;
 
 use microcluster::protocol::{Founder, decide_restore};
-use microcluster::record::{ClusterRecord, ClusterSettings, MemberRecord, NodeRole};
+use microcluster::record::{
+    ClusterRecord, ClusterSettings, MemberRecord, NodeRole, SharedSettings,
+};
 use microcluster::store::Change;
 use microcluster::trust::{Purpose, Signer, order_leaf, read_request};
 use microcluster::version::Version;
@@ -55,6 +57,7 @@ pub fn restored(
     let settings = ClusterSettings {
         api_port: config.api.port,
         api_names: config.api.extra_sans.clone(),
+        shared: SharedSettings { turn: None, ..record.settings.value.shared.clone() },
         ..record.settings.value.clone()
     };
     let decision =

@@ -70,6 +70,7 @@ async fn list(node: &Arc<Node>) -> Answer {
             kubernetes: status.kubernetes,
             certificate_expires: None,
             last_contact: None,
+            settings: Some(node.own_settings()),
         }]));
     };
     nodes::list(node, &cluster).await.map(|nodes| json(&nodes)).map_err(|error| asked(&error))
@@ -134,12 +135,12 @@ pub fn on_worker(cluster: &Cluster) -> Refusal {
     }
 }
 
-fn desk(cluster: &Cluster) -> Result<&ClusterDesk, Refusal> {
+pub(in crate::node) fn desk(cluster: &Cluster) -> Result<&ClusterDesk, Refusal> {
     cluster.desk.as_ref().ok_or_else(|| on_worker(cluster))
 }
 
 /// A refusal of the protocol, in the words of the local API.
-fn declined(refusal: microcluster::message::Refusal) -> Refusal {
+pub(in crate::node) fn declined(refusal: microcluster::message::Refusal) -> Refusal {
     let answer = Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, refusal.message);
     if refusal.hint.is_empty() { answer } else { answer.hint(refusal.hint) }
 }

@@ -223,7 +223,11 @@ async fn confirm_when_ready(node: &Node, cluster: &Cluster) -> Result<(), Upkeep
 }
 
 /// Takes over what the record says; as of which revision.
-async fn look(node: &Node, cluster: &Cluster, desk: &ClusterDesk) -> Result<Revision, UpkeepError> {
+pub(super) async fn look(
+    node: &Node,
+    cluster: &Cluster,
+    desk: &ClusterDesk,
+) -> Result<Revision, UpkeepError> {
     let _turn = cluster.looking.lock().await;
     let record = desk.record().await.map_err(UpkeepError::Record)?;
     // Known at once, also while the join of this node is not over.
@@ -257,6 +261,7 @@ async fn note(
         }
         membership.settings = settings.unwrap_or_else(|| membership.settings.clone());
     })?;
+    cluster.settings_wake.notify_one();
     let membership = cluster.membership();
     store_lists(&cluster.paths, &membership)?;
     Ok(node.elect(membership.elects()).await?)
@@ -304,6 +309,7 @@ pub async fn renew(node: &Node, cluster: &Cluster, is_due: bool) -> Result<(), U
         addresses: Some(vec![node.context().address]),
         kubernetes: Some(node.kubernetes()),
         failure_domain: None,
+        settings: None,
     };
     let mut answer = cluster.ask(Request::Renew(renew.clone())).await;
     let refused = refused_address(&answer).cloned();
@@ -329,9 +335,7 @@ pub async fn renew(node: &Node, cluster: &Cluster, is_due: bool) -> Result<(), U
 
 /// Shows the identity that the node has now: the record forgets the former one with that.
 pub async fn show_identity(cluster: &Cluster) -> Result<(), UpkeepError> {
-    let nothing =
-        Renew { requests: vec![], addresses: None, kubernetes: None, failure_domain: None };
-    cluster.ask(Request::Renew(nothing)).await?;
+    cluster.ask(Request::Renew(Renew::default())).await?;
     Ok(())
 }
 

@@ -31,6 +31,7 @@ const FORMS: [&str; 11] = [
     "machine",
     "grow",
     "rounds",
+    "settings",
     "memory",
 ];
 
@@ -157,6 +158,10 @@ pub fn soak(project: &Project, arguments: &SoakArguments) -> Result<()> {
     if wanted("rounds") {
         announce("twenty rounds of nodes that are lost under load", 4800);
         long_form(project, "cluster", "rounds", ("SKIFF_TEST_ROUNDS", "20"))?;
+    }
+    if wanted("settings") {
+        announce("settings that do no good on one node", 300);
+        long_form(project, "cluster", "settings_reach", ("SKIFF_TEST_SETTINGS", "full"))?;
     }
     if !wanted("memory") {
         return Ok(());

@@ -14,6 +14,7 @@ use crate::cli::ui::Paint;
 use crate::cli::{CommandError, Session, interrupt, ui};
 use crate::config::{Backup, Config, Sources};
 use crate::node::account;
+use crate::node::settings::shared;
 
 /// Take an archive of the cluster, and prove that it is good
 ///
@@ -89,7 +90,9 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Outcome {
     refuse_worker(&status)?;
     let sources = Sources::of(session.config_file());
     // Settings that are broken are no reason to go without an archive.
-    let settings = Config::load(&sources).map(|config| config.backup).unwrap_or_default();
+    let shared = shared(&session.paths).unwrap_or_default();
+    let settings =
+        Config::load_with(&sources, &shared).map(|config| config.backup).unwrap_or_default();
     let environment = arguments.bucket.environment(settings.environment_file.as_deref())?;
     let target = arguments.target.as_ref().or(settings.place.as_ref());
     let target = target.ok_or_else(|| {

@@ -12,6 +12,7 @@ use crate::cli::output::{self, Cell, Choice, Format};
 use crate::cli::ui::Paint;
 use crate::cli::{CommandError, Session, ui};
 use crate::config::{Config, Sources};
+use crate::node::settings::shared;
 
 /// List the archives in a directory or bucket, oldest first
 ///
@@ -51,7 +52,8 @@ struct Listed {
 }
 
 pub(super) async fn run(arguments: Arguments, session: &Session) -> Outcome {
-    let settings = Config::load(&Sources::of(session.config_file()))?.backup;
+    let shared = shared(&session.paths).unwrap_or_default();
+    let settings = Config::load_with(&Sources::of(session.config_file()), &shared)?.backup;
     let place = arguments.place.or(settings.place);
     let place = place.ok_or_else(|| {
         CommandError::new("nobody has said where archives are")
