@@ -21,7 +21,8 @@ pub use backup::BackupPart;
 pub use certificate::{Certificate, CertificateState, Certificates};
 pub use client::{Client, ClientError};
 pub use cluster::{
-    ClusterNode, ClusterPart, NodeState, RemoveRequest, Token, TokenRequest, TokenState,
+    ClusterNode, ClusterPart, NodeState, Quorum, QuorumMember, RemoveRequest, Token, TokenRequest,
+    TokenState,
 };
 pub use error::ErrorBody;
 pub use kubeconfig::{ClientCertificate, CredentialRequest, KubeconfigRequest};

@@ -282,6 +282,7 @@ impl<S: Store, G: Signer, C: Clock> Desk<S, G, C> {
             | Outcome::Removed { .. }
             | Outcome::Expired { .. }
             | Outcome::SettingsChanged
+            | Outcome::Recovered
             | Outcome::TokenAdded(_)
             | Outcome::TokenRevoked(_) => return Err(inconsistent()),
         })

@@ -9,6 +9,7 @@ mod ledger;
 mod life;
 mod place;
 mod race;
+mod recover;
 mod refused;
 mod rounds;
 mod store;

@@ -45,6 +45,8 @@ pub enum Outcome {
         has_more: bool,
     },
     SettingsChanged,
+    /// The cluster goes on from one survivor.
+    Recovered,
     TokenAdded(TokenId),
     TokenRevoked(TokenId),
 }
