@@ -418,6 +418,7 @@ fn every_verb_prints_the_same_data_as_json_and_as_yaml() {
             "backup list",
             "backup verify",
             "backup restore",
+            "recover",
         ];
         if acting.contains(&verb.name().as_str()) {
             // They do something, each time anew, or need a place: see backup.rs, archive.rs and

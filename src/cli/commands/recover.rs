@@ -3,7 +3,7 @@ use std::process::ExitCode;
 
 use microcluster::record::MemberView;
 use serde::Serialize;
-use skiff_api::{ClientError, Quorum};
+use skiff_api::Quorum;
 use skiff_datastore::backup::ExtractError;
 use skiff_datastore::backup::place::PlaceError;
 use skiff_datastore::backup::restore::BUMP_REVISION;
@@ -77,8 +77,11 @@ const LOSS: Loss<'_> = Loss {
     otherwise: "repeat it with --yes",
 };
 
+const AGAIN: &str = "sudo skiff recover";
+
 /// What is found, and what was done.
 #[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Screen {
     members: Vec<Line>,
     /// Control-plane nodes that will not belong to the cluster any more.
@@ -89,6 +92,7 @@ struct Screen {
 
 /// A member of the datastore.
 #[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Line {
     node: String,
     address: String,
@@ -108,6 +112,7 @@ struct Line {
 }
 
 #[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Done {
     node: String,
     revision: i64,
@@ -116,13 +121,14 @@ struct Done {
 }
 
 pub(super) async fn run(arguments: Arguments, session: &Session) -> Outcome {
-    if !account::is_root() {
-        let error = CommandError::new("recovering a cluster needs root");
-        return Err(error.hint("sudo skiff recover"));
+    let runs = session.running().await?.is_some();
+    // Whoever may ask skiffd may look.
+    if !account::is_root() && !(runs && arguments.dry_run) {
+        return Err(CommandError::new("recovering a cluster needs root").hint(AGAIN));
     }
     let quiet = arguments.output.format != Format::Text;
     let mut seen = None;
-    if session.running().await?.is_some() {
+    if runs {
         let quorum = ask_running(session).await?;
         let screen = of_quorum(&quorum);
         if arguments.dry_run || !quiet {
@@ -137,7 +143,7 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Outcome {
         }
         let stop = order(session, "/v1/stop", Skiffd::of(&session.paths));
         let goes_on = "skiffd goes on stopping the node; nothing was recovered";
-        interrupt::or_leave(stop, goes_on, "sudo skiff recover").await?;
+        interrupt::or_leave(stop, goes_on, AGAIN).await?;
         seen = Some(quorum);
     }
     let done = bring_back(&arguments, session, seen).await?;
@@ -156,7 +162,16 @@ async fn bring_back(
     let form = format_description!("[year][month][day]T[hour][minute][second]Z");
     let stamp = OffsetDateTime::now_utc().format(form).unwrap_or_default();
     ui::say("reading what this node holds, and asking the other members");
-    let survivor = match look(&session.paths, &stamp).await.map_err(failed)? {
+    let look = async { look(&session.paths, &stamp).await.map_err(failed) };
+    // Once signals are looked for they end nobody, and somebody may be asked below.
+    let looked = match seen {
+        Some(_) => {
+            let stopped = "the node is stopped; nothing was recovered";
+            interrupt::or_leave(look, stopped, AGAIN).await
+        }
+        None => look.await,
+    };
+    let survivor = match looked? {
         Looked::Survivor(survivor) => survivor,
         Looked::Finished(membership) => {
             let name = membership.name;
@@ -180,7 +195,9 @@ async fn bring_back(
     if !arguments.yes && seen.is_none() {
         confirm(LOSS, &[])?;
     }
-    let recovered = survivor.finish(arguments.bump_revision).await.map_err(failed)?;
+    let finish = async { survivor.finish(arguments.bump_revision).await.map_err(failed) };
+    let whole = "either nothing was recovered or everything; the same command tells";
+    let recovered = interrupt::or_leave(finish, whole, AGAIN).await?;
     let Recovered { node, revision, removed, former } = recovered;
     screen.recovered = Some(Done { node, revision, removed, former });
     output::print(arguments.output, &screen, done)?;
@@ -188,17 +205,11 @@ async fn bring_back(
 }
 
 async fn ask_running(session: &Session) -> Result<Quorum, CommandError> {
-    let none = || {
-        CommandError::new("this node is in no cluster of several: there is no quorum to lose")
-            .hint("skiff status")
-    };
-    match session.client().get::<Option<Quorum>>("/v1/cluster/quorum").await {
-        Ok(Some(quorum)) => Ok(quorum),
-        Ok(None) => Err(CommandError::new("the node has just started and has not looked yet")
-            .hint("sudo skiff recover, in some seconds")),
-        Err(ClientError::Refused { body, .. }) if body.message.contains("is alone") => Err(none()),
-        Err(error) => Err(error.into()),
-    }
+    let seen = session.client().get::<Option<Quorum>>("/v1/cluster/quorum").await?;
+    seen.ok_or_else(|| {
+        let error = CommandError::new("the node has just started and has not looked yet");
+        error.hint("sudo skiff recover, in some seconds")
+    })
 }
 
 /// A node that runs sees by itself whether there is something to recover.
@@ -214,7 +225,33 @@ fn judge_quorum(quorum: &Quorum, force: bool) -> Result<(), CommandError> {
             .cause("they agree on a leader by themselves, within seconds")
             .hint("skiff status"));
     }
+    if force {
+        return Ok(());
+    }
+    let own = quorum.members.iter().find(|member| member.own);
+    let held = own.and_then(|own| own.revision).unwrap_or(0);
+    let ahead = quorum.members.iter().filter(|member| !member.own && member.reachable);
+    let ahead = ahead.filter(|member| member.revision.is_some_and(|theirs| theirs > held));
+    let ahead: Vec<&str> = ahead.map(|member| &*member.name).collect();
+    if !ahead.is_empty() {
+        return Err(behind(&ahead));
+    }
+    if own.is_some_and(|own| own.role.as_deref() == Some("spare")) {
+        let error = CommandError::new("what this node holds is out of date");
+        let cause = "its datastore is a spare: since it became one it was sent nothing";
+        return Err(error.cause(cause).hint(
+            "sudo skiff recover on another control-plane node; when there is none, here with \
+             --force, or sudo skiff backup restore FILE",
+        ));
+    }
     Ok(())
+}
+
+fn behind(ahead: &[&str]) -> CommandError {
+    let error = CommandError::new("another member holds more than this node");
+    error
+        .cause(format!("ahead: {}", ahead.join(", ")))
+        .hint("sudo skiff recover there; or here with --force, which loses what it has more")
 }
 
 fn judge(survivor: &Survivor, verdict: &Verdict, force: bool) -> Result<(), CommandError> {
@@ -231,10 +268,7 @@ fn judge(survivor: &Survivor, verdict: &Verdict, force: bool) -> Result<(), Comm
         }
         Verdict::Behind(ahead) if !force => {
             let ahead: Vec<String> = ahead.iter().map(name).collect();
-            let error = CommandError::new("another member holds more than this node");
-            Err(error.cause(format!("ahead: {}", ahead.join(", "))).hint(
-                "sudo skiff recover there; or here with --force, which loses what it has more",
-            ))
+            Err(behind(&ahead.iter().map(String::as_str).collect::<Vec<_>>()))
         }
         _ => Ok(()),
     }

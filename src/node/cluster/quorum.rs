@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use microcluster::message::{self, RefusalCode};
 use microcluster::record::{MemberView, NodeId, NodeRole};
 use skiff_api::{Notice, Quorum, QuorumMember};
 use skiff_datastore::member::report::MemberReport;
@@ -67,12 +68,28 @@ pub fn seen(cluster: &Cluster) -> Option<Quorum> {
 
 /// What whoever asks for the record is told while nobody can answer: at once, and why.
 pub fn refusal(cluster: &Cluster) -> Option<Refusal> {
-    let seen = cluster.quorum.lock().expect("no holder of this lock panics");
-    let (quorum, _) = seen.as_ref().filter(|(_, is_lost)| *is_lost)?;
-    let mut refusal = Refusal::new(http::StatusCode::SERVICE_UNAVAILABLE, headline(quorum));
+    let quorum = lost(cluster)?;
+    let mut refusal = Refusal::new(http::StatusCode::SERVICE_UNAVAILABLE, headline(&quorum));
     let gone = quorum.members.iter().filter(|member| !member.reachable);
     refusal.body.causes = gone.map(missing).collect();
     Some(refusal.hint(REMEDY))
+}
+
+/// The same for another node, which may be a stranger: not who is missing.
+pub fn refusal_of_others(cluster: &Cluster) -> Option<message::Refusal> {
+    let quorum = lost(cluster)?;
+    let own = cluster.membership().name;
+    let refusal = message::Refusal::new(RefusalCode::Unavailable, headline(&quorum));
+    Some(refusal.hint(format!(
+        "bring one of the others back; when they are gone for ever, type on {own}: sudo skiff \
+         recover"
+    )))
+}
+
+/// What was seen last, when that is told.
+fn lost(cluster: &Cluster) -> Option<Quorum> {
+    let seen = cluster.quorum.lock().expect("no holder of this lock panics");
+    seen.as_ref().filter(|(_, is_lost)| *is_lost).map(|(quorum, _)| quorum.clone())
 }
 
 const REMEDY: &str = "bring one of them back; when they are gone for ever: sudo skiff recover";
@@ -188,8 +205,13 @@ fn sentence(quorum: &Quorum) -> String {
 }
 
 fn headline(quorum: &Quorum) -> String {
-    let Quorum { reachable, voters, .. } = quorum;
-    format!("no quorum: {reachable} of {voters} voters reachable")
+    let Quorum { reachable, voters, members, .. } = quorum;
+    // Who votes is not known while the own datastore does not answer.
+    let counted = match members.iter().all(|member| member.role.is_some()) {
+        true => "voters",
+        false => "control-plane nodes",
+    };
+    format!("no quorum: {reachable} of {voters} {counted} reachable")
 }
 
 fn missing(member: &QuorumMember) -> String {
@@ -263,7 +285,7 @@ mod tests {
         assert!(lost.is_lost());
         assert_eq!(
             sentence(&lost),
-            "no quorum: 1 of 3 voters reachable (be at 192.0.2.2 does not answer since \
+            "no quorum: 1 of 3 control-plane nodes reachable (be at 192.0.2.2 does not answer since \
              2026-11-27T12:00:00Z; cee at 192.0.2.3 does not answer)"
         );
     }

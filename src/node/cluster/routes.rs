@@ -19,7 +19,7 @@ pub async fn route(node: &Arc<Node>, method: &Method, words: &[&str], body: &Byt
     match (method.as_str(), words) {
         ("POST", ["found"]) => Ok(begin(node)),
         ("GET", ["nodes"]) => list(node).await,
-        ("GET", ["quorum"]) => Ok(json(&quorum::seen(&*control_plane(node)?))),
+        ("GET", ["quorum"]) => seen_quorum(node),
         ("POST", ["nodes", name, "remove"]) => remove(node, name, &read(body)?).await,
         ("GET", ["tokens"]) => tokens(node).await,
         ("POST", ["tokens"]) => {
@@ -77,6 +77,14 @@ async fn list(node: &Arc<Node>) -> Answer {
         return Err(refusal);
     }
     nodes::list(node, &cluster).await.map(|nodes| json(&nodes)).map_err(|error| asked(&error))
+}
+
+fn seen_quorum(node: &Arc<Node>) -> Answer {
+    if node.cluster().is_none() {
+        let message = "this node is in no cluster of several: there is no quorum to lose";
+        return Err(Refusal::new(StatusCode::CONFLICT, message).hint("skiff status"));
+    }
+    Ok(json(&quorum::seen(&*control_plane(node)?)))
 }
 
 async fn tokens(node: &Arc<Node>) -> Answer {
