@@ -2,7 +2,7 @@
 //! it does is tested in `tests/cluster/recover.rs`.
 
 use insta::assert_snapshot;
-use skiff_api::{Quorum, QuorumMember};
+use skiff_api::{Quorum, QuorumMember, Version};
 
 use crate::place::{Place, Screen};
 use crate::stand_in::StandIn;
@@ -38,19 +38,28 @@ fn lost() -> Quorum {
     }
 }
 
-fn look(quorum: &Quorum, options: &[&str]) -> Screen {
+fn look(quorum: impl Into<Option<Quorum>>, options: &[&str]) -> Screen {
     let place = Place::new();
-    StandIn::new().json("GET /v1/cluster/quorum", quorum).listen(&place);
+    let version = Version {
+        skiff: "0.1.0".into(),
+        build: "0123456789ab".into(),
+        arch: "amd64".into(),
+        components: vec![],
+    };
+    StandIn::new()
+        .json("GET /v1/version", &version)
+        .json("GET /v1/cluster/quorum", &quorum.into())
+        .listen(&place);
     place.run(&[&["recover", "--dry-run"], options].concat())
 }
 
 #[test]
 fn a_look_at_a_lost_quorum_says_who_is_missing_and_what_would_be_lost() {
-    let screen = look(&lost(), &[]);
+    let screen = look(lost(), &[]);
     screen.assert_fits();
     assert_eq!(screen.code, 0, "{}", screen.whole());
     assert_snapshot!("recover-lost", screen.whole());
-    let json = look(&lost(), &["--output", "json"]);
+    let json = look(lost(), &["--output", "json"]);
     let found: serde_json::Value = serde_json::from_str(&json.stdout).expect("JSON");
     assert_eq!(found["members"][2]["state"], "this-node", "{}", json.whole());
     assert_eq!(found["leavesBehind"][0], "alpha", "{}", json.whole());
@@ -65,7 +74,7 @@ fn what_is_not_lost_or_better_elsewhere_is_refused_with_what_to_type() {
     let mut spare = lost();
     spare.members[2].role = Some("spare".into());
     for (name, quorum) in [("led", led), ("most", most), ("ahead", ahead), ("spare", spare)] {
-        let screen = look(&quorum, &[]);
+        let screen = look(quorum, &[]);
         screen.assert_fits();
         assert_eq!(screen.code, 1, "{}", screen.whole());
         assert_snapshot!(format!("recover-{name}"), screen.whole());
@@ -74,9 +83,7 @@ fn what_is_not_lost_or_better_elsewhere_is_refused_with_what_to_type() {
 
 #[test]
 fn a_node_that_has_just_started_says_so() {
-    let place = Place::new();
-    StandIn::new().json("GET /v1/cluster/quorum", &Option::<Quorum>::None).listen(&place);
-    let screen = place.run(&["recover", "--dry-run"]);
+    let screen = look(None, &[]);
     assert_eq!(screen.code, 1, "{}", screen.whole());
     assert!(screen.stderr.contains("has not looked yet"), "{}", screen.whole());
 }

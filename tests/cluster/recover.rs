@@ -10,11 +10,16 @@ use harness::{Network, NodeOptions, TestNode, cannot_run_nodes, eventually, skif
 use serde_json::Value;
 
 use crate::control_plane::{settle, write};
-use crate::place::{add_control_plane, add_node, control_plane, join, kill, member, nodes};
+use crate::place::{
+    READY_TIMEOUT, add_control_plane, add_node, control_plane, join, kill, member, nodes, wait_ready,
+    worker,
+};
 
 const BOUND: Duration = Duration::from_secs(120);
 /// Within this, a survivor says that the quorum is lost.
 const TOLD_BOUND: Duration = Duration::from_secs(45);
+/// A read answers within this, whatever is lost.
+const ANSWER_BOUND: Duration = Duration::from_secs(15);
 /// Objects that are acknowledged before the loss.
 const OBJECTS: usize = 20;
 
@@ -24,6 +29,7 @@ fn two_of_three_are_gone_for_ever_and_the_third_goes_on_with_everything_that_was
         return;
     }
     let network = Network::new();
+    let whole = Instant::now();
     let alpha = control_plane(&network, "alpha");
     let beta = member(&network, &alpha, "beta");
     let gamma = member(&network, &alpha, "gamma");
@@ -33,22 +39,20 @@ fn two_of_three_are_gone_for_ever_and_the_third_goes_on_with_everything_that_was
         write(&beta, name).expect("it can be written to");
     }
     let open = add_node(&beta, &[]);
+    println!("three vote after {:.1} s", whole.elapsed().as_secs_f64());
     let refused = gamma.skiff(&["recover", "--yes"]);
     assert!(refused.stderr.contains("the quorum is not lost"), "{}", refused.stderr);
 
     let begun = Instant::now();
     alpha.power_off();
     beta.power_off();
-    says_that_the_quorum_is_lost(&gamma);
+    says_that_the_quorum_is_lost(&gamma, "no quorum: 1 of 3 voters reachable", &["alpha", "beta"]);
     println!("the loss is told after {:.1} s", begun.elapsed().as_secs_f64());
     let begun = Instant::now();
     is_recovered_through_kills(&gamma);
     println!("recovered and ready after {:.1} s", begun.elapsed().as_secs_f64());
 
-    let names = gamma.kubectl(&["get", "configmaps", "--output", "name"]).must();
-    for name in &kept {
-        assert!(names.contains(&format!("beta-{name}-")), "{name} is lost: {names}");
-    }
+    has_all(&gamma, &kept);
     write(&gamma, "after").expect("it can be written to");
     let found: Vec<String> = nodes(&gamma).unwrap().into_iter().map(|node| node.name).collect();
     assert_eq!(found, ["gamma"]);
@@ -74,15 +78,75 @@ fn two_of_three_are_gone_for_ever_and_the_third_goes_on_with_everything_that_was
         if is_there("alpha") || is_there("beta") { Err(names) } else { Ok(()) }
     });
     is_told_that_it_is_a_former_one(&beta, &gamma);
+    println!("all of it after {:.1} s", whole.elapsed().as_secs_f64());
+}
+
+/// The long form: `make soak --only recover`.
+#[test]
+fn with_two_members_the_loss_of_the_voter_is_recovered_on_the_other_and_a_worker_follows() {
+    if cannot_run_nodes() {
+        return;
+    }
+    if std::env::var_os("SKIFF_TEST_RECOVER").is_none_or(|asked| asked != "full") {
+        println!("skipped: takes a minute, asked for with SKIFF_TEST_RECOVER=full");
+        return;
+    }
+    let network = Network::new();
+    let alpha = control_plane(&network, "alpha");
+    let beta = member(&network, &alpha, "beta");
+    eventually("beta stands by", BOUND, || {
+        let found = nodes(&alpha)?.into_iter().find(|node| node.name == "beta");
+        match found.as_ref().and_then(|node| node.datastore.as_deref()) {
+            Some("stand-by") => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    let kept: Vec<String> = (0..OBJECTS).map(|number| format!("kept-{number}")).collect();
+    for name in &kept {
+        write(&beta, name).expect("it can be written to");
+    }
+    let omega = worker(&network, &beta, "omega");
+
+    alpha.power_off();
+    says_that_the_quorum_is_lost(&beta, "no quorum: 0 of 1 voters reachable", &["alpha"]);
+    eventually("the worker says so", BOUND, || {
+        let begun = Instant::now();
+        let said = words(&omega.skiff(&["nodes"]).stderr);
+        assert!(begun.elapsed() < ANSWER_BOUND, "{:?}", begun.elapsed());
+        match said.contains("no quorum") && said.contains("type on beta: sudo skiff recover") {
+            true => Ok(()),
+            false => Err(said),
+        }
+    });
+    let begun = Instant::now();
+    beta.skiff(&["recover", "--yes", "--timeout", READY_TIMEOUT]).must();
+    println!("recovered and ready after {:.1} s", begun.elapsed().as_secs_f64());
+    has_all(&beta, &kept);
+    wait_ready(&beta, "omega", BOUND);
+    let found: Vec<String> = nodes(&omega).unwrap().into_iter().map(|node| node.name).collect();
+    assert_eq!(found, ["beta", "omega"]);
+    let _fresh = ["gamma", "delta"].map(|name| member(&network, &beta, name));
+    settle(&beta, &["beta", "gamma", "delta"]);
+    write(&beta, "after").expect("it can be written to");
+}
+
+/// Every object that beta was asked for is there.
+fn has_all(survivor: &TestNode, kept: &[String]) {
+    let names = survivor.kubectl(&["get", "configmaps", "--output", "name"]).must();
+    for name in kept {
+        assert!(names.contains(&format!("beta-{name}-")), "{name} is lost: {names}");
+    }
+}
+
+fn words(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Whatever is read says what is the matter and what to type.
-fn says_that_the_quorum_is_lost(survivor: &TestNode) {
-    const SAID: &str = "no quorum: 1 of 3 voters reachable";
-    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+fn says_that_the_quorum_is_lost(survivor: &TestNode, what: &str, lost: &[&str]) {
     eventually("the status says that the quorum is lost", TOLD_BOUND, || {
         let said = words(&survivor.skiff(&["status"]).stdout);
-        match said.contains(SAID) && said.contains("sudo skiff recover") {
+        match said.contains(what) && said.contains("sudo skiff recover") {
             true => Ok(()),
             false => Err(said),
         }
@@ -92,12 +156,12 @@ fn says_that_the_quorum_is_lost(survivor: &TestNode) {
         let begun = Instant::now();
         let outcome = survivor.skiff(line);
         let said = words(&outcome.stderr);
-        assert!(outcome.code != 0 && said.contains(SAID), "{line:?}: {said}");
+        assert!(outcome.code != 0 && said.contains(what), "{line:?}: {said}");
         assert!(said.contains("sudo skiff recover"), "{line:?}: {said}");
-        assert!(begun.elapsed() < Duration::from_secs(15), "{line:?}: {:?}", begun.elapsed());
+        assert!(begun.elapsed() < ANSWER_BOUND, "{line:?}: {:?}", begun.elapsed());
     }
     let looked = survivor.skiff(&["recover", "--dry-run"]).must();
-    for name in ["alpha", "beta"] {
+    for name in lost {
         let line = looked.lines().find(|line| line.starts_with(name)).unwrap_or_default();
         assert!(line.contains("silent"), "{looked}");
     }
@@ -184,8 +248,8 @@ fn wait_for_mark(child: &mut Child, root: &Path, mark: &dyn Fn(&str) -> bool) ->
 fn is_told_that_it_is_a_former_one(former: &TestNode, survivor: &TestNode) {
     eventually("the former node is told", BOUND, || {
         let said = former.skiff(&["status"]).stdout;
-        let words = said.split_whitespace().collect::<Vec<_>>().join(" ");
-        match words.contains("was removed from the cluster") && words.contains("skiff reset") {
+        let said = words(&said);
+        match said.contains("was removed from the cluster") && said.contains("skiff reset") {
             true => Ok(()),
             false => Err(said),
         }

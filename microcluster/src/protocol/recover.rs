@@ -117,6 +117,27 @@ mod tests {
         assert_eq!(refusal.code, RefusalCode::Removed);
     }
 
+    /// Which of them votes is the datastore's affair: either may be the one that is left.
+    #[test]
+    fn of_two_control_plane_nodes_either_goes_on() {
+        for (survivor, lost) in [("first", "beta"), ("beta", "first")] {
+            let store = store();
+            let gone = |record: &ClusterRecord, name: &str| {
+                let member = &record.members[&name.parse().unwrap()];
+                Change::DeleteMember { name: name.parse().unwrap(), was: member.revision }
+            };
+            let record = store.read_now().unwrap();
+            store.apply_now(&[gone(&record, "gamma"), gone(&record, "delta")]).unwrap();
+            let record = store.read_now().unwrap();
+            let id = |name: &str| record.members[&name.parse().unwrap()].value.id;
+            let changes = decide_recover(&record, id(survivor), NOW).unwrap().changes;
+            store.apply_now(&changes).unwrap();
+            let after = store.read_now().unwrap();
+            assert_eq!(names(&after), [survivor]);
+            assert!(after.removed.contains_key(&id(lost)), "{lost}");
+        }
+    }
+
     #[test]
     fn no_token_that_was_open_is_good_any_more() {
         let record = recovered("first").read_now().unwrap();

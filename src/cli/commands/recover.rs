@@ -1,21 +1,21 @@
-use std::path::PathBuf;
+mod screen;
+
 use std::process::ExitCode;
 
-use microcluster::record::MemberView;
-use serde::Serialize;
 use skiff_api::Quorum;
 use skiff_datastore::backup::ExtractError;
 use skiff_datastore::backup::place::PlaceError;
 use skiff_datastore::backup::restore::BUMP_REVISION;
-use skiff_datastore::recovery::{RecoveryError, State, Verdict};
+use skiff_datastore::recovery::{RecoveryError, Verdict};
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
+
+use screen::{Done, done, of_quorum, of_survivor, text};
 
 use super::Outcome;
 use super::stop::order;
 use crate::cli::confirm::{Loss, confirm};
-use crate::cli::output::{self, Cell, Choice, Format};
+use crate::cli::output::{self, Choice, Format};
 use crate::cli::skiffd::Skiffd;
 use crate::cli::ui::{self, Paint};
 use crate::cli::{CommandError, Session, interrupt, span};
@@ -79,47 +79,6 @@ const LOSS: Loss<'_> = Loss {
 
 const AGAIN: &str = "sudo skiff recover";
 
-/// What is found, and what was done.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Screen {
-    members: Vec<Line>,
-    /// Control-plane nodes that will not belong to the cluster any more.
-    leaves_behind: Vec<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    recovered: Option<Done>,
-}
-
-/// A member of the datastore.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Line {
-    node: String,
-    address: String,
-    own: bool,
-    /// `this-node`, `leads`, `runs`, `stopped` or `silent`.
-    state: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    revision: Option<i64>,
-    /// Of the cluster's record.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    record_revision: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    last_contact: Option<String>,
-    /// Why it did not answer.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Done {
-    node: String,
-    revision: i64,
-    removed: Vec<String>,
-    former: Option<PathBuf>,
-}
-
 pub(super) async fn run(arguments: Arguments, session: &Session) -> Outcome {
     let runs = session.running().await?.is_some();
     // Whoever may ask skiffd may look.
@@ -173,10 +132,15 @@ async fn bring_back(
     };
     let survivor = match looked? {
         Looked::Survivor(survivor) => survivor,
-        Looked::Finished(membership) => {
-            let name = membership.name;
+        Looked::Unfinished(unfinished) => {
+            let name = unfinished.name();
+            if arguments.dry_run {
+                ui::say(&format!("{name} was recovered already; {AGAIN} does what was left to do"));
+                return Ok(false);
+            }
+            unfinished.finish().map_err(failed)?;
             ui::say(&format!("{name} was recovered already; what was left to do is done"));
-            return Ok(!arguments.dry_run);
+            return Ok(true);
         }
     };
     let verdict = survivor.found().verdict();
@@ -196,7 +160,7 @@ async fn bring_back(
         confirm(LOSS, &[])?;
     }
     let finish = async { survivor.finish(arguments.bump_revision).await.map_err(failed) };
-    let whole = "either nothing was recovered or everything; the same command tells";
+    let whole = "it was done or it was not; the same command tells";
     let recovered = interrupt::or_leave(finish, whole, AGAIN).await?;
     let Recovered { node, revision, removed, former } = recovered;
     screen.recovered = Some(Done { node, revision, removed, former });
@@ -239,10 +203,8 @@ fn judge_quorum(quorum: &Quorum, force: bool) -> Result<(), CommandError> {
     if own.is_some_and(|own| own.role.as_deref() == Some("spare")) {
         let error = CommandError::new("what this node holds is out of date");
         let cause = "its datastore is a spare: since it became one it was sent nothing";
-        return Err(error.cause(cause).hint(
-            "sudo skiff recover on another control-plane node; when there is none, here with \
-             --force, or sudo skiff backup restore FILE",
-        ));
+        let hint = "sudo skiff recover on a voter or a stand-by; none left: here with --force";
+        return Err(error.cause(cause).hint(hint));
     }
     Ok(())
 }
@@ -251,7 +213,7 @@ fn behind(ahead: &[&str]) -> CommandError {
     let error = CommandError::new("another member holds more than this node");
     error
         .cause(format!("ahead: {}", ahead.join(", ")))
-        .hint("sudo skiff recover there; or here with --force, which loses what it has more")
+        .hint("sudo skiff recover there, or here with --force to lose what it has")
 }
 
 fn judge(survivor: &Survivor, verdict: &Verdict, force: bool) -> Result<(), CommandError> {
@@ -272,127 +234,6 @@ fn judge(survivor: &Survivor, verdict: &Verdict, force: bool) -> Result<(), Comm
         }
         _ => Ok(()),
     }
-}
-
-fn of_quorum(quorum: &Quorum) -> Screen {
-    let line = |member: &skiff_api::QuorumMember| Line {
-        node: member.name.clone(),
-        address: member.address.clone(),
-        own: member.own,
-        state: match (member.own, member.reachable) {
-            _ if quorum.leader.as_ref() == Some(&member.name) => "leads",
-            (true, _) => "this-node",
-            (false, true) => "runs",
-            (false, false) => "silent",
-        },
-        revision: member.revision,
-        record_revision: None,
-        last_contact: member.last_contact.clone().filter(|_| !member.own),
-        reason: None,
-    };
-    let others = quorum.members.iter().filter(|member| !member.own);
-    Screen {
-        members: quorum.members.iter().map(line).collect(),
-        leaves_behind: others.map(|member| member.name.clone()).collect(),
-        recovered: None,
-    }
-}
-
-/// `seen` is what skiffd saw before the node was stopped.
-fn of_survivor(survivor: &Survivor, seen: Option<&Quorum>, verdict: &Verdict) -> Screen {
-    let found = survivor.found();
-    let mut members = vec![Line {
-        node: survivor.name(),
-        address: found.address.clone(),
-        own: true,
-        state: "this-node",
-        revision: Some(found.revision),
-        record_revision: found.cluster.map(|record| record.revision),
-        last_contact: None,
-        reason: None,
-    }];
-    for other in &found.others {
-        let view = survivor.node(&other.node);
-        let node = view.as_ref().map_or_else(|| other.member.clone(), |view| view.name.to_string());
-        let was_seen = seen.and_then(|quorum| quorum.members.iter().find(|one| one.name == node));
-        let last_contact = was_seen.and_then(|one| one.last_contact.clone());
-        let (state, revision, record_revision, reason) = match &other.state {
-            State::Silent { reason } => ("silent", None, None, Some(reason.clone())),
-            State::Running { revision, cluster_revision, leads } => {
-                let state = if *leads { "leads" } else { "runs" };
-                (state, Some(*revision), *cluster_revision, None)
-            }
-            State::Stopped { .. } => ("stopped", None, None, None),
-        };
-        members.push(Line {
-            node,
-            address: other.address.clone(),
-            own: false,
-            state,
-            revision,
-            record_revision,
-            last_contact: last_contact.or_else(|| recorded(view.as_ref())),
-            reason,
-        });
-    }
-    let leaves_behind = match verdict {
-        Verdict::Led(_) => vec![],
-        Verdict::Behind(_) | Verdict::Best { .. } => survivor.leaves_behind(),
-    };
-    Screen { members, leaves_behind, recovered: None }
-}
-
-/// When the cluster's record heard of a node last: at the latest renewal of its certificates.
-fn recorded(view: Option<&MemberView>) -> Option<String> {
-    view.and_then(|view| view.last_contact.replace_nanosecond(0).ok()?.format(&Rfc3339).ok())
-}
-
-fn text(screen: &Screen, paint: Paint) -> String {
-    let number = |number: Option<i64>| number.map_or_else(|| "-".into(), |one| one.to_string());
-    let heads = ["NODE", "STATE", "REVISION", "RECORD", "LAST CONTACT", "ADDRESS"];
-    let mut rows = vec![heads.map(Cell::from).to_vec()];
-    for line in &screen.members {
-        rows.push(vec![
-            (&line.node).into(),
-            line.state.into(),
-            number(line.revision).into(),
-            number(line.record_revision).into(),
-            line.last_contact.as_deref().unwrap_or("-").into(),
-            (&line.address).into(),
-        ]);
-    }
-    let mut out = output::table(&rows, 0, paint);
-    let silent = screen.members.iter().filter(|line| line.state == "silent");
-    let silent: Vec<&str> = silent.map(|line| line.node.as_str()).collect();
-    if !silent.is_empty() {
-        let names = silent.join(", ");
-        let lost = format!(
-            "Nobody knows what {names} acknowledged besides: what this node has not received is \
-             lost."
-        );
-        out.push_str(&output::paragraph(&lost, 0));
-    }
-    if !screen.leaves_behind.is_empty() {
-        let names = screen.leaves_behind.join(", ");
-        let removed = format!("No longer members, and refused from then on: {names}.");
-        out.push_str(&output::paragraph(&removed, 0));
-    }
-    out
-}
-
-fn done(screen: &Screen, paint: Paint) -> String {
-    let Some(recovered) = &screen.recovered else { return String::new() };
-    let mut rows: Vec<Vec<Cell>> = vec![
-        vec!["recovered".into(), (&recovered.node).into()],
-        vec!["goes on at".into(), recovered.revision.to_string().into()],
-    ];
-    rows.extend(recovered.removed.iter().map(|name| vec!["removed".into(), name.into()]));
-    if let Some(former) = &recovered.former {
-        rows.push(vec!["former".into(), former.display().to_string().into()]);
-    }
-    let next = "Keep the removed machines off the network until `sudo skiff reset` has emptied \
-                them. They and others join with new tokens: sudo skiff add-node";
-    format!("\n{}\n{}", output::table(&rows, 0, paint), output::paragraph(next, 0))
 }
 
 fn failed(error: RecoverError) -> CommandError {
@@ -417,7 +258,7 @@ fn failed(error: RecoverError) -> CommandError {
         ) => "recover another control-plane node, or sudo skiff backup restore FILE",
         RecoverError::Refused(refusal) => &refusal.hint.clone(),
         RecoverError::Recovery(RecoveryError::Extract(_) | RecoveryError::Restore(_)) => {
-            "the node is as it was; see that there is room for three copies of its datastore"
+            "see that there is room for three copies of the datastore"
         }
         _ => "the node is as it was; skiff check",
     };

@@ -80,10 +80,8 @@ pub fn refusal_of_others(cluster: &Cluster) -> Option<message::Refusal> {
     let quorum = lost(cluster)?;
     let own = cluster.membership().name;
     let refusal = message::Refusal::new(RefusalCode::Unavailable, headline(&quorum));
-    Some(refusal.hint(format!(
-        "bring one of the others back; when they are gone for ever, type on {own}: sudo skiff \
-         recover"
-    )))
+    let hint = format!("when the others are lost for ever, type on {own}: sudo skiff recover");
+    Some(refusal.hint(hint))
 }
 
 /// What was seen last, when that is told.

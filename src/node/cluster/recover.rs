@@ -74,8 +74,16 @@ pub enum RecoverError {
 pub enum Looked {
     /// What can be brought back.
     Survivor(Box<Survivor>),
-    /// A recovery put the datastore in place and was interrupted then; now it is finished.
-    Finished(Membership),
+    /// A recovery put the datastore in place and was interrupted then.
+    Unfinished(Unfinished),
+}
+
+/// A node that is recovered, but for what it knows of its cluster itself.
+pub struct Unfinished {
+    paths: Paths,
+    fresh: Membership,
+    stamp: String,
+    _lock: Lock,
 }
 
 /// What this node holds, ready to become the cluster. Nobody can start the node meanwhile.
@@ -99,8 +107,7 @@ pub struct Recovered {
     pub former: Option<PathBuf>,
 }
 
-/// Reads what this node holds and asks the others. Changes nothing, unless a recovery was
-/// interrupted.
+/// Reads what this node holds and asks the others. Changes nothing.
 pub async fn look(paths: &Paths, stamp: &str) -> Result<Looked, RecoverError> {
     let lock = match Lock::take(&paths.run().join("skiffd.pid")) {
         Err(LockError::Held(_)) => return Err(RecoverError::Runs),
@@ -119,7 +126,13 @@ pub async fn look(paths: &Paths, stamp: &str) -> Result<Looked, RecoverError> {
         return Err(RecoverError::DaemonsRun);
     }
     if is_lone_store(&paths.datastore()) {
-        return finish_interrupted(paths, membership, stamp);
+        // The rename was done, or the datastore never had others.
+        let fresh = without_former(membership.clone());
+        if fresh == membership {
+            return Err(RecoverError::Sole);
+        }
+        let (paths, stamp) = (paths.clone(), stamp.to_owned());
+        return Ok(Looked::Unfinished(Unfinished { paths, fresh, stamp, _lock: lock }));
     }
     let now = OffsetDateTime::now_utc();
     // Those that run answer whoever has a certificate that is good, and ours may have ended.
@@ -145,20 +158,18 @@ pub async fn look(paths: &Paths, stamp: &str) -> Result<Looked, RecoverError> {
     Ok(Looked::Survivor(Box::new(survivor)))
 }
 
-/// The rename was done, or the datastore never had others.
-fn finish_interrupted(
-    paths: &Paths,
-    membership: Membership,
-    stamp: &str,
-) -> Result<Looked, RecoverError> {
-    // Gives the datastore of before its plain name.
-    drop(Place::claim(&paths.datastore(), true, stamp)?);
-    let fresh = without_former(membership.clone());
-    if fresh == membership {
-        return Err(RecoverError::Sole);
+impl Unfinished {
+    /// This node.
+    pub fn name(&self) -> String {
+        self.fresh.name.to_string()
     }
-    fresh.write(&paths.node())?;
-    Ok(Looked::Finished(fresh))
+
+    /// Does what was left.
+    pub fn finish(self) -> Result<(), RecoverError> {
+        // Gives the datastore of before its plain name.
+        drop(Place::claim(&self.paths.datastore(), true, &self.stamp)?);
+        Ok(self.fresh.write(&self.paths.node())?)
+    }
 }
 
 impl Survivor {

@@ -20,7 +20,7 @@ const FIGURES: [&str; 7] = ["start", "memory", "cpu", "pods", "commands", "size"
 const DATASTORE: &str = "datastore";
 
 /// The long forms of tests that `soak` runs.
-const FORMS: [&str; 10] = [
+const FORMS: [&str; 11] = [
     "datastore",
     "simulation",
     "protocol",
@@ -30,6 +30,7 @@ const FORMS: [&str; 10] = [
     "leaves",
     "machine",
     "rounds",
+    "recover",
     "memory",
 ];
 
@@ -152,6 +153,10 @@ pub fn soak(project: &Project, arguments: &SoakArguments) -> Result<()> {
     if wanted("rounds") {
         announce("twenty rounds of nodes that are lost under load", 4800);
         long_form(project, "cluster", "rounds", ("SKIFF_TEST_ROUNDS", "20"))?;
+    }
+    if wanted("recover") {
+        announce("a cluster of two whose voter is lost for ever", 120);
+        long_form(project, "cluster", "with_two_members", ("SKIFF_TEST_RECOVER", "full"))?;
     }
     if !wanted("memory") {
         return Ok(());
