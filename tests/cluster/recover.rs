@@ -11,8 +11,8 @@ use serde_json::Value;
 
 use crate::control_plane::{settle, write};
 use crate::place::{
-    READY_TIMEOUT, add_control_plane, add_node, control_plane, join, kill, member, nodes, wait_ready,
-    worker,
+    READY_TIMEOUT, add_control_plane, add_node, control_plane, join, kill, member, nodes,
+    wait_ready, worker,
 };
 
 const BOUND: Duration = Duration::from_secs(120);
