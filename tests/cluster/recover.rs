@@ -178,12 +178,7 @@ fn is_recovered_through_kills(survivor: &TestNode) {
     let before = fs::read(&membership).expect("it belongs to a cluster");
     let mut revision = None;
     // The first one finds a node that runs, and stops it.
-    let is_copy = |name: &str| name.starts_with(".datastore.restoring-") && name.ends_with("-copy");
-    let is_built =
-        |name: &str| name.starts_with(".datastore.restoring-") && !name.ends_with("-copy");
-    let is_placed = |name: &str| name.contains("datastore.restored-") || name.contains(".former-");
-    let steps: [(&str, &dyn Fn(&str) -> bool); 3] =
-        [("copied", &is_copy), ("built", &is_built), ("in place", &is_placed)];
+    let steps: [(&str, fn(&str) -> bool); 2] = [("built", is_built), ("in place", is_placed)];
     for (step, mark) in steps {
         let mut child = begin(survivor);
         let killed = wait_for_mark(&mut child, root, mark);
@@ -216,6 +211,16 @@ fn is_recovered_through_kills(survivor: &TestNode) {
     survivor.start();
 }
 
+/// What `recover` builds beside the datastore.
+fn is_built(name: &str) -> bool {
+    name.starts_with(".datastore.restoring-") && !name.ends_with("-copy")
+}
+
+/// What is finished, or was the datastore before.
+fn is_placed(name: &str) -> bool {
+    name.contains("datastore.restored-") || name.contains(".former-")
+}
+
 fn begin(survivor: &TestNode) -> Child {
     let mut command = survivor.command(skiff_binary());
     command.args(["recover", "--yes", "--no-start"]);
@@ -224,7 +229,7 @@ fn begin(survivor: &TestNode) -> Child {
 
 /// Kills the command when a file beside the datastore appears whose name is such; or answers false:
 /// it had ended.
-fn wait_for_mark(child: &mut Child, root: &Path, mark: &dyn Fn(&str) -> bool) -> bool {
+fn wait_for_mark(child: &mut Child, root: &Path, mark: fn(&str) -> bool) -> bool {
     let begun = Instant::now();
     let is_there = || {
         let entries = fs::read_dir(root).expect("the root").flatten();

@@ -10,7 +10,7 @@ use skiff_datastore::recovery::{RecoveryError, Verdict};
 use time::OffsetDateTime;
 use time::macros::format_description;
 
-use screen::{Done, done, of_quorum, of_survivor, text};
+use screen::{Done, Screen, done, of_quorum, of_survivor, text};
 
 use super::Outcome;
 use super::stop::order;
@@ -82,7 +82,8 @@ const AGAIN: &str = "sudo skiff recover";
 pub(super) async fn run(arguments: Arguments, session: &Session) -> Outcome {
     let runs = session.running().await?.is_some();
     // Whoever may ask skiffd may look.
-    if !account::is_root() && !(runs && arguments.dry_run) {
+    let only_looks = runs && arguments.dry_run;
+    if !account::is_root() && !only_looks {
         return Err(CommandError::new("recovering a cluster needs root").hint(AGAIN));
     }
     let quiet = arguments.output.format != Format::Text;
@@ -136,11 +137,12 @@ async fn bring_back(
             let name = unfinished.name();
             if arguments.dry_run {
                 ui::say(&format!("{name} was recovered already; {AGAIN} does what was left to do"));
-                return Ok(false);
+            } else {
+                unfinished.finish().map_err(failed)?;
+                ui::say(&format!("{name} was recovered already; what was left to do is done"));
             }
-            unfinished.finish().map_err(failed)?;
-            ui::say(&format!("{name} was recovered already; what was left to do is done"));
-            return Ok(true);
+            output::print(arguments.output, &Screen::default(), |_, _| String::new())?;
+            return Ok(!arguments.dry_run);
         }
     };
     let verdict = survivor.found().verdict();

@@ -75,7 +75,7 @@ pub enum Looked {
     /// What can be brought back.
     Survivor(Box<Survivor>),
     /// A recovery put the datastore in place and was interrupted then.
-    Unfinished(Unfinished),
+    Unfinished(Box<Unfinished>),
 }
 
 /// A node that is recovered, but for what it knows of its cluster itself.
@@ -132,7 +132,7 @@ pub async fn look(paths: &Paths, stamp: &str) -> Result<Looked, RecoverError> {
             return Err(RecoverError::Sole);
         }
         let (paths, stamp) = (paths.clone(), stamp.to_owned());
-        return Ok(Looked::Unfinished(Unfinished { paths, fresh, stamp, _lock: lock }));
+        return Ok(Looked::Unfinished(Box::new(Unfinished { paths, fresh, stamp, _lock: lock })));
     }
     let now = OffsetDateTime::now_utc();
     // Those that run answer whoever has a certificate that is good, and ours may have ended.

@@ -13,7 +13,7 @@ use crate::cli::ui::Paint;
 use crate::node::cluster::recover::Survivor;
 
 /// What is found, and what was done.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Screen {
     members: Vec<Line>,
