@@ -178,7 +178,7 @@ fn is_recovered_through_kills(survivor: &TestNode) {
     let before = fs::read(&membership).expect("it belongs to a cluster");
     let mut revision = None;
     // The first one finds a node that runs, and stops it.
-    let steps: [(&str, fn(&str) -> bool); 2] = [("built", is_built), ("in place", is_placed)];
+    let steps: [(&str, Mark); 2] = [("built", is_built), ("in place", is_placed)];
     for (step, mark) in steps {
         let mut child = begin(survivor);
         let killed = wait_for_mark(&mut child, root, mark);
@@ -208,8 +208,17 @@ fn is_recovered_through_kills(survivor: &TestNode) {
     let kept = kept.filter(|entry| entry.file_name().to_string_lossy().contains("former-"));
     let of_before = kept.filter(|entry| entry.path().join("member.json").is_file());
     assert_eq!(of_before.count(), 1, "the datastore of before is kept");
+    // Whoever starts it instead of typing that again comes to the same, by the record.
+    fs::write(&membership, &before).expect("it can be written");
     survivor.start();
+    eventually("the node knows that it is alone", BOUND, || {
+        let text = fs::read_to_string(&membership).map_err(|error| error.to_string())?;
+        if text.contains("\"alpha\"") { Err(text) } else { Ok(()) }
+    });
 }
+
+/// Tells a file's name.
+type Mark = fn(&str) -> bool;
 
 /// What `recover` builds beside the datastore.
 fn is_built(name: &str) -> bool {
@@ -229,7 +238,7 @@ fn begin(survivor: &TestNode) -> Child {
 
 /// Kills the command when a file beside the datastore appears whose name is such; or answers false:
 /// it had ended.
-fn wait_for_mark(child: &mut Child, root: &Path, mark: fn(&str) -> bool) -> bool {
+fn wait_for_mark(child: &mut Child, root: &Path, mark: Mark) -> bool {
     let begun = Instant::now();
     let is_there = || {
         let entries = fs::read_dir(root).expect("the root").flatten();

@@ -43,6 +43,9 @@ pub async fn run(node: Arc<Node>, cluster: Arc<Cluster>) {
     loop {
         let membership = cluster.membership();
         let quorum = look(&cluster, &membership, &mut contacts).await;
+        if lost_looks >= LOOKS && !quorum.is_lost() {
+            tracing::info!("the datastore has its quorum again");
+        }
         lost_looks = if quorum.is_lost() { lost_looks + 1 } else { 0 };
         let is_lost = lost_looks >= LOOKS;
         if lost_looks == LOOKS {
