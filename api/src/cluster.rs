@@ -127,3 +127,44 @@ pub struct RemoveRequest {
     /// Although it answers.
     pub force: bool,
 }
+
+/// Who of the datastore's voters is there. `GET /v1/cluster/quorum`, on a control-plane node
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Quorum {
+    /// The node whose member leads; without one nothing is written, and nothing that must be true
+    /// now is read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leader: Option<String>,
+    /// How many members vote, and how many of them are reachable, this node's own included.
+    pub voters: usize,
+    pub reachable: usize,
+    pub members: Vec<QuorumMember>,
+}
+
+/// A member of the datastore, as a node sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct QuorumMember {
+    /// Of its node.
+    pub name: String,
+    pub address: String,
+    pub own: bool,
+    /// `voter`, `stand-by` or `spare`; absent when this node's own datastore does not answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    pub reachable: bool,
+    /// Of the objects, as last heard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<i64>,
+    /// When it was last reachable, RFC 3339; absent when that was before skiffd started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_contact: Option<String>,
+}
+
+impl Quorum {
+    /// Whether no majority of the voters is reachable and nobody leads.
+    pub fn is_lost(&self) -> bool {
+        self.leader.is_none() && self.reachable * 2 <= self.voters
+    }
+}

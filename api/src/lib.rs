@@ -21,7 +21,8 @@ pub use backup::BackupPart;
 pub use certificate::{Certificate, CertificateState, Certificates};
 pub use client::{Client, ClientError};
 pub use cluster::{
-    ClusterNode, ClusterPart, NodeSettings, NodeState, RemoveRequest, Token, TokenRequest,
+    ClusterNode, ClusterPart, NodeSettings, NodeState, Quorum, QuorumMember, RemoveRequest, Token,
+    TokenRequest,
     TokenState,
 };
 pub use error::ErrorBody;

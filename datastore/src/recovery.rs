@@ -107,6 +107,17 @@ impl Recovery {
         &self.found
     }
 
+    /// What the new store will hold in the database `cluster`, as a snapshot;
+    /// nothing when there is no such database.
+    pub fn cluster(&self) -> Option<&Path> {
+        self.extracted.cluster.as_ref().map(|one| one.file.as_path())
+    }
+
+    /// Has the new store hold this in the database `cluster` instead.
+    pub fn set_cluster(&mut self, cluster: Extract) {
+        self.extracted.cluster = Some(cluster);
+    }
+
     /// Puts a store of one member in the place of the directory, whose newest
     /// revisions are `bump` higher than the survivor's, in each database.
     pub async fn finish(self, bump: i64) -> Result<Restored, RecoveryError> {

@@ -15,6 +15,7 @@ use cluster::{Cluster, PATIENCE, put};
 use load::{Load, Told};
 use skiff_datastore::backup::ExtractError;
 use skiff_datastore::backup::place::PlaceError;
+use skiff_datastore::proto::peer::{MemberView, Role};
 use skiff_datastore::recovery::{Options, Recovery, RecoveryError, State, Verdict};
 
 /// They want the machine: one after the other.
@@ -121,6 +122,38 @@ async fn a_survivor_brings_everything_back_and_grows_again() {
     for position in 0..3 {
         check(&cluster, position, &told).await;
     }
+}
+
+/// Of two members one votes. The other one has what raft had sent it, which is all but the newest.
+#[tokio::test]
+async fn a_stand_by_goes_on_when_the_only_voter_of_two_is_lost() {
+    let _turn = TURN.lock().await;
+    let mut cluster = Cluster::new(2);
+    cluster.members.iter_mut().for_each(|member| member.start());
+    let deadline = std::time::Instant::now() + PATIENCE;
+    let is_standby = |one: &MemberView| one.role == i32::from(Role::Standby);
+    while !matches!(cluster.members[0].list().await, Ok(list) if list.members.iter().any(is_standby))
+    {
+        assert!(std::time::Instant::now() < deadline, "no stand-by");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let mut told = write(&cluster, "before").await;
+    for member in &mut cluster.members {
+        member.kill();
+    }
+    let recovery = Recovery::look(options(&cluster, 1)).await.unwrap();
+    let held = recovery.found().revision;
+    let all = told.acknowledged.len();
+    told.acknowledged.retain(|_, revision| *revision <= held);
+    println!("of {all} acknowledged writes the stand-by has {}", told.acknowledged.len());
+    assert!(told.acknowledged.len() * 2 > all, "it was sent next to nothing");
+    recovery.finish(BUMP).await.unwrap();
+
+    cluster.members[1].set_join(Vec::new());
+    cluster.members[1].start();
+    cluster.settle_some(&[1], 1).await;
+    check(&cluster, 1, &told).await;
+    cluster.members[1].kv().await.put(put("after")).await.unwrap();
 }
 
 #[tokio::test]

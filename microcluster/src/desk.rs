@@ -330,6 +330,7 @@ impl<S: Store, G: Signer, C: Clock> Desk<S, G, C> {
             | Outcome::SettingsChanged
             | Outcome::SettingsSet(_)
             | Outcome::Turn(_)
+            | Outcome::Recovered
             | Outcome::TokenAdded(_)
             | Outcome::TokenRevoked(_) => return Err(inconsistent()),
         })

@@ -32,6 +32,7 @@ pub use keys::KeyError;
 pub use manifest::{Manifest, Member, Part};
 pub use open::{OpenError, Opened, open};
 pub use place::{Environment, EnvironmentError};
+pub use record::{Kept, RecordError, read as read_record};
 pub use restore::{
     Options as RestoreOptions, Outcome, RestoreError, Restored, SettingsOf, restore,
 };

@@ -14,6 +14,9 @@ pub const REMOVED: &str = "removed-from-cluster";
 /// The condition that a datastore of somebody else's answers.
 pub const EXTERNAL_DATASTORE: &str = "external-datastore";
 
+/// The notice that too few of the datastore's voters are there.
+pub const NO_QUORUM: &str = "no-quorum";
+
 /// What must hold for a node to be ready, in the order in which it comes true.
 pub fn conditions(observed: &Observed) -> Vec<Condition> {
     let mut conditions = Vec::with_capacity(7);

@@ -462,6 +462,7 @@ fn every_verb_prints_the_same_data_as_json_and_as_yaml() {
             "backup restore",
             "leave",
             "set",
+            "recover",
         ];
         if acting.contains(&verb.name().as_str()) {
             // They do something, each time anew, or need a place: see backup.rs, archive.rs,

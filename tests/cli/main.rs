@@ -12,6 +12,7 @@ mod help;
 mod interrupt;
 mod merge;
 mod place;
+mod quorum;
 mod recover;
 mod reference;
 mod settings;

@@ -11,6 +11,7 @@ mod ledger;
 mod life;
 mod place;
 mod race;
+mod recover;
 mod refused;
 mod rounds;
 mod settings;

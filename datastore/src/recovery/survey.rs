@@ -47,6 +47,10 @@ pub struct Other {
     /// Its number, as the status shows it.
     pub member: String,
     pub address: String,
+    /// The node that it runs on; empty where members are told by their numbers
+    /// alone.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub node: String,
     #[serde(flatten)]
     pub state: State,
 }
@@ -167,7 +171,7 @@ pub async fn ask(
                 (None, Some(channels)) => ask_one(roster, channels, id).await,
                 (None, None) => State::Silent { reason: "not asked: name --pki".to_owned() },
             };
-            Other { member: id.to_string(), address: peer.address, state }
+            Other { member: id.to_string(), address: peer.address, node: peer.node, state }
         }
     });
     Ok(futures::future::join_all(found).await)
@@ -201,6 +205,7 @@ mod tests {
         let others = states.into_iter().enumerate().map(|(position, state)| Other {
             member: format!("m{position}"),
             address: String::new(),
+            node: String::new(),
             state,
         });
         Found {

@@ -48,6 +48,8 @@ pub enum Outcome {
     /// Which shared settings hold from now on.
     SettingsSet(SettingsRevision),
     Turn(TurnAnswer),
+    /// The cluster goes on from one survivor.
+    Recovered,
     TokenAdded(TokenId),
     TokenRevoked(TokenId),
 }

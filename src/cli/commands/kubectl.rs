@@ -2,9 +2,10 @@ use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use microcluster::record::{NodeName, NodeNameError};
-use skiff_api::{ClientCertificate, CredentialRequest};
+use skiff_api::{ClientCertificate, CredentialRequest, Status};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use super::Outcome;
@@ -12,6 +13,7 @@ use crate::cli::kubeconfig_file::{self, is_given};
 use crate::cli::{CommandError, Session, ui};
 use crate::distribution::{Distribution, current};
 use crate::node::admin_group;
+use crate::node::plan::NO_QUORUM;
 
 /// Run kubectl against this node, as its administrator
 ///
@@ -30,17 +32,33 @@ pub struct Arguments {
     arguments: Vec<OsString>,
 }
 
-pub(super) fn run(_: Arguments, session: &Session) -> Outcome {
+pub(super) async fn run(_: Arguments, session: &Session) -> Outcome {
     let kubeconfig = match is_given(&session.rest) {
         true => None,
         false => Some(kubeconfig_file::ensure(session)?),
     };
+    if kubeconfig.is_some() {
+        tell_of_lost_quorum(session).await;
+    }
     let mut command = Command::new(program(session, "kube")?);
     command.arg("kubectl").args(&session.rest);
     if let Some(path) = kubeconfig {
         command.env("KUBECONFIG", path);
     }
     execute(command)
+}
+
+/// kubectl would only say that nobody answers. It is asked all the same: it may be over by now.
+async fn tell_of_lost_quorum(session: &Session) {
+    let client = session.client();
+    let asked = client.get::<Status>("/v1/status");
+    let Ok(Ok(status)) = tokio::time::timeout(STATUS_TIMEOUT, asked).await else { return };
+    for notice in status.notices.iter().filter(|notice| notice.name == NO_QUORUM) {
+        ui::say(&notice.message);
+        if let Some(remedy) = &notice.remedy {
+            ui::say(&format!("remedy: {}", session.command_line(remedy)));
+        }
+    }
 }
 
 /// A program of the build that runs, or of the distribution at hand when none is staged.
@@ -58,6 +76,8 @@ pub fn execute(mut command: Command) -> Outcome {
     Err(CommandError::because(format!("cannot run {program}"), &error).hint("sudo skiff start"))
 }
 
+/// skiffd answers from memory; one that hangs keeps nobody from kubectl.
+const STATUS_TIMEOUT: Duration = Duration::from_millis(500);
 /// Longest wait for one answer of the API server; without it kubectl waits for ever.
 const REQUEST_TIMEOUT: &str = "--request-timeout=30s";
 

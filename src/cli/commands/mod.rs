@@ -25,6 +25,7 @@ mod kubectl;
 mod leave;
 mod logs;
 mod nodes;
+mod recover;
 mod remove_node;
 mod reset;
 mod restart;
@@ -70,6 +71,7 @@ pub enum Verb {
     RemoveNode(remove_node::Arguments),
     Tokens(tokens::Arguments),
     Backup(backup::Arguments),
+    Recover(recover::Arguments),
     Certs(certs::Arguments),
     Config(config::Arguments),
     Kubeconfig(kubeconfig::Arguments),
@@ -109,7 +111,7 @@ pub(super) async fn run(verb: Verb, session: &Session) -> Outcome {
         Verb::Status(arguments) => status::run(arguments, session).await,
         Verb::Services(arguments) => services::run(arguments, session).await,
         Verb::Logs(arguments) => logs::run(arguments, session).await,
-        Verb::Kubectl(arguments) => kubectl::run(arguments, session),
+        Verb::Kubectl(arguments) => kubectl::run(arguments, session).await,
         Verb::Ctr(arguments) => ctr::run(arguments, session),
         Verb::Enable(arguments) => enable::run(arguments, session).await,
         Verb::Disable(arguments) => disable::run(arguments, session).await,
@@ -124,6 +126,7 @@ pub(super) async fn run(verb: Verb, session: &Session) -> Outcome {
         Verb::RemoveNode(arguments) => remove_node::run(arguments, session).await,
         Verb::Tokens(arguments) => tokens::run(arguments, session).await,
         Verb::Backup(arguments) => backup::run(arguments, session).await,
+        Verb::Recover(arguments) => recover::run(arguments, session).await,
         Verb::Agent(arguments) => agent::run(*arguments).await,
         Verb::Certs(arguments) => certs::run(arguments, session).await,
         Verb::Config(arguments) => config::run(arguments, session).await,

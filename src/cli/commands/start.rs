@@ -59,26 +59,49 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Outcome {
             }
             None => ui::say("the node runs already"),
         },
-        None => {
-            backup::go_on(&session.paths)?;
-            refuse_configuration(session)?;
-            if !arguments.skip_checks {
-                super::check::refuse_errors(session, super::check::role(session))?;
-            }
-            stage_and_select(session)?;
-            if interrupt.has_come() {
-                return Err(interrupt::left("nothing was started").hint("sudo skiff start"));
-            }
-            launch::launch(session, &mut interrupt).await?;
-        }
+        None => begin(session, arguments.skip_checks, &mut interrupt).await?,
     }
     if arguments.no_wait {
         ui::say("the node is starting");
         return Ok(ExitCode::SUCCESS);
     }
-    let status = ready::wait(session, wait, &mut interrupt).await?;
-    ui::say(&format!("node {} is ready (Kubernetes {})", status.node, status.kubernetes));
+    wait_ready(session, wait, &mut interrupt).await?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Starts a stopped node for another command, and waits until it is ready.
+pub(super) async fn bring_up(session: &Session, timeout_s: u64) -> Result<(), CommandError> {
+    let wait = Wait { until_crash_loop: true, ..Wait::new(timeout_s) };
+    let mut interrupt = Interrupt::new()?;
+    begin(session, false, &mut interrupt).await?;
+    wait_ready(session, wait, &mut interrupt).await
+}
+
+async fn begin(
+    session: &Session,
+    skip_checks: bool,
+    interrupt: &mut Interrupt,
+) -> Result<(), CommandError> {
+    backup::go_on(&session.paths)?;
+    refuse_configuration(session)?;
+    if !skip_checks {
+        super::check::refuse_errors(session, super::check::role(session))?;
+    }
+    stage_and_select(session)?;
+    if interrupt.has_come() {
+        return Err(interrupt::left("nothing was started").hint("sudo skiff start"));
+    }
+    Ok(launch::launch(session, interrupt).await?)
+}
+
+async fn wait_ready(
+    session: &Session,
+    wait: Wait,
+    interrupt: &mut Interrupt,
+) -> Result<(), CommandError> {
+    let status = ready::wait(session, wait, interrupt).await?;
+    ui::say(&format!("node {} is ready (Kubernetes {})", status.node, status.kubernetes));
+    Ok(())
 }
 
 /// Before anything is touched: a node that runs goes on when its configuration went bad.

@@ -25,7 +25,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
 use super::ask::PATH;
-use super::{Cluster, ClusterDesk, GroundError, peers};
+use super::{Cluster, ClusterDesk, GroundError, peers, quorum};
 use crate::node::{account, server};
 use crate::paths::Paths;
 
@@ -104,6 +104,9 @@ async fn answer(request: Request<Incoming>, cluster: &Cluster) -> Response<Full<
         Ok(caller) => match Limited::new(body, REQUEST_MESSAGE_BYTES_MAX).collect().await {
             Ok(body) => {
                 let bytes = body.to_bytes();
+                if let Some(refusal) = quorum::refusal_of_others(cluster) {
+                    return Response::new(Full::new(Answer::Refused(refusal).to_bytes().into()));
+                }
                 match release_peer(cluster, desk, &bytes, &caller).await {
                     Ok(()) => {
                         let answer = desk.answer(&bytes, &caller).await;

@@ -21,6 +21,8 @@ mod member_leaf;
 mod membership;
 mod nodes;
 mod peers;
+mod quorum;
+pub mod recover;
 mod refused;
 pub mod restored;
 pub mod routes;
@@ -37,6 +39,7 @@ use std::sync::{Arc, Mutex};
 use microcluster::desk::{Desk, SystemClock};
 use microcluster::record::NodeRole;
 use microcluster::version::Version;
+use skiff_api::Quorum;
 use tokio::sync::Notify;
 
 pub use departure::{Departure, Step};
@@ -65,6 +68,8 @@ pub struct Cluster {
     looking: tokio::sync::Mutex<()>,
     /// What this node's member of the datastore does, when last asked.
     datastore: Mutex<Option<String>>,
+    /// Who votes in the datastore and is there, when last looked, and whether too few are.
+    quorum: Mutex<Option<(Quorum, bool)>>,
     /// Something has changed that the upkeep should look at now.
     wake: Notify,
     /// One asks for certificates at a time: of two new keys the record would know one.
@@ -81,8 +86,8 @@ impl Cluster {
 
     fn new(paths: Paths, membership: Membership, desk: Option<ClusterDesk>) -> Self {
         let membership = Mutex::new(membership);
-        let (looking, datastore, wake, renewing, settings_wake) = Default::default();
-        Self { paths, membership, desk, looking, datastore, wake, renewing, settings_wake }
+        let (looking, datastore, quorum, wake, renewing, settings_wake) = Default::default();
+        Self { paths, membership, desk, looking, datastore, quorum, wake, renewing, settings_wake }
     }
 
     pub fn membership(&self) -> Membership {
@@ -129,6 +134,7 @@ pub fn begin(node: &Arc<Node>, membership: Membership) -> Result<Arc<Cluster>, G
     if let Some(listener) = listener {
         tokio::spawn(listener::serve(listener, cluster.clone()));
     }
+    tokio::spawn(quorum::run(node.clone(), cluster.clone()));
     tokio::spawn(refused::run(node.clone(), cluster.clone()));
     tokio::spawn(settings::run(node.clone(), cluster.clone()));
     tokio::spawn(upkeep::run(node.clone(), cluster.clone()));

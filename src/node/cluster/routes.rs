@@ -10,7 +10,7 @@ use skiff_api::{ClusterNode, ErrorBody, NodeState, Progress, TokenRequest};
 use time::OffsetDateTime;
 
 use super::ask::AskError;
-use super::{Cluster, ClusterDesk, found, nodes, peers, token};
+use super::{Cluster, ClusterDesk, found, nodes, peers, quorum, token};
 use crate::node::core::Node;
 use crate::node::server::{Answer, Refusal, error_body, json, json_work, read, unknown};
 
@@ -19,6 +19,7 @@ pub async fn route(node: &Arc<Node>, method: &Method, words: &[&str], body: &Byt
     match (method.as_str(), words) {
         ("POST", ["found"]) => Ok(begin(node)),
         ("GET", ["nodes"]) => list(node).await,
+        ("GET", ["quorum"]) => seen_quorum(node),
         ("POST", ["nodes", name, "remove"]) => remove(node, name, &read(body)?).await,
         ("GET", ["tokens"]) => tokens(node).await,
         ("POST", ["tokens"]) => {
@@ -73,7 +74,18 @@ async fn list(node: &Arc<Node>) -> Answer {
             settings: Some(node.own_settings()),
         }]));
     };
+    if let Some(refusal) = quorum::refusal(&cluster) {
+        return Err(refusal);
+    }
     nodes::list(node, &cluster).await.map(|nodes| json(&nodes)).map_err(|error| asked(&error))
+}
+
+fn seen_quorum(node: &Arc<Node>) -> Answer {
+    if node.cluster().is_none() {
+        let message = "this node is in no cluster of several: there is no quorum to lose";
+        return Err(Refusal::new(StatusCode::CONFLICT, message).hint("skiff status"));
+    }
+    Ok(json(&quorum::seen(&*control_plane(node)?)))
 }
 
 async fn tokens(node: &Arc<Node>) -> Answer {
@@ -135,7 +147,11 @@ pub fn on_worker(cluster: &Cluster) -> Refusal {
     }
 }
 
+/// Who decides, unless nobody can.
 pub(in crate::node) fn desk(cluster: &Cluster) -> Result<&ClusterDesk, Refusal> {
+    if let Some(refusal) = quorum::refusal(cluster) {
+        return Err(refusal);
+    }
     cluster.desk.as_ref().ok_or_else(|| on_worker(cluster))
 }
 

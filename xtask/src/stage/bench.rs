@@ -20,7 +20,7 @@ const FIGURES: [&str; 7] = ["start", "memory", "cpu", "pods", "commands", "size"
 const DATASTORE: &str = "datastore";
 
 /// The long forms of tests that `soak` runs.
-const FORMS: [&str; 11] = [
+const FORMS: [&str; 13] = [
     "datastore",
     "simulation",
     "protocol",
@@ -32,6 +32,7 @@ const FORMS: [&str; 11] = [
     "grow",
     "rounds",
     "settings",
+    "recover",
     "memory",
 ];
 
@@ -162,6 +163,10 @@ pub fn soak(project: &Project, arguments: &SoakArguments) -> Result<()> {
     if wanted("settings") {
         announce("settings that do no good on one node", 300);
         long_form(project, "cluster", "settings_reach", ("SKIFF_TEST_SETTINGS", "full"))?;
+    }
+    if wanted("recover") {
+        announce("a cluster of two whose voter is lost for ever", 120);
+        long_form(project, "cluster", "with_two_members", ("SKIFF_TEST_RECOVER", "full"))?;
     }
     if !wanted("memory") {
         return Ok(());
