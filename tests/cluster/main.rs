@@ -5,6 +5,7 @@ mod archive;
 mod check;
 mod control_plane;
 mod datastore;
+mod grow;
 mod ledger;
 mod life;
 mod place;

@@ -7,6 +7,7 @@
 //!
 //! What comes in: `SKIFF_BIN` and `SKIFF_DIST`, or the places where the build leaves them.
 
+mod delay;
 mod disk;
 mod harm;
 mod inventory;
@@ -16,6 +17,7 @@ mod run;
 mod series;
 mod usage;
 
+pub use delay::SlowLink;
 pub use disk::{Disk, Filler};
 pub use harm::Way;
 pub use inventory::Inventory;

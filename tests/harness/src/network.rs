@@ -63,6 +63,11 @@ impl Host {
         &self.address
     }
 
+    #[cfg(test)]
+    pub(crate) fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
     /// A program on this machine.
     pub fn command(&self, program: &str) -> Command {
         enter(&self.namespace, program)
@@ -72,6 +77,24 @@ impl Host {
 impl Drop for Host {
     fn drop(&mut self) {
         run(Command::new("ip").args(["netns", "delete", &self.namespace]));
+    }
+}
+
+/// Where a host is plugged into the bridge.
+#[derive(Debug)]
+pub(crate) struct Port {
+    /// Namespace of the bridge.
+    pub(crate) network: String,
+    pub(crate) number: u32,
+    pub(crate) name: String,
+}
+
+impl Port {
+    /// Of the host whose namespace [`Network::add_host`] made.
+    pub(crate) fn of(host: &str) -> Self {
+        let (network, number) = host.rsplit_once('h').expect("a host's namespace");
+        let number = number.parse().expect("a host's number");
+        Self { network: network.into(), number, name: format!("port{number}") }
     }
 }
 

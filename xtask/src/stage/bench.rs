@@ -20,7 +20,7 @@ const FIGURES: [&str; 7] = ["start", "memory", "cpu", "pods", "commands", "size"
 const DATASTORE: &str = "datastore";
 
 /// The long forms of tests that `soak` runs.
-const FORMS: [&str; 11] = [
+const FORMS: [&str; 12] = [
     "datastore",
     "simulation",
     "protocol",
@@ -29,6 +29,7 @@ const FORMS: [&str; 11] = [
     "power-cuts",
     "leaves",
     "machine",
+    "grow",
     "rounds",
     "recover",
     "memory",
@@ -109,7 +110,7 @@ pub fn soak(project: &Project, arguments: &SoakArguments) -> Result<()> {
     }
     if wanted("simulation") {
         announce("ten thousand simulated histories of several members", 3600);
-        let mut command = simulation(project);
+        let mut command = simulation(project, &["--release"]);
         command.args(["--", "--nocapture", "every_history"]).env("SKIFF_TEST_HISTORIES", "10000");
         run_shown(&mut command)?;
     }
@@ -149,6 +150,10 @@ pub fn soak(project: &Project, arguments: &SoakArguments) -> Result<()> {
     if wanted("machine") {
         announce("a virtual machine: reboot, clock, power cut", 1500);
         long_form(project, "vm", "full_form", ("SKIFF_TEST_VM", "full"))?;
+    }
+    if wanted("grow") {
+        announce("one node, five and two workers, and one again", 600);
+        long_form(project, "cluster", "grow", ("SKIFF_TEST_GROW", "full"))?;
     }
     if wanted("rounds") {
         announce("twenty rounds of nodes that are lost under load", 4800);

@@ -15,8 +15,9 @@ const USUAL_SECONDS: u64 = 240;
 pub fn run(project: &Project) -> Result<()> {
     let started = Instant::now();
     announce("building skiff", if project.program().exists() { 0 } else { USUAL_SECONDS });
-    // The whole workspace, as the tests select it: the same features, so nothing is built twice.
-    run_shown(cargo(project).args(["build", "--release", "--bins"]).args(EVERYTHING))?;
+    // The features of the whole workspace, as benchmarks select it, so that nothing is built twice.
+    let program = ["build", "--release", "--bin", "skiff"];
+    run_shown(cargo(project).args(program).args(EVERYTHING))?;
     place_program(&project.program(), &project.dist().join("bin/skiff"))?;
     place_tree(&project.root.join("addons"), &project.dist().join("addons"))?;
     eprintln!("    skiff is built, {}", duration(started.elapsed()));
@@ -29,10 +30,10 @@ pub const SIMULATION: &str = "datastore-simulation";
 /// All others, which share what they are made of.
 pub const EVERYTHING: [&str; 3] = ["--workspace", "--exclude", SIMULATION];
 
-/// The simulation's tests.
-pub fn simulation(project: &Project) -> Command {
+/// The simulation's tests, with the options of cargo that a long run adds.
+pub fn simulation(project: &Project, options: &[&str]) -> Command {
     let mut command = cargo(project);
-    command.args(["test", "--release", "--no-fail-fast", "--package", SIMULATION]);
+    command.arg("test").args(options).args(["--no-fail-fast", "--package", SIMULATION]);
     command.args(["--test", "simulation"]);
     command
 }

@@ -36,7 +36,7 @@ struct Stage {
 
 /// In the order of what they need: what fails early and cheaply comes first.
 const STAGES: &[Stage] = &[
-    Stage { name: "plain", what: "everything that needs no node", usual_seconds: 1000, run: plain },
+    Stage { name: "plain", what: "everything that needs no node", usual_seconds: 900, run: plain },
     Stage {
         name: "simulation",
         what: "datastore members by a seed",
@@ -56,12 +56,15 @@ const STAGES: &[Stage] = &[
         run: super::cross::cross_build,
     },
     Stage { name: "storage", what: "upstream's storage tests", usual_seconds: 240, run: storage },
-    Stage { name: "node", what: "nodes with real pods", usual_seconds: 1800, run: node },
-    Stage { name: "vm", what: "a virtual machine, emulated", usual_seconds: 900, run: machine },
+    Stage { name: "node", what: "nodes with real pods", usual_seconds: 1100, run: node },
+    Stage { name: "vm", what: "a virtual machine, emulated", usual_seconds: 500, run: machine },
 ];
 
-/// Test targets that need a whole node, and so run one test at a time.
+/// Test targets that need a whole node, and so run only a few tests at a time.
 const NODE_TARGETS: &[&str] = &["node", "cluster", "addons", "performance", "confinement", "snap"];
+/// A node in a test waits for half of its time (for a lease to end, a link to come back), and each
+/// has a namespace and a root of its own: two tests fill two cores, more would starve each other.
+const NODE_TESTS_AT_ONCE: &str = "--test-threads=2";
 /// The test target whose node lives in a virtual machine: a stage of its own.
 const MACHINE_TARGET: &str = "vm";
 /// The test target that is built apart from all others: a stage of its own as well.
@@ -131,29 +134,29 @@ fn plain(project: &Project, log: &Path) -> Result<TestReport> {
     // Tests that kill a daemon run it as an example of its crate, and `cargo test` builds those
     // only when no target is chosen.
     let mut examples = cargo(project);
-    examples.args(["build", "--release", "--examples"]).args(EVERYTHING);
+    examples.args(["build", "--examples"]).args(EVERYTHING);
     run_logged(&mut examples, &log.with_extension("examples.log"))?;
     let mut report = TestReport::default();
     for (number, arguments) in plain_runs(&test_targets(project)?).into_iter().enumerate() {
         let log = log.with_extension(format!("{number}.log"));
         let mut command = cargo(project);
-        command.args(["test", "--release", "--no-fail-fast"]).args(arguments);
+        command.args(["test", "--no-fail-fast"]).args(arguments);
         report.add(cargo_test(command, &["--show-output"], &log));
     }
     Ok(report)
 }
 
 fn simulated(project: &Project, log: &Path) -> Result<TestReport> {
-    Ok(cargo_test(simulation(project), &["--show-output"], log))
+    Ok(cargo_test(simulation(project, &[]), &["--show-output"], log))
 }
 
 fn node(project: &Project, log: &Path) -> Result<TestReport> {
     let mut report = TestReport::default();
     for target in test_targets(project)?.iter().filter(|t| NODE_TARGETS.contains(&t.as_str())) {
         let mut command = cargo(project);
-        command.args(["test", "--release", "--no-fail-fast", "--test", target]).args(EVERYTHING);
+        command.args(["test", "--no-fail-fast", "--test", target]).args(EVERYTHING);
         let log = log.with_extension(format!("{target}.log"));
-        report.add(cargo_test(command, &["--show-output", "--test-threads=1"], &log));
+        report.add(cargo_test(command, &["--show-output", NODE_TESTS_AT_ONCE], &log));
     }
     Ok(report)
 }
@@ -161,7 +164,7 @@ fn node(project: &Project, log: &Path) -> Result<TestReport> {
 /// The short form; the full one belongs to `soak`.
 fn machine(project: &Project, log: &Path) -> Result<TestReport> {
     let mut command = cargo(project);
-    command.args(["test", "--release", "--test", MACHINE_TARGET]).args(EVERYTHING);
+    command.args(["test", "--test", MACHINE_TARGET]).args(EVERYTHING);
     command.env("SKIFF_TEST_VM", "short");
     Ok(cargo_test(command, &["--show-output", "--test-threads=1", "--skip", "full_form"], log))
 }
