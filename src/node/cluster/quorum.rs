@@ -225,7 +225,7 @@ fn missing(member: &QuorumMember) -> String {
 
 #[cfg(test)]
 mod tests {
-    use microcluster::record::MemberState;
+    use microcluster::record::{AppliedSettings, MemberState};
     use microcluster::version::Version;
     use time::macros::datetime;
 
@@ -245,6 +245,7 @@ mod tests {
             failure_domain: String::new(),
             expires: None,
             last_contact: NOW,
+            settings: AppliedSettings::default(),
         }
     }
 
