@@ -57,12 +57,19 @@ fn a_cluster_grows_to_five_and_two_workers_and_back_to_one_under_load() {
 }
 
 fn all_is_reached(alpha: &TestNode, others: &[TestNode]) {
-    eventually("each node has its pod", BOUND, || {
-        let args = ["get", "daemonset", "each", "--output", "jsonpath={.status.numberReady}"];
-        let ready = alpha.kubectl(&args).stdout;
-        if ready.trim() == (others.len() + 1).to_string() { Ok(()) } else { Err(ready) }
-    });
     let all: Vec<&TestNode> = std::iter::once(alpha).chain(others).collect();
+    // The pod of a node that has gone is forgotten a minute later.
+    eventually("each node has its pod, and no other one", BOUND, || {
+        let ready =
+            "jsonpath={range .items[*]}{.spec.nodeName}={.status.containerStatuses[0].ready} {end}";
+        let pods = alpha.kubectl(&["get", "pods", "-l", "app=each", "--output", ready]).stdout;
+        let is_there = |node: &&TestNode| pods.contains(&format!("{}=true", node.name()));
+        let there = all.iter().filter(|node| is_there(node)).count();
+        match (there, pods.split_whitespace().count()) == (all.len(), all.len()) {
+            true => Ok(()),
+            false => Err(pods),
+        }
+    });
     everybody_reaches_everybody(alpha, &all);
 }
 
