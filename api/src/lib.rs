@@ -22,8 +22,7 @@ pub use certificate::{Certificate, CertificateState, Certificates};
 pub use client::{Client, ClientError};
 pub use cluster::{
     ClusterNode, ClusterPart, NodeSettings, NodeState, Quorum, QuorumMember, RemoveRequest, Token,
-    TokenRequest,
-    TokenState,
+    TokenRequest, TokenState,
 };
 pub use error::ErrorBody;
 pub use kubeconfig::{ClientCertificate, CredentialRequest, KubeconfigRequest};

@@ -30,6 +30,7 @@ struct Known {
 #[derive(Debug)]
 pub struct Ledger {
     word: String,
+    patience: Duration,
     known: Mutex<Known>,
 }
 
@@ -60,24 +61,29 @@ impl Ledger {
         assert!(back.is_empty(), "acknowledged as deleted, and there: {back:?}");
     }
 
+    /// What failed is neither remembered as done nor as not done.
+    fn is_acknowledged(&self, mut command: Command) -> bool {
+        run(command.arg("--max-time").arg(self.patience.as_secs().to_string())).ok()
+    }
+
     /// One turn: a config map comes, every other one goes again, a pod comes and an old one goes.
     fn turn(&self, on: &TestNode, turn: usize) {
         let name = format!("{}-{turn}", self.word);
         let object = format!(r#"{{"metadata":{{"name":"{name}"}}}}"#);
-        if is_acknowledged(post(on, "configmaps", &object)) {
-            if turn % 2 == 0 {
+        if self.is_acknowledged(post(on, "configmaps", &object)) {
+            if turn.is_multiple_of(2) {
                 self.known.lock().unwrap().there.insert(name);
-            } else if is_acknowledged(delete(on, "configmaps", &name)) {
+            } else if self.is_acknowledged(delete(on, "configmaps", &name)) {
                 self.known.lock().unwrap().gone.insert(name);
             }
         }
-        if turn % 5 == 0 {
+        if turn.is_multiple_of(5) {
             let word = &self.word;
             let pod = format!(r#"{{"metadata":{{"name":"{word}-{turn}"}},"spec":{POD}}}"#);
             // Pods may be moved by the cluster itself: they are load, and nothing to remember.
-            is_acknowledged(post(on, "pods", &pod));
+            self.is_acknowledged(post(on, "pods", &pod));
             if let Some(old) = turn.checked_sub(POD_TURNS) {
-                is_acknowledged(delete(on, "pods", &format!("{word}-{old}")));
+                self.is_acknowledged(delete(on, "pods", &format!("{word}-{old}")));
             }
         }
     }
@@ -86,8 +92,18 @@ impl Ledger {
 /// Does something while a load runs on that node; at the end all that was acknowledged is there.
 #[track_caller]
 pub fn under_load<T>(on: &TestNode, act: impl FnOnce(&Ledger) -> T) -> T {
+    under_patient_load(on, Duration::from_secs(2), act)
+}
+
+/// The same with a client that waits so long for each answer.
+#[track_caller]
+pub fn under_patient_load<T>(
+    on: &TestNode,
+    patience: Duration,
+    act: impl FnOnce(&Ledger) -> T,
+) -> T {
     let now = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis();
-    let ledger = Ledger { word: format!("load-{now}"), known: Mutex::default() };
+    let ledger = Ledger { word: format!("load-{now}"), patience, known: Mutex::default() };
     let ended = AtomicBool::new(false);
     let answer = std::thread::scope(|scope| {
         let _end = EndOnDrop(&ended);
@@ -128,9 +144,4 @@ fn delete(on: &TestNode, kind: &str, name: &str) -> Command {
     let mut command = curl(on, &on.root().join("node/admin.pem"));
     command.args(["--fail", "--request", "DELETE"]).arg(format!("{SERVER}/{kind}/{name}"));
     command
-}
-
-/// What failed is neither remembered as done nor as not done.
-fn is_acknowledged(mut command: Command) -> bool {
-    run(&mut command).ok()
 }

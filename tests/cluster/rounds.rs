@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use harness::{Network, TestNode, Way, cannot_run_nodes, eventually};
 
 use crate::control_plane::{settle, write};
-use crate::ledger::under_load;
+use crate::ledger::{under_load, under_patient_load};
 use crate::place::{control_plane, member, nodes, state_of};
 
 const BOUND: Duration = Duration::from_secs(180);
@@ -18,6 +18,8 @@ const NOT_READY_BOUND: Duration = Duration::from_secs(40);
 const REPLACED_BOUND: Duration = Duration::from_secs(60);
 /// How long writes are looked at over bad links.
 const BAD_LINKS: Duration = Duration::from_secs(120);
+/// How long a client waits for an answer over them.
+const BAD_LINKS_PATIENCE: Duration = Duration::from_secs(30);
 /// What a node's link adds in each direction: between two nodes twice as much, there and back
 /// four times.
 const LINK_DELAY: Duration = Duration::from_millis(150);
@@ -169,7 +171,7 @@ fn bad_links(members: &[&TestNode; 3]) {
     for node in members {
         node.lose_packets(LINK_LOSS_PERCENT);
     }
-    let acknowledged = under_load(members[0], |ledger| {
+    let acknowledged = under_patient_load(members[0], BAD_LINKS_PATIENCE, |ledger| {
         let before = ledger.acknowledged();
         std::thread::sleep(BAD_LINKS);
         let acknowledged = ledger.acknowledged() - before;
