@@ -136,7 +136,7 @@ mod tests {
     fn value(number: usize) -> Vec<u8> {
         match number % 4 {
             0 => b"short".to_vec(),
-            1 => (0..600_usize).map(|at| (at * at * (number + 7) >> 3) as u8).collect(),
+            1 => (0..600_usize).map(|at| ((at * at * (number + 7)) >> 3) as u8).collect(),
             _ => format!("value {number} ").repeat(60).into_bytes(),
         }
     }
