@@ -13,10 +13,11 @@ use crate::config::Endpoint;
 use crate::paths::Paths;
 
 pub const NAME: &str = "kube-control";
-/// How long a node may be silent before its pods are moved, in seconds (upstream: 50). With a new
-/// leader's lease before it and a look every 5 s, a node that lost its power with the leader on it
-/// is not ready within 40 s.
+/// How long a node may be silent before it is not ready, in seconds (upstream: 50), and how often is
+/// looked (upstream: 5). A node that lost its power with the controllers' leader on it is not ready
+/// within 40 s: a lease, the next one's try and start, then these.
 const NODE_GRACE_S: u32 = 20;
+const NODE_LOOK_S: u32 = 2;
 /// How long pods stay on a node that is not ready, in seconds (upstream: 300). They are replaced
 /// within 60 s, of which their new start takes some.
 const TOLERATION_S: u32 = 30;
@@ -158,6 +159,7 @@ fn controller_manager(context: &Context) -> Vec<String> {
         .set("allocate-node-cidrs", true)
         .set("service-cluster-ip-range", &context.service_cidr)
         .set("node-monitor-grace-period", format!("{NODE_GRACE_S}s"))
+        .set("node-monitor-period", format!("{NODE_LOOK_S}s"))
         .set("profiling", false);
     flags.extend(&context.controller_manager_args)
 }

@@ -56,7 +56,7 @@ const STAGES: &[Stage] = &[
         run: super::cross::cross_build,
     },
     Stage { name: "storage", what: "upstream's storage tests", usual_seconds: 240, run: storage },
-    Stage { name: "node", what: "nodes with real pods", usual_seconds: 1100, run: node },
+    Stage { name: "node", what: "nodes with real pods", usual_seconds: 1300, run: node },
     Stage { name: "vm", what: "a virtual machine, emulated", usual_seconds: 500, run: machine },
 ];
 
