@@ -17,8 +17,11 @@
 //! The epoch makes rows of different writers differ, whatever they say.
 
 use std::borrow::Borrow;
+use std::cell::RefCell;
 
 use bytes::Bytes;
+use zstd::bulk::{Compressor, Decompressor};
+use zstd::zstd_safe::{self, CParameter};
 
 use crate::record::{LeaseId, Record, Revision};
 use crate::store::StoreError;
@@ -170,16 +173,24 @@ impl Encoder {
     }
 }
 
-fn compress(payload: &[u8]) -> Vec<u8> {
-    let mut compressor =
-        zstd::bulk::Compressor::new(COMPRESSION_LEVEL).expect("level 1 is a level of zstd");
+thread_local! {
+    /// Making one takes longer than compressing a small row.
+    static COMPRESSOR: RefCell<Compressor<'static>> = RefCell::new(new_compressor());
+    static DECOMPRESSOR: RefCell<Decompressor<'static>> =
+        RefCell::new(Decompressor::new().expect("zstd has memory for a context"));
+}
+
+fn new_compressor() -> Compressor<'static> {
+    let mut compressor = Compressor::new(COMPRESSION_LEVEL).expect("level 1 is a level of zstd");
+    compressor.set_parameter(CParameter::ChecksumFlag(true)).expect("zstd knows checksums");
     compressor
-        .set_parameter(zstd::zstd_safe::CParameter::ChecksumFlag(true))
-        .expect("zstd knows checksums");
-    let mut data = vec![0; 1 + zstd::zstd_safe::compress_bound(payload.len())];
+}
+
+fn compress(payload: &[u8]) -> Vec<u8> {
+    let mut data = vec![0; 1 + zstd_safe::compress_bound(payload.len())];
     data[0] = FORMAT;
-    let written = compressor
-        .compress_to_buffer(payload, &mut data[1..])
+    let written = COMPRESSOR
+        .with_borrow_mut(|compressor| compressor.compress_to_buffer(payload, &mut data[1..]))
         .expect("the buffer has the bound that zstd asks for");
     data.truncate(1 + written);
     data.shrink_to_fit();
@@ -192,13 +203,15 @@ pub fn decompress(data: &[u8]) -> Result<Vec<u8>, DecodeError> {
     if format > FORMAT {
         return Err(DecodeError::NewerFormat { found: format });
     }
-    let size = zstd::zstd_safe::get_frame_content_size(frame)
+    let size = zstd_safe::get_frame_content_size(frame)
         .ok()
         .flatten()
         .and_then(|size| usize::try_from(size).ok())
         .filter(|size| *size <= PAYLOAD_BYTES_MAX)
         .ok_or(DecodeError::Damaged("no size in the frame"))?;
-    zstd::bulk::decompress(frame, size).map_err(DecodeError::Checksum)
+    DECOMPRESSOR
+        .with_borrow_mut(|decompressor| decompressor.decompress(frame, size))
+        .map_err(DecodeError::Checksum)
 }
 
 /// Reads the entries of a row whose first changes happened at `first`.

@@ -1,7 +1,7 @@
 //! Keeps the stored form small, in steps that are each over in milliseconds.
 //!
 //! Two jobs. *Merging* turns many small rows of the log into one, with or
-//! without a compaction, so that a start reads few rows. *Folding* follows a
+//! without a compaction, so that a start reads few rows ([`Merger`]). *Folding* follows a
 //! compaction: rows that only speak of the compacted past are replaced by
 //! chunks of what was living then, a chunk at a time:
 //!
@@ -9,6 +9,7 @@
 //! 1  write each chunk anew whose range was changed in those rows
 //! 2  advance the base over the rows
 //! 3  remove the rows, a few at a time
+//! 4  give pages back, if most of them are free
 //! ```
 //!
 //! A crash between steps is harmless: a chunk may be newer than the base, and
@@ -24,12 +25,15 @@ use bytes::Bytes;
 use crate::batch::Encoder;
 use crate::index::Index;
 use crate::key_range::{End, KeyRange};
+use crate::merger::Merger;
 use crate::record::Revision;
 use crate::state::{Layout, RowInfo};
-use crate::store::{Chunk, Fold, Sequence};
+use crate::store::{Chunk, Fold, LogRow, Sequence};
 
 /// Rows removed in one step.
 const TRIM_ROWS_MAX: u32 = 256;
+/// Pages given back in one step: half a megabyte of dqlite's log, if each has to be moved.
+const VACUUM_PAGES_MAX: u32 = 128;
 
 /// When what is rearranged. Tests make everything small.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,10 +42,10 @@ pub struct LayoutLimits {
     pub chunk_bytes_max: usize,
     /// Chunks written in one step.
     pub chunks_per_step: usize,
-    /// Rows below this are worth merging.
+    /// Rows below this are worth merging,
     pub small_row_bytes_max: usize,
-    /// Small rows that may pile up before the oldest are merged.
-    pub small_rows_max: usize,
+    /// when so many of them follow each other.
+    pub merge_rows_min: usize,
     /// Rows merged into one.
     pub merge_rows_max: usize,
     /// Bytes merged into one.
@@ -52,32 +56,37 @@ pub struct LayoutLimits {
     pub fold_rows_min: usize,
 }
 
+impl LayoutLimits {
+    /// What production uses.
+    pub const DEFAULT: LayoutLimits = LayoutLimits {
+        chunk_bytes_max: 128 << 10,
+        chunks_per_step: 4,
+        small_row_bytes_max: 8 << 10,
+        merge_rows_min: 16,
+        merge_rows_max: 512,
+        merge_bytes_max: 256 << 10,
+        fold_bytes_min: 128 << 10,
+        fold_rows_min: 512,
+    };
+}
+
 impl Default for LayoutLimits {
     fn default() -> Self {
-        LayoutLimits {
-            chunk_bytes_max: 128 << 10,
-            chunks_per_step: 4,
-            small_row_bytes_max: 16 << 10,
-            small_rows_max: 1024,
-            merge_rows_max: 512,
-            merge_bytes_max: 256 << 10,
-            fold_bytes_min: 128 << 10,
-            fold_rows_min: 512,
-        }
+        LayoutLimits::DEFAULT
     }
 }
 
 /// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Read these rows and put them back as one.
-    Merge { from: Sequence, to: Sequence },
-    /// Write a range's chunks.
+    /// Write one row for many, or a range's chunks.
     Write(Fold),
     /// Advance the base to here; the writer adds the base's data.
     Advance { sequence: Sequence, revision: Revision },
     /// Remove rows that the base contains.
     Trim { rows_max: u32 },
+    /// Give pages back that hold nothing.
+    Vacuum { pages_max: u32 },
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -89,6 +98,7 @@ enum Phase {
         left: BTreeSet<Bytes>,
     },
     Trimming,
+    Vacuuming,
 }
 
 /// Knows where the stored rows are and which are worth rearranging.
@@ -96,7 +106,7 @@ enum Phase {
 pub struct Compactor {
     limits: LayoutLimits,
     rows: VecDeque<RowInfo>,
-    small_rows: usize,
+    merger: Merger,
     /// Chunks by first key; the first one's range begins at the empty key.
     chunks: BTreeMap<Bytes, usize>,
     /// Chunks whose range changed before the compacted revision.
@@ -107,14 +117,12 @@ pub struct Compactor {
 impl Compactor {
     /// Takes over what was found at start.
     pub fn new(layout: Layout, limits: LayoutLimits) -> Compactor {
-        let small_rows =
-            layout.rows.iter().filter(|row| row.bytes < limits.small_row_bytes_max).count();
         let chunks =
             layout.chunks.into_iter().map(|chunk| (chunk.first_key, chunk.bytes)).collect();
         let mut compactor = Compactor {
             limits,
             rows: layout.rows.into(),
-            small_rows,
+            merger: Merger::default(),
             chunks,
             dirty: BTreeSet::new(),
             phase: Phase::Trimming,
@@ -134,9 +142,9 @@ impl Compactor {
     }
 
     /// Notes a row that was appended.
-    pub fn appended(&mut self, row: RowInfo) {
-        self.small_rows += usize::from(self.is_small(&row));
-        self.rows.push_back(row);
+    pub fn appended(&mut self, row: &LogRow) {
+        self.merger.appended(row, &self.limits);
+        self.rows.push_back(RowInfo::from(row));
     }
 
     /// Notes keys whose past was compacted.
@@ -147,10 +155,6 @@ impl Compactor {
                 self.dirty.insert(chunk);
             }
         }
-    }
-
-    fn is_small(&self, row: &RowInfo) -> bool {
-        row.bytes < self.limits.small_row_bytes_max
     }
 
     fn chunk_of(&self, key: &[u8]) -> Bytes {
@@ -164,7 +168,7 @@ impl Compactor {
 
     /// Whether small rows have piled up.
     pub fn wants_merge(&self) -> bool {
-        self.small_rows > self.limits.small_rows_max
+        self.merger.is_due()
     }
 
     /// What is to be done, if anything is worth doing.
@@ -174,28 +178,29 @@ impl Compactor {
         }
         match &self.phase {
             Phase::Trimming => Some(Step::Trim { rows_max: TRIM_ROWS_MAX }),
+            Phase::Vacuuming => Some(Step::Vacuum { pages_max: VACUUM_PAGES_MAX }),
             Phase::Folding { target, left } => Some(match left.first() {
                 Some(chunk) => Step::Write(self.write_chunk(chunk, index)),
                 None => Step::Advance { sequence: target.sequence, revision: target.last },
             }),
-            Phase::Idle => self.choose_merge(),
+            Phase::Idle => self.merger.next().map(Step::Write),
         }
     }
 
     /// Notes that a step was done; `more` when the same step is to follow.
-    pub fn done(&mut self, step: &Step, more: bool, merged: Option<RowInfo>) {
+    pub fn done(&mut self, step: &Step, more: bool) {
         match step {
-            Step::Merge { from, to } => self.replace_rows(*from, *to, merged),
+            Step::Write(Fold::Merge { from, row }) => self.replace_rows(*from, RowInfo::from(row)),
             Step::Write(fold) => self.note_chunks(fold),
             Step::Advance { sequence, .. } => {
-                while self.rows.front().is_some_and(|row| row.sequence <= *sequence) {
-                    let row = self.rows.pop_front().expect("the front was just seen");
-                    self.small_rows -= usize::from(self.is_small(&row));
-                }
+                let kept = self.rows.partition_point(|row| row.sequence <= *sequence);
+                self.rows.drain(..kept);
+                self.merger.forget(*sequence);
                 self.phase = Phase::Trimming;
             }
-            Step::Trim { .. } if !more => self.phase = Phase::Idle,
-            Step::Trim { .. } => {}
+            Step::Trim { .. } if !more => self.phase = Phase::Vacuuming,
+            Step::Vacuum { .. } if !more => self.phase = Phase::Idle,
+            Step::Trim { .. } | Step::Vacuum { .. } => {}
         }
     }
 
@@ -270,39 +275,11 @@ impl Compactor {
         }
     }
 
-    fn choose_merge(&self) -> Option<Step> {
-        if !self.wants_merge() {
-            return None;
-        }
-        let mut run: Option<(Sequence, Sequence)> = None;
-        let (mut rows, mut bytes) = (0, 0);
-        for row in &self.rows {
-            let fits = rows < self.limits.merge_rows_max
-                && bytes + row.bytes <= self.limits.merge_bytes_max;
-            if self.is_small(row) && fits {
-                let from = run.map_or(row.sequence, |(from, _)| from);
-                run = Some((from, row.sequence));
-                rows += 1;
-                bytes += row.bytes;
-            } else if rows > 1 {
-                break;
-            } else {
-                (run, rows, bytes) = (None, 0, 0);
-            }
-        }
-        run.filter(|_| rows > 1).map(|(from, to)| Step::Merge { from, to })
-    }
-
-    fn replace_rows(&mut self, from: Sequence, to: Sequence, merged: Option<RowInfo>) {
+    fn replace_rows(&mut self, from: Sequence, merged: RowInfo) {
         let start = self.rows.partition_point(|row| row.sequence < from);
-        let end = self.rows.partition_point(|row| row.sequence <= to);
-        let small_bytes_max = self.limits.small_row_bytes_max;
-        let is_small = |row: &RowInfo| row.bytes < small_bytes_max;
-        self.small_rows -= self.rows.drain(start..end).filter(is_small).count();
-        if let Some(row) = merged {
-            self.small_rows += usize::from(self.is_small(&row));
-            self.rows.insert(start, row);
-        }
+        let end = self.rows.partition_point(|row| row.sequence <= merged.sequence);
+        self.rows.drain(start..end);
+        self.rows.insert(start, merged);
     }
 }
 

@@ -29,6 +29,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use crate::census::Census;
 use crate::fingerprint::of_record;
@@ -71,8 +72,8 @@ impl Versions {
     }
 }
 
-/// What was written in one revision, in the order of its transaction.
-type Changes = Box<[Held]>;
+/// What was written in one revision, in the order of its transaction: mostly one key.
+type Changes = SmallVec<[Held; 1]>;
 
 /// The versions in memory. See the module's words for what is where.
 #[derive(Debug)]

@@ -35,6 +35,7 @@ pub mod key_range;
 pub mod lease;
 pub mod listen;
 pub mod member;
+pub mod merger;
 pub mod metrics;
 pub mod options;
 pub mod pending;

@@ -164,7 +164,10 @@ pub async fn compaction_hides_the_past_and_keeps_the_present(place: impl Place) 
 /// Folding the log into chunks changes no answer and shortens the log.
 pub async fn folded_logs_read_back_the_same(place: impl Place) {
     let running = start(&place).await;
-    let value = "x".repeat(700);
+    // It does not shrink, so that there is something to fold.
+    let noise = |round: u32| {
+        (1..80_u32).map(move |at| format!("{:x}", (round * 80 + at).wrapping_mul(0x9e37_79b9)))
+    };
     for round in 0..2000_u32 {
         // Many are overwritten, some are deleted, some stay alone.
         let key = format!("key-{:05}", round.wrapping_mul(7919) % 900);
@@ -172,7 +175,7 @@ pub async fn folded_logs_read_back_the_same(place: impl Place) {
             let request = DeleteRangeRequest { key: key.into(), ..Default::default() };
             running.engine.delete_range(request).await.expect("the deletion is in order");
         } else {
-            let value = format!("{round}-{value}");
+            let value = format!("{round}-{}", noise(round).collect::<String>());
             running.engine.put(put(&key, &value)).await.expect("the put is in order");
         }
         if round % 600 == 599 {

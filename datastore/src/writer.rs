@@ -18,7 +18,7 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
-use crate::batch::{DecodeError, Encoder, decompress};
+use crate::batch::Encoder;
 use crate::command::{Change, Command};
 use crate::compactor::{Compactor, Step};
 use crate::error::RequestError;
@@ -27,7 +27,7 @@ use crate::index::Index;
 use crate::pending::{Ended, Pending, Reply};
 use crate::record::Revision;
 use crate::shared::{Integrity, Limits, Shared};
-use crate::state::{Layout, RowInfo};
+use crate::state::Layout;
 use crate::store::{Base, Fold, LogRow, Sequence, Store, StoreError};
 
 /// Wishes that may wait; beyond this clients are told to come back.
@@ -284,7 +284,7 @@ impl<S: Store> Writer<S> {
         self.sequence = row.sequence;
         self.shared.set_sequence(row.sequence.0);
         self.shared.feed.push_row(row);
-        self.compactor.appended(RowInfo::from(row));
+        self.compactor.appended(row);
         self.sweeping |= self.compactor.wants_merge();
         if !changes.is_empty() {
             self.shared.metrics.changed(changes.iter().map(|record| &**record));
@@ -377,8 +377,8 @@ impl<S: Store> Writer<S> {
             return Ok(false);
         };
         match self.take_step(&step).await {
-            Ok((more, merged)) => {
-                self.compactor.done(&step, more, merged);
+            Ok(more) => {
+                self.compactor.done(&step, more);
                 Ok(true)
             }
             Err(error @ (StoreError::Deposed { .. } | StoreError::NotLeader(_))) => {
@@ -410,49 +410,20 @@ impl<S: Store> Writer<S> {
         Ok(())
     }
 
-    async fn take_step(&mut self, step: &Step) -> Result<(bool, Option<RowInfo>), StoreError> {
-        let (fold, merged) = match step {
-            Step::Merge { from, to } => {
-                let row = self.merged_row(*from, *to).await?;
-                let info = RowInfo::from(&row);
-                (Fold::Merge { from: *from, row }, Some(info))
-            }
-            Step::Write(fold) => (fold.clone(), None),
+    /// Whether the same step is to follow.
+    async fn take_step(&mut self, step: &Step) -> Result<bool, StoreError> {
+        let fold = match step {
+            Step::Write(fold) => fold.clone(),
             Step::Advance { sequence, revision } => {
                 let data = self.shared.read().base_data();
-                let base = Base { sequence: *sequence, revision: *revision, data };
-                (Fold::Advance(base), None)
+                Fold::Advance(Base { sequence: *sequence, revision: *revision, data })
             }
-            Step::Trim { rows_max } => (Fold::Trim { rows_max: *rows_max }, None),
+            Step::Trim { rows_max } => Fold::Trim { rows_max: *rows_max },
+            Step::Vacuum { pages_max } => return self.store.vacuum(*pages_max).await,
         };
         let more = self.store.fold(&fold).await?;
         self.shared.feed.push_fold(&fold);
-        Ok((more, merged))
-    }
-
-    async fn merged_row(&mut self, from: Sequence, to: Sequence) -> Result<LogRow, StoreError> {
-        let mut encoder = Encoder::default();
-        let mut merged: Option<LogRow> = None;
-        let mut after = Sequence(from.0 - 1);
-        while after < to {
-            let page = self.store.read_log(after).await?;
-            if page.is_empty() {
-                break;
-            }
-            for row in page.into_iter().filter(|row| row.sequence <= to) {
-                let of_row =
-                    |error: DecodeError| error.of(format!("row {} of the log", row.sequence.0));
-                let payload = decompress(&row.data).map_err(of_row)?;
-                encoder.append(&payload);
-                after = row.sequence;
-                let first = merged.as_ref().map_or(row.first, |merged| merged.first);
-                merged = Some(LogRow { first, data: Vec::new(), ..row });
-            }
-        }
-        let mut merged =
-            merged.ok_or_else(|| StoreError::Damaged(format!("row {} is missing", from.0)))?;
-        merged.data = encoder.finish();
-        Ok(merged)
+        Ok(more)
     }
 
     async fn note_size(&mut self) {

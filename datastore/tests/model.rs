@@ -286,7 +286,7 @@ async fn start(store: &MemoryStore) -> Running {
         chunk_bytes_max: 40,
         chunks_per_step: 1,
         small_row_bytes_max: 1000,
-        small_rows_max: 4,
+        merge_rows_min: 2,
         merge_rows_max: 3,
         merge_bytes_max: 1000,
         fold_bytes_min: 1000,

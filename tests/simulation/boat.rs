@@ -157,7 +157,7 @@ fn choose_layout(chance: &mut Chance) -> LayoutLimits {
     let small = LayoutLimits {
         chunk_bytes_max: chance.within(60, 300) as usize,
         chunks_per_step: chance.within(1, 3) as usize,
-        small_rows_max: chance.within(3, 20) as usize,
+        merge_rows_min: 2,
         merge_rows_max: chance.within(2, 8) as usize,
         fold_bytes_min: chance.within(100, 1_000) as usize,
         fold_rows_min: chance.within(3, 20) as usize,

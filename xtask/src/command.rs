@@ -55,6 +55,20 @@ pub fn run_logged(command: &mut Command, log: &Path) -> Result<Duration> {
     Ok(started.elapsed())
 }
 
+/// The same command, which leaves the processor to others when they want it.
+pub fn nice(command: &Command) -> Command {
+    let mut nice = Command::new("nice");
+    nice.args(["-n", "5"]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => nice.env(name, value),
+            None => nice.env_remove(name),
+        };
+    }
+    command.get_current_dir().map(|dir| nice.current_dir(dir));
+    nice
+}
+
 /// Runs a program that speaks to the user itself.
 pub fn run_shown(command: &mut Command) -> Result<()> {
     let program = command.get_program().to_string_lossy().into_owned();

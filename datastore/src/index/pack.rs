@@ -14,7 +14,7 @@
 use std::sync::Arc;
 
 use super::Index;
-use super::held::{Held, Packed, Packer};
+use super::held::{Held, Packer};
 use crate::record::{Record, Revision};
 use crate::shared::Shared;
 
@@ -50,8 +50,7 @@ pub async fn keep_packed(shared: Arc<Shared>) {
         shared.packing_due.notified().await;
         loop {
             let Some(step) = shared.read().index.to_pack(&shared.limits.packing) else { break };
-            let pack = |whole: Arc<Record>| packer.pack(&whole).map(|packed| (whole, packed));
-            let packed = step.records.into_iter().filter_map(pack).collect();
+            let packed = packer.pack(step.records);
             shared.write().index.hold(packed, step.upto);
             tokio::task::yield_now().await;
         }
@@ -88,14 +87,13 @@ impl Index {
     fn replaced_by(&self, held: &Held) -> Option<Arc<Record>> {
         match self.keys.get(held.key())?.older_at(held.modified().previous())? {
             Held::Whole(record) => Some(record.clone()),
-            Held::Packed(_) => None,
+            Held::Packed(..) => None,
         }
     }
 
     /// Puts packed versions where the whole ones are, unless those have gone.
-    fn hold(&mut self, packed: Vec<(Arc<Record>, Packed)>, upto: Revision) {
-        for (whole, packed) in packed {
-            let held = Held::Packed(Arc::new(packed));
+    fn hold(&mut self, packed: Vec<(Arc<Record>, Held)>, upto: Revision) {
+        for (whole, held) in packed {
             let is_it = |other: &&mut Held| other.is(&whole);
             let Some(versions) = self.keys.get_mut(&whole.key) else { continue };
             let start = versions.older.partition_point(|other| other.modified() < whole.modified);
@@ -126,9 +124,7 @@ mod tests {
     fn pack_all(index: &mut Index) {
         let mut packer = Packer::default();
         while let Some(step) = index.to_pack(&AT_ONCE) {
-            let pack = |whole: Arc<Record>| packer.pack(&whole).map(|packed| (whole, packed));
-            let packed = step.records.into_iter().filter_map(pack).collect();
-            index.hold(packed, step.upto);
+            index.hold(packer.pack(step.records), step.upto);
         }
     }
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -11,7 +12,7 @@ use serde::Deserialize;
 
 use super::build::{EVERYTHING, cargo, simulation};
 use super::{build, components, setup};
-use crate::command::{announce, duration, output_of, run_logged};
+use crate::command::{announce, duration, nice, output_of, run_logged};
 use crate::project::Project;
 use crate::test_counts::TestReport;
 
@@ -26,6 +27,7 @@ pub struct Arguments {
 }
 
 /// A part of the tests that is run and counted by itself.
+#[derive(Clone, Copy)]
 struct Stage {
     name: &'static str,
     /// What it tests, for the user to read while it runs.
@@ -34,9 +36,11 @@ struct Stage {
     run: fn(&Project, &Path) -> Result<TestReport>,
 }
 
-/// In the order of what they need: what fails early and cheaply comes first.
+/// In the order of what they need: what fails early and cheaply comes first, and what waits more
+/// than it computes, so that it runs beside the nodes.
 const STAGES: &[Stage] = &[
     Stage { name: "plain", what: "everything that needs no node", usual_seconds: 900, run: plain },
+    Stage { name: "storage", what: "upstream's storage tests", usual_seconds: 240, run: storage },
     Stage {
         name: "simulation",
         what: "datastore members by a seed",
@@ -55,10 +59,13 @@ const STAGES: &[Stage] = &[
         usual_seconds: 600,
         run: super::cross::cross_build,
     },
-    Stage { name: "storage", what: "upstream's storage tests", usual_seconds: 240, run: storage },
-    Stage { name: "node", what: "nodes with real pods", usual_seconds: 1300, run: node },
     Stage { name: "vm", what: "a virtual machine, emulated", usual_seconds: 500, run: machine },
+    Stage { name: NODE_STAGE, what: "nodes with real pods", usual_seconds: 1300, run: node },
 ];
+
+/// The stage that runs beside all others: its nodes wait for half of their time. The others leave
+/// the processor to it when it wants that.
+const NODE_STAGE: &str = "node";
 
 /// Test targets that need a whole node, and so run only a few tests at a time.
 const NODE_TARGETS: &[&str] = &["node", "cluster", "addons", "performance", "confinement", "snap"];
@@ -79,10 +86,19 @@ pub fn run(project: &Project, arguments: &Arguments) -> Result<()> {
     }
     let logs = project.target.join("test-logs");
     fs::create_dir_all(&logs).with_context(|| format!("cannot create {}", logs.display()))?;
-    let mut total = TestReport::default();
-    for stage in stages {
-        total.add(run_stage(project, stage, &logs));
-    }
+    let (beside, others): (Vec<Stage>, _) =
+        stages.into_iter().partition(|stage| stage.name == NODE_STAGE);
+    let all = |stages: Vec<Stage>| {
+        let mut total = TestReport::default();
+        stages.iter().for_each(|stage| total.add(run_stage(project, stage, &logs)));
+        total
+    };
+    let total = thread::scope(|scope| {
+        let beside = scope.spawn(|| all(beside));
+        let mut total = all(others);
+        total.add(beside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        total
+    });
     for reason in &total.skips {
         println!("skipped: {reason}");
     }
@@ -96,9 +112,9 @@ pub fn run(project: &Project, arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-fn choose_stages(names: &[String]) -> Result<Vec<&'static Stage>> {
+fn choose_stages(names: &[String]) -> Result<Vec<Stage>> {
     if names.is_empty() {
-        return Ok(STAGES.iter().collect());
+        return Ok(STAGES.to_vec());
     }
     let known = || STAGES.iter().map(|stage| stage.name).collect::<Vec<_>>().join(", ");
     names
@@ -107,6 +123,7 @@ fn choose_stages(names: &[String]) -> Result<Vec<&'static Stage>> {
             STAGES
                 .iter()
                 .find(|stage| stage.name == name)
+                .copied()
                 .with_context(|| format!("no stage is called {name}; there are {}", known()))
         })
         .collect()
@@ -141,13 +158,13 @@ fn plain(project: &Project, log: &Path) -> Result<TestReport> {
         let log = log.with_extension(format!("{number}.log"));
         let mut command = cargo(project);
         command.args(["test", "--no-fail-fast"]).args(arguments);
-        report.add(cargo_test(command, &["--show-output"], &log));
+        report.add(cargo_test(nice(&command), &["--show-output"], &log));
     }
     Ok(report)
 }
 
 fn simulated(project: &Project, log: &Path) -> Result<TestReport> {
-    Ok(cargo_test(simulation(project, &[]), &["--show-output"], log))
+    Ok(cargo_test(nice(&simulation(project, &[])), &["--show-output"], log))
 }
 
 fn node(project: &Project, log: &Path) -> Result<TestReport> {
@@ -255,7 +272,7 @@ fn go_test(mut command: Command, log: &Path) -> TestReport {
 fn storage(project: &Project, log: &Path) -> Result<TestReport> {
     let mut command = Command::new(project.root.join("tests/datastore/run"));
     command.env("SKIFF_DATASTORE", format!("{} datastore", project.program().display()));
-    let outcome = run_logged(&mut command, log);
+    let outcome = run_logged(&mut nice(&command), log);
     if let Err(error) = &outcome {
         eprintln!("{error:#}");
     }
