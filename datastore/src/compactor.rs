@@ -9,7 +9,6 @@
 //! 1  write each chunk anew whose range was changed in those rows
 //! 2  advance the base over the rows
 //! 3  remove the rows, a few at a time
-//! 4  give pages back, if most of them are free
 //! ```
 //!
 //! A crash between steps is harmless: a chunk may be newer than the base, and
@@ -32,8 +31,6 @@ use crate::store::{Chunk, Fold, LogRow, Sequence};
 
 /// Rows removed in one step.
 const TRIM_ROWS_MAX: u32 = 256;
-/// Pages given back in one step: half a megabyte of dqlite's log, if each has to be moved.
-const VACUUM_PAGES_MAX: u32 = 128;
 
 /// When what is rearranged. Tests make everything small.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,8 +82,6 @@ pub enum Step {
     Advance { sequence: Sequence, revision: Revision },
     /// Remove rows that the base contains.
     Trim { rows_max: u32 },
-    /// Give pages back that hold nothing.
-    Vacuum { pages_max: u32 },
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -98,7 +93,6 @@ enum Phase {
         left: BTreeSet<Bytes>,
     },
     Trimming,
-    Vacuuming,
 }
 
 /// Knows where the stored rows are and which are worth rearranging.
@@ -178,7 +172,6 @@ impl Compactor {
         }
         match &self.phase {
             Phase::Trimming => Some(Step::Trim { rows_max: TRIM_ROWS_MAX }),
-            Phase::Vacuuming => Some(Step::Vacuum { pages_max: VACUUM_PAGES_MAX }),
             Phase::Folding { target, left } => Some(match left.first() {
                 Some(chunk) => Step::Write(self.write_chunk(chunk, index)),
                 None => Step::Advance { sequence: target.sequence, revision: target.last },
@@ -198,9 +191,8 @@ impl Compactor {
                 self.merger.forget(*sequence);
                 self.phase = Phase::Trimming;
             }
-            Step::Trim { .. } if !more => self.phase = Phase::Vacuuming,
-            Step::Vacuum { .. } if !more => self.phase = Phase::Idle,
-            Step::Trim { .. } | Step::Vacuum { .. } => {}
+            Step::Trim { .. } if !more => self.phase = Phase::Idle,
+            Step::Trim { .. } => {}
         }
     }
 

@@ -19,7 +19,6 @@ pub mod memory;
 pub mod node;
 mod schema;
 pub mod sole;
-pub mod space;
 pub mod sql;
 
 use std::future::Future;
@@ -160,10 +159,6 @@ pub trait Store: Send + 'static {
 
     /// Rearranges; whether there is more of the same to do ([`Fold::Trim`]).
     fn fold(&mut self, fold: &Fold) -> impl Future<Output = Result<bool, StoreError>> + Send;
-
-    /// Gives space back that nothing is in, up to `pages_max` pages of it; whether
-    /// there is more that is worth it.
-    fn vacuum(&mut self, pages_max: u32) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
     /// How much space is taken.
     fn size(&mut self) -> impl Future<Output = Result<Size, StoreError>> + Send;

@@ -419,7 +419,6 @@ impl<S: Store> Writer<S> {
                 Fold::Advance(Base { sequence: *sequence, revision: *revision, data })
             }
             Step::Trim { rows_max } => Fold::Trim { rows_max: *rows_max },
-            Step::Vacuum { pages_max } => return self.store.vacuum(*pages_max).await,
         };
         let more = self.store.fold(&fold).await?;
         self.shared.feed.push_fold(&fold);

@@ -387,3 +387,98 @@ async fn damage_that_is_found_before_the_start_leaves_the_process_able_to_start_
         }
     }
 }
+
+#[tokio::test]
+async fn pages_that_hold_nothing_take_neither_memory_nor_space_in_a_snapshot() {
+    // In a process of its own: nobody else's memory is counted.
+    const ALONE: &str = "DQLITE_TEST_ALONE";
+    if std::env::var_os(ALONE).is_none() {
+        let name = "pages_that_hold_nothing_take_neither_memory_nor_space_in_a_snapshot";
+        let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+        let output = again.args(["--exact", name]).env(ALONE, "1").output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        return;
+    }
+    let dir = TempDir::new().unwrap();
+    // Every 512 of them, since they are small.
+    let often = dqlite::SnapshotParams::every(16);
+    let start =
+        || Node::builder(MemberId::FIRST, "first", dir.path()).snapshot(often).start().unwrap();
+    let node = start();
+    let mut connection = with_table(&node).await;
+    fill(&mut connection, 0..500).await;
+    // The log in memory ends at a snapshot.
+    touch(&mut connection, 600).await;
+    let (full_bytes, full_pages) = (resident_bytes(), pages(&mut connection).await);
+    connection.exec("DELETE FROM t WHERE id < 480", &[]).await.unwrap();
+    touch(&mut connection, 1200).await;
+    let left_bytes = resident_bytes();
+    assert_eq!(pages(&mut connection).await, full_pages, "the database is as long as it was");
+    assert!(left_bytes + (25 << 20) < full_bytes, "{left_bytes} of {full_bytes} bytes");
+    let newest = std::fs::read_dir(dir.path()).unwrap().flatten().filter(|file| {
+        let name = file.file_name().into_string().unwrap();
+        name.starts_with("snapshot") && !name.ends_with("meta")
+    });
+    let smallest = newest.map(|file| file.metadata().unwrap().len()).min().unwrap();
+    assert!(smallest < 5 << 20, "{smallest} bytes");
+    drop(connection);
+    drop(node);
+
+    let node = start();
+    let mut connection = open(&node).await;
+    check(&mut connection, 480..500).await;
+    // Free pages are taken again.
+    fill(&mut connection, 1000..1300).await;
+    assert_eq!(pages(&mut connection).await, full_pages);
+    check(&mut connection, (480..500).chain(1000..1300)).await;
+}
+
+/// Rows of 80 KiB that don't shrink.
+fn noise(id: i64) -> Bytes {
+    let mut state = id as u64 + 1;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    std::iter::repeat_with(next).take(10 << 10).flat_map(u64::to_le_bytes).collect()
+}
+
+async fn fill(connection: &mut Connection, ids: std::ops::Range<i64>) {
+    for id in ids {
+        let row = params![id, noise(id)];
+        connection.exec("INSERT INTO t (id, v) VALUES (?, ?)", &row).await.unwrap();
+    }
+}
+
+/// Small entries.
+async fn touch(connection: &mut Connection, times: i64) {
+    for _ in 0..times {
+        connection.exec("UPDATE t SET s = 'touched' WHERE id = 499", &[]).await.unwrap();
+    }
+}
+
+async fn check(connection: &mut Connection, ids: impl Iterator<Item = i64>) {
+    let sound = connection.query("PRAGMA integrity_check", &[]).await.unwrap();
+    assert_eq!(sound.single().unwrap().text(0).unwrap(), "ok");
+    let rows = connection.query("SELECT id, v FROM t ORDER BY id", &[]).await.unwrap();
+    assert!(rows.rows.iter().map(|row| row.integer(0).unwrap()).eq(ids));
+    for row in &rows.rows {
+        assert_eq!(*row.blob(1).unwrap(), noise(row.integer(0).unwrap()));
+    }
+}
+
+async fn pages(connection: &mut Connection) -> i64 {
+    let rows = connection.query("PRAGMA page_count", &[]).await.unwrap();
+    rows.single().unwrap().integer(0).unwrap()
+}
+
+/// Of this process, after what is free was given back.
+fn resident_bytes() -> u64 {
+    dqlite::memory::trim();
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    kib << 10
+}

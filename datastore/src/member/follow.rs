@@ -109,10 +109,6 @@ impl Store for Told {
         Err(read_only())
     }
 
-    async fn vacuum(&mut self, _pages_max: u32) -> Result<bool, StoreError> {
-        Err(read_only())
-    }
-
     async fn size(&mut self) -> Result<Size, StoreError> {
         Ok(Size::default())
     }

@@ -182,11 +182,6 @@ impl Store for MemoryStore {
         Ok(false)
     }
 
-    async fn vacuum(&mut self, _pages_max: u32) -> Result<bool, StoreError> {
-        // The allocator has it already.
-        Ok(false)
-    }
-
     async fn size(&mut self) -> Result<Size, StoreError> {
         let tables = self.tables();
         let log: usize = tables.log.values().map(|row| row.data.len()).sum();

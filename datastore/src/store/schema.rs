@@ -22,18 +22,11 @@ pub const BARRIER: &str = "UPDATE barrier SET count = count + 1 WHERE id = 1 \
 /// Makes the tables if they are missing; safe to repeat.
 pub async fn ensure(connection: &mut Connection) -> Result<(), dqlite::Error> {
     let found = connection
-        .query("SELECT count(*), total(name = 'barrier') > 0 FROM sqlite_master", &[])
+        .query("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'barrier'", &[])
         .await?;
-    let number =
-        |column| found.rows.first().and_then(|row| row.integer(column).ok()).unwrap_or(0);
-    let (tables, is_there) = (number(0), number(1) > 0);
+    let is_there = found.rows.first().and_then(|row| row.integer(0).ok()).unwrap_or(0) > 0;
     if is_there {
         return Ok(());
-    }
-    if tables == 0 {
-        // So that pages can be given back one by one: see `space`. libdqlite has written the first page
-        // by now, after which only a VACUUM makes the map that this takes.
-        connection.exec("PRAGMA auto_vacuum = INCREMENTAL; VACUUM", &[]).await?;
     }
     let random = |salt: u64| (RandomState::new().hash_one(salt) >> 1) as i64;
     let sql = "BEGIN IMMEDIATE; \

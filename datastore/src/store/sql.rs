@@ -22,7 +22,6 @@ use super::disk;
 use super::node::SqlNode;
 use super::schema::{self, META};
 use super::sole::{self, OpenError};
-use super::space::{self, Space};
 use super::{Base, Chunk, Fold, LogRow, Opened, Sequence, Size, Store, StoreError};
 use crate::database::Database;
 use crate::record::Revision;
@@ -63,8 +62,6 @@ pub struct SqlStore {
     /// A start on a full disk can't claim; the first write does so then.
     claimed: bool,
     appends: u32,
-    /// Whether pages were given back by the last step, so that there may be more.
-    vacuuming: bool,
 }
 
 struct Link {
@@ -108,7 +105,6 @@ impl SqlStore {
             epoch: 0,
             claimed: false,
             appends: 0,
-            vacuuming: false,
         }
     }
 
@@ -191,14 +187,6 @@ impl SqlStore {
             self.claim().await?;
         }
         Ok(())
-    }
-
-    /// How the pages of the database are used.
-    pub async fn space(&mut self) -> Result<Space, StoreError> {
-        let rows = self.query(space::QUERY, &[]).await?;
-        let number = |column| rows.rows.first()?.integer(column).ok()?.try_into().ok();
-        let space = || Some(Space { pages: number(0)?, free: number(1)? });
-        space().ok_or_else(|| damaged("the database does not say how large it is"))
     }
 
     /// Takes the next epoch for this writer alone: compare and set, so that
@@ -353,31 +341,17 @@ impl Store for SqlStore {
         match link.connection.exec(&sql, &values).await {
             Ok(result) => {
                 let Fold::Trim { rows_max } = fold else { return Ok(false) };
-                Ok(result.rows_affected >= u64::from(*rows_max))
+                let more = result.rows_affected >= u64::from(*rows_max);
+                if !more {
+                    trim_memory();
+                }
+                Ok(more)
             }
             Err(error) => {
                 // The transaction may still be open on this connection.
                 self.link = None;
                 Err(self.write_failed(error))
             }
-        }
-    }
-
-    /// It needs no epoch: where the pages are changes no answer.
-    async fn vacuum(&mut self, pages_max: u32) -> Result<bool, StoreError> {
-        disk::check(&self.dir)?;
-        self.vacuuming = self.space().await?.is_worth_giving_back(self.vacuuming);
-        if !self.vacuuming {
-            trim_memory();
-            return Ok(false);
-        }
-        let link = match self.link().await {
-            Ok(link) => link,
-            Err(error) => return Err(self.refused(error)),
-        };
-        match link.connection.query(&space::vacuum(pages_max), &[]).await {
-            Ok(_) => Ok(true),
-            Err(error) => Err(self.write_failed(error)),
         }
     }
 

@@ -66,17 +66,12 @@ impl Database {
         let code = unsafe {
             sqlite3_open_v2(name, &raw mut raw, SQLITE_OPEN_READWRITE_CREATE, ptr::null())
         };
-        let mut database = Database { raw };
-        if code != 0 {
-            return Err(database.failed());
-        }
-        // What a VACUUM of the empty database would bring about: it can be no part of a transaction.
-        database.frame("PRAGMA auto_vacuum = INCREMENTAL")?;
-        Ok(database)
+        let database = Database { raw };
+        if code == 0 { Ok(database) } else { Err(database.failed()) }
     }
 
-    /// Runs statements as one transaction; `BEGIN` and `COMMIT` among them say nothing new, nor does a
-    /// `VACUUM`. What they do is undone when one fails, or when it is only `tried`.
+    /// Runs statements as one transaction; `BEGIN` and `COMMIT` among them say nothing new. What
+    /// they do is undone when one fails, or when it is only `tried`.
     pub fn run(&mut self, sql: &str, values: &[Value], tried: bool) -> Result<Ran, Failed> {
         // SAFETY: the connection is open.
         let before = unsafe { sqlite3_total_changes(self.raw) };
@@ -129,8 +124,7 @@ impl Database {
         let (mut rest, mut makes_tables) = (sql, false);
         while let (Some(statement), length) = self.prepare(rest)? {
             let word = rest.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
-            let framing = ["BEGIN", "COMMIT", "ROLLBACK", "VACUUM"];
-            if !framing.contains(&word.trim_end_matches(';')) {
+            if !matches!(word.trim_end_matches(';'), "BEGIN" | "COMMIT" | "ROLLBACK") {
                 makes_tables |= word == "CREATE";
                 self.bind(&statement, values)?;
                 while self.step(&statement)? {}
