@@ -82,7 +82,7 @@ fn a_removed_node_is_refused_at_once_and_another_one_of_its_name_is_not() {
 
 /// Copies a node's certificate with its key.
 #[track_caller]
-pub fn copy(node: &TestNode, name: &str, place: &Path) -> PathBuf {
+fn copy(node: &TestNode, name: &str, place: &Path) -> PathBuf {
     let number = fs::read_dir(place).expect("the directory is there").count();
     let to = place.join(format!("{number}-{name}"));
     fs::copy(node.root().join("pki/kube-node").join(name), &to).expect("it can be copied");
@@ -98,7 +98,7 @@ fn ask(alpha: &TestNode, leaf: &Path, path: &str) -> (String, String) {
 }
 
 /// Denied, with the reason and what to type.
-pub fn refused(alpha: &TestNode, leaf: &Path) -> Result<(), String> {
+fn refused(alpha: &TestNode, leaf: &Path) -> Result<(), String> {
     let (code, said) = ask(alpha, leaf, "/api/v1/nodes/beta");
     let tells = said.contains("this node was removed from the cluster: `sudo skiff reset`");
     if code == "403" && tells { Ok(()) } else { Err(format!("{code}: {said}")) }
