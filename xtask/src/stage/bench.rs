@@ -20,7 +20,7 @@ const FIGURES: [&str; 7] = ["start", "memory", "cpu", "pods", "commands", "size"
 const DATASTORE: &str = "datastore";
 
 /// The long forms of tests that `soak` runs.
-const FORMS: [&str; 13] = [
+const FORMS: [&str; 14] = [
     "datastore",
     "simulation",
     "protocol",
@@ -33,6 +33,7 @@ const FORMS: [&str; 13] = [
     "rounds",
     "settings",
     "recover",
+    "restore",
     "memory",
 ];
 
@@ -167,6 +168,10 @@ pub fn soak(project: &Project, arguments: &SoakArguments) -> Result<()> {
     if wanted("recover") {
         announce("a cluster of two whose voter is lost for ever", 120);
         long_form(project, "cluster", "with_two_members", ("SKIFF_TEST_RECOVER", "full"))?;
+    }
+    if wanted("restore") {
+        announce("three nodes, lost, and back on three new machines", 150);
+        long_form(project, "cluster", "three_new_machines", ("SKIFF_TEST_RESTORE", "full"))?;
     }
     if !wanted("memory") {
         return Ok(());
