@@ -8,7 +8,7 @@ mod cluster;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use cluster::{Cluster, PATIENCE, Way, get, put};
+use cluster::{Cluster, PATIENCE, Way, free_port, get, put};
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType,
 };
@@ -18,9 +18,12 @@ use skiff_datastore::proto::kv_client::KvClient;
 use skiff_datastore::proto::peer::{MemberView, Role};
 use skiff_doorway::handoff::Handoff;
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 
 /// What a file with the nodes says, at least so much later.
 const FOLLOWED: Duration = Duration::from_millis(1500);
+/// Members that could find each other would have by now.
+const ALONE: Duration = Duration::from_secs(3);
 
 #[tokio::test]
 async fn a_lone_store_becomes_one_of_several_keeps_its_data_and_knows_whose_members_they_are() {
@@ -74,9 +77,64 @@ async fn a_lone_store_becomes_one_of_several_keeps_its_data_and_knows_whose_memb
     assert_eq!(other.range(get("later")).await.unwrap().into_inner().kvs.len(), 1);
 }
 
+#[tokio::test]
+async fn members_that_have_all_moved_at_once_find_each_other_by_one_place() {
+    let mut cluster = Cluster::new(3);
+    let authority = Authority::new();
+    let names = ["a", "b", "c"];
+    nodes(&cluster, &names, &[]);
+    let mut agents = Vec::new();
+    for (member, node) in cluster.members.iter_mut().zip(names) {
+        let pki = member.dir().with_file_name(format!("pki-{node}"));
+        authority.issue(node, &pki);
+        member.set_pki(&pki);
+        member.way = Way::Handed(node);
+        agents.push(agent(member.peer, &member.handoff_socket()).await);
+        member.start();
+    }
+    cluster.settle(3).await;
+    write(&cluster, 1, "before").await;
+
+    // All of them are elsewhere, in whatever order they start.
+    for (member, agent) in cluster.members.iter_mut().zip(&agents) {
+        member.stop().await;
+        agent.abort();
+        member.peer = free_port();
+        self::agent(member.peer, &member.handoff_socket()).await;
+    }
+    for member in cluster.members.iter_mut().rev() {
+        member.start();
+    }
+    tokio::time::sleep(ALONE).await;
+    for member in &cluster.members {
+        let seen = member.list().await;
+        assert!(!seen.is_ok_and(|list| list.leader != 0), "somebody leads");
+    }
+    let begun = Instant::now();
+    let mut list = NodeList::load(&cluster.home.path().join("nodes.json")).unwrap();
+    list.ways.insert(format!("127.0.0.1:{}", cluster.members[1].peer));
+    list.store(&cluster.home.path().join("nodes.json")).unwrap();
+    cluster.settle(3).await;
+    println!("one place was named: {:.1} s later somebody leads", begun.elapsed().as_secs_f64());
+    write(&cluster, 2, "after").await;
+    for key in ["before", "after"] {
+        let found = cluster.members[0].kv().await.range(get(key)).await.unwrap();
+        assert_eq!(found.into_inner().kvs.len(), 1, "{key}");
+    }
+}
+
+/// Tries again: on a busy machine the leader may just be another one.
+async fn write(cluster: &Cluster, number: usize, key: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(error) = cluster.members[number].kv().await.put(put(key)).await {
+        assert!(Instant::now() < deadline, "{error}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
 fn nodes(cluster: &Cluster, members: &[&str], joining: &[&str]) {
     let set = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect();
-    let list = NodeList { members: set(members), joining: set(joining) };
+    let list = NodeList { members: set(members), joining: set(joining), ..NodeList::default() };
     list.store(&cluster.home.path().join("nodes.json")).unwrap();
 }
 
@@ -102,7 +160,7 @@ async fn wait(cluster: &Cluster, holds: impl Fn(&[MemberView]) -> bool) {
 }
 
 /// Accepts at a port and hands everything over.
-async fn agent(port: u16, socket: &Path) {
+async fn agent(port: u16, socket: &Path) -> JoinHandle<()> {
     let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
     let (handoff, courier) = Handoff::new(socket.to_owned());
     tokio::spawn(courier.run());
@@ -110,7 +168,7 @@ async fn agent(port: u16, socket: &Path) {
         while let Ok((stream, _)) = listener.accept().await {
             let _ = handoff.give(stream);
         }
-    });
+    })
 }
 
 /// Of the nodes' certificates.

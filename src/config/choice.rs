@@ -30,6 +30,9 @@ pub struct Choices {
 pub enum ChoiceError {
     #[error("this node began with other settings, which cannot change")]
     Changed(#[source] Problem),
+    /// Nothing but the machine's name is another one.
+    #[error("a node cannot be renamed")]
+    Renamed { source: Problem, remedy: String },
     #[error("cannot read what the node began with in {}", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("cannot remember what the node began with")]
@@ -41,6 +44,7 @@ impl ChoiceError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Changed(_) => Some("set it back, or begin anew with `sudo skiff reset`".into()),
+            Self::Renamed { remedy, .. } => Some(remedy.clone()),
             Self::Read { .. } | Self::Record(_) => None,
         }
     }
@@ -122,11 +126,22 @@ impl Choices {
             let text = format!("{what}, but the node began with {then:?}: {reason}");
             changes.push(Mistake::new(origin, text));
         }
+        let is_of_machine = config.origin("node.name") == Origin::Default;
+        let is_renamed = then.node_name != self.node_name && changes.len() == 1 && is_of_machine;
         match Problem::chain(changes) {
             None => Ok(()),
+            Some(source) if is_renamed => {
+                Err(ChoiceError::Renamed { source, remedy: keep_name(&then.node_name) })
+            }
             Some(changes) => Err(ChoiceError::Changed(changes)),
         }
     }
+}
+
+/// What to do with a node whose machine has another name now. Under another one it would begin
+/// anew.
+pub fn keep_name(name: &str) -> String {
+    format!("`name = {name:?}` below [node] in skiff.toml keeps the node's name")
 }
 
 /// Whether objects are where they were.
@@ -220,10 +235,18 @@ mod tests {
     fn a_machine_that_is_renamed_is_told_how_the_node_keeps_its_name() {
         let now = Choices { node_name: "beta".into(), ..choices() };
         assert_eq!(
-            refusal(&now, "")[1],
-            "skiff.toml: node.name is absent, and the machine is called \"beta\" now, but the node \
-             began with \"alpha\": the Node object and certificates carry it"
+            refusal(&now, ""),
+            [
+                "a node cannot be renamed",
+                "skiff.toml: node.name is absent, and the machine is called \"beta\" now, but the \
+                 node began with \"alpha\": the Node object and certificates carry it",
+                "`name = \"alpha\"` below [node] in skiff.toml keeps the node's name",
+            ]
         );
+        // A line of one's own is set back.
+        let said = refusal(&now, "[node]\nname = \"beta\"\n");
+        assert_eq!(said[0], "this node began with other settings, which cannot change");
+        assert!(said[2].starts_with("set it back"), "{said:?}");
     }
 
     #[test]

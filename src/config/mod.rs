@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 use skiff_api::{OwnSetting, Setting};
 use skiff_datastore::options::parse_duration;
 
-pub use choice::{ChoiceError, Choices};
+pub use choice::{ChoiceError, Choices, keep_name};
 pub use endpoint::{Database, DatabaseServer, Endpoint, EtcdServer, host_port};
 pub use error::{ConfigError, Problem};
 pub use layer::Origin;

@@ -146,6 +146,9 @@ fn proxy(context: &Context) -> serde_json::Value {
         "kind": "KubeProxyConfiguration",
         "mode": "nftables",
         "hostnameOverride": context.node_name,
+        // Where ports of nodes are served. It would take what the Node says at this moment, which is
+        // the former address when the machine has another one now, and keep to it.
+        "bindAddress": context.address,
         "clusterCIDR": context.pod_cidr,
         "clientConnection": {
             "kubeconfig": context.paths.daemon_pki(NAME).join("kube-proxy.kubeconfig"),

@@ -140,8 +140,13 @@ fn node_name(config: &Config) -> Result<String, PrepareError> {
     if let Some(name) = &config.node.name {
         return Ok(name.clone());
     }
-    let host = nix::unistd::gethostname().unwrap_or_default().to_string_lossy().to_lowercase();
+    let host = host_name();
     if is_dns_name(&host) { Ok(host) } else { Err(PrepareError::NodeName(host)) }
+}
+
+/// What the machine is called now.
+pub fn host_name() -> String {
+    nix::unistd::gethostname().unwrap_or_default().to_string_lossy().to_lowercase()
 }
 
 /// Makes directories and accounts.

@@ -4,11 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use skiff_api::Phase;
+use skiff_api::{Notice, Phase};
 use time::OffsetDateTime;
 
 use super::core::Node;
-use super::space;
+use super::{prepare, space};
+use crate::config::keep_name;
 use crate::distribution;
 
 /// How often clock and addresses are looked at. A jump of the clock or a new address is noticed
@@ -17,6 +18,9 @@ const INTERVAL: Duration = Duration::from_secs(5);
 
 /// Turns in a row that see the node ready before its build has proven itself.
 const TURNS_OF_PROOF: u32 = 3;
+
+/// The notice of a node whose machine has another name now.
+const RENAMED: &str = "machine-renamed";
 
 /// Never ends. A failure is logged and tried again at the next turn: nothing expires that soon.
 pub async fn run(node: Arc<Node>) {
@@ -29,6 +33,7 @@ pub async fn run(node: Arc<Node>) {
         tokio::time::sleep(INTERVAL).await;
         let now = OffsetDateTime::now_utc();
         watch_space(&node);
+        watch_name(&node);
         ready = if node.status().phase == Phase::Ready { ready.saturating_add(1) } else { 0 };
         if ready == TURNS_OF_PROOF {
             prove(&node);
@@ -64,6 +69,28 @@ fn prove(node: &Node) {
     }
 }
 
+/// Said while the node runs, since its next start would be refused.
+fn watch_name(node: &Node) {
+    let (own, host) = (node.context().node_name, prepare::host_name());
+    let notice = renamed(node.config().node.name.as_deref(), &own, &host);
+    node.board.update(|observed| {
+        observed.notices.retain(|notice| notice.name != RENAMED);
+        observed.notices.splice(0..0, notice);
+    });
+}
+
+/// Nothing when the node's settings say its name.
+fn renamed(said: Option<&str>, own: &str, host: &str) -> Option<Notice> {
+    (said.is_none() && own != host).then(|| Notice {
+        name: RENAMED.into(),
+        message: format!(
+            "the machine is called {host:?} now; the node goes on as {own:?}, and its next start \
+             would be refused: the Node object and certificates carry its name"
+        ),
+        remedy: Some(keep_name(own)),
+    })
+}
+
 fn watch_space(node: &Node) {
     let root = node.root();
     let Some(free) = space::free(&root) else { return };
@@ -73,4 +100,19 @@ fn watch_space(node: &Node) {
         // Before the standing ones: it is news.
         observed.notices.splice(0..0, notice);
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_with_another_name_is_told_before_the_next_start_is_refused() {
+        let notice = renamed(None, "alpha", "beta").unwrap();
+        assert!(notice.message.contains("called \"beta\" now; the node goes on as \"alpha\""));
+        assert!(notice.remedy.unwrap().contains("`name = \"alpha\"` below [node]"));
+        for (said, host) in [(None, "alpha"), (Some("alpha"), "beta")] {
+            assert_eq!(renamed(said, "alpha", host), None);
+        }
+    }
 }

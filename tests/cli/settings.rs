@@ -113,6 +113,10 @@ fn a_start_with_other_choices_than_the_first_is_refused_with_the_way_back() {
     let text = screen.stderr.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(text.contains("node.name is absent, and the machine is called"), "{text}");
     assert!(text.contains("but the node began with \"first-name\""), "{text}");
+    assert!(
+        text.contains("hint: `name = \"first-name\"` below [node] in skiff.toml keeps"),
+        "{text}"
+    );
 }
 
 /// The hook with a `snapctl` that answers as snapd does; snapd itself does not run here.

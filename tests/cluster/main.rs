@@ -1,6 +1,7 @@
 //! What makes a cluster of nodes, with real processes.
 #![allow(clippy::unwrap_used)] // a test that panics says where
 
+mod address;
 mod archive;
 mod check;
 mod control_plane;

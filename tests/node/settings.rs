@@ -62,7 +62,8 @@ fn what_the_first_start_decided_is_held_to_until_a_reset() {
     fs::write(&file, OTHER).expect("the configuration is written");
     refused(&node, &[&place, "the node began with \"10.1.0.0/16\"", way_back]);
     fs::write(&file, "").expect("the configuration is written");
-    refused(&node, &["node.name is absent, and the machine is called", "began with \"alpha\""]);
+    let remedy = "hint: `name = \"alpha\"` below [node]";
+    refused(&node, &["the machine is called", "began with \"alpha\"", remedy]);
 
     fs::write(&file, "node.name = \"alpha\"\n").expect("the configuration is written");
     node.start();

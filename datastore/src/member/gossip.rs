@@ -9,6 +9,7 @@ use tracing::{info, warn};
 
 use super::VERSION;
 use super::channel::Channels;
+use super::nodes::Nodes;
 use super::refusals::{Refusals, is_foreign};
 use super::roster::Roster;
 use crate::clock;
@@ -20,6 +21,8 @@ use crate::store::Sequence;
 
 /// How often each member is told.
 pub const PERIOD: Duration = Duration::from_millis(500);
+/// How often members that are not reachable are looked for elsewhere.
+const SEEK_PERIOD: Duration = Duration::from_secs(2);
 /// A member that did not answer for so long is not reachable.
 pub const REACHABLE_FOR: Duration = Duration::from_millis(2000);
 /// Round trips that are kept of each member. The least of them counts: no lost
@@ -299,6 +302,8 @@ pub struct Gossip {
     pub roster: Arc<Roster>,
     pub channels: Arc<Channels>,
     pub health: Arc<HealthTable>,
+    /// Where members may be that are not where they were.
+    pub nodes: Nodes,
 }
 
 impl Gossip {
@@ -316,6 +321,48 @@ impl Gossip {
             }
             // The table is as long-lived as this.
             let _ = changed.changed().await;
+        }
+    }
+
+    /// Looks for members that are not reachable, for ever, where others said that some may be. Who
+    /// answers there shows a member's certificate and says who it is; after both tables are merged
+    /// each of the two knows where the other one is, and whom that has found before.
+    pub async fn seek(self) {
+        loop {
+            self.nodes.until_ways().await;
+            tokio::time::sleep(SEEK_PERIOD).await;
+            let now = clock::now();
+            let is_there = |id: MemberId| {
+                id == self.roster.own()
+                    || self.health.get(id).is_some_and(|one| one.is_reachable(now))
+            };
+            let (met, missing): (Vec<_>, Vec<_>) =
+                self.roster.living().into_iter().partition(|(id, _)| is_there(*id));
+            if missing.is_empty() {
+                continue;
+            }
+            // Whoever is there is told by the way that leads there already.
+            let mut ways = self.nodes.ways();
+            ways.retain(|way| !met.iter().any(|(_, peer)| peer.address == *way));
+            futures::future::join_all(ways.iter().map(|way| self.tell_at(way))).await;
+        }
+    }
+
+    /// Tells whoever is at an address.
+    async fn tell_at(&self, address: &str) {
+        let own = message(&self.engines, &self.roster, &self.health);
+        let mut client = self.channels.to_address(address);
+        let timeout = REACHABLE_FOR + self.roster.patience();
+        let told = tokio::time::timeout(timeout, client.gossip(own)).await;
+        let Some(answer) = told.ok().and_then(Result::ok).map(tonic::Response::into_inner) else {
+            return;
+        };
+        if answer.from == self.roster.own().0 || Some(answer.cluster_id) != self.roster.cluster_id()
+        {
+            return;
+        }
+        if let Err(error) = self.roster.merge(answer.peers) {
+            warn!(error = &error as &dyn std::error::Error, "the table of peers is not kept");
         }
     }
 

@@ -5,6 +5,8 @@
 //! connections end when it goes from the file; one that is *joining* takes part and never votes, so
 //! that a join which is given up takes no majority along. Without a file any member's certificate
 //! will do.
+//!
+//! The file may also say where members are perhaps to be found, should they not be where they were.
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -25,6 +27,8 @@ use super::tls::is_node;
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// The file's largest size: a thousand times what a cluster needs is a mistake.
 const FILE_BYTES_MAX: u64 = 1 << 20;
+/// Places that are tried: each costs a connection every few seconds.
+const WAYS_MAX: usize = 24;
 
 /// What the file says: ids of nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +37,9 @@ pub struct NodeList {
     /// May be peers, and do not vote yet.
     #[serde(default)]
     pub joining: BTreeSet<String>,
+    /// `HOST:PORT` each, of whichever member.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub ways: BTreeSet<String>,
 }
 
 /// Why the file was not read or written.
@@ -139,6 +146,21 @@ impl Nodes {
         node.is_empty() || list.as_ref().is_none_or(|list| !list.joining.contains(node))
     }
 
+    /// Where members are perhaps to be found.
+    pub fn ways(&self) -> Vec<String> {
+        let list = self.list.borrow();
+        list.iter().flat_map(|list| &list.ways).take(WAYS_MAX).cloned().collect()
+    }
+
+    /// Returns when there is such a place; never where nobody could name one.
+    pub async fn until_ways(&self) {
+        let named =
+            |list: &Option<NodeList>| list.as_ref().is_some_and(|list| !list.ways.is_empty());
+        if self.list.clone().wait_for(named).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
     /// Returns when the visitor may not be a peer any more.
     pub fn until_refused(&self, visitor: &Visitor) -> impl Future<Output = ()> + Send + use<> {
         let (mut list, node) = (self.list.clone(), visitor.node.clone());
@@ -196,7 +218,7 @@ mod tests {
 
     fn list(members: &[&str], joining: &[&str]) -> NodeList {
         let set = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect();
-        NodeList { members: set(members), joining: set(joining) }
+        NodeList { members: set(members), joining: set(joining), ..NodeList::default() }
     }
 
     #[test]
@@ -234,6 +256,25 @@ mod tests {
         tokio::select! {
             () = follower.run() => panic!("it follows for ever"),
             () = changing => {}
+        }
+    }
+
+    #[tokio::test]
+    async fn places_to_look_at_are_waited_for_and_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("nodes.json");
+        list(&["a"], &[]).store(&path).unwrap();
+        let (nodes, follower) = Nodes::open(Some(&path)).unwrap();
+        assert!(nodes.ways().is_empty());
+        let naming = async {
+            let ways = (0..=WAYS_MAX).map(|n| format!("192.0.2.{n}:7443")).collect();
+            NodeList { ways, ..list(&["a"], &[]) }.store(&path).unwrap();
+            nodes.until_ways().await;
+            assert_eq!(nodes.ways().len(), WAYS_MAX);
+        };
+        tokio::select! {
+            () = follower.run() => panic!("it follows for ever"),
+            () = naming => {}
         }
     }
 

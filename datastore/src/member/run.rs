@@ -137,7 +137,7 @@ impl Member {
             roster: roster.clone(),
             channels: channels.clone(),
             health: health.clone(),
-            nodes,
+            nodes: nodes.clone(),
             leader: leader.clone(),
             restart: restart.clone(),
         };
@@ -180,12 +180,14 @@ impl Member {
             roster: roster.clone(),
             channels,
             health: health.clone(),
+            nodes,
         };
         let mut tasks = vec![
             tokio::spawn(super::watcher::watch_leader(node.clone(), health.clone(), leader_seen)),
             tokio::spawn(note_round_trips(gossip.health.clone(), roster.clone())),
             tokio::spawn(note_size(engines.clone(), options.dir.clone())),
-            tokio::spawn(gossip.run()),
+            tokio::spawn(gossip.clone().run()),
+            tokio::spawn(gossip.seek()),
             tokio::spawn(super::renewal::leave(operator.clone())),
             tokio::spawn(keeper.clone().run()),
             tokio::spawn(rescue(keeper.clone())),

@@ -1,13 +1,16 @@
 use std::process::ExitCode;
 
+use microcluster::endpoint::{Endpoint, EndpointError};
+
 use super::Outcome;
 use crate::backup;
 use crate::cli::interrupt::{self, Interrupt};
 use crate::cli::ready::{self, Wait};
 use crate::cli::{CommandError, Session, launch, replace, span, ui};
+use crate::daemons::agent;
 use crate::distribution::{Distribution, end_trial, select, stage};
 use crate::node::cluster::join::{Stand, stand};
-use crate::node::cluster::{Departure, Membership, Step};
+use crate::node::cluster::{Departure, Membership, PEERS_MAX, Step, Ways};
 use crate::node::{Options, account, configuration};
 
 /// Start the node
@@ -26,8 +29,15 @@ use crate::node::{Options, account, configuration};
 /// Ctrl-C ends the waiting, not the node; nobody goes back to a former build
 /// then.
 ///
+/// Nodes of a cluster follow each other to other addresses by themselves while
+/// a majority of the control plane stays connected. When all have moved at once,
+/// nobody knows where anybody is: --peer says where one of the others is now, on
+/// each node but one, whether it runs or not. Whoever answers there must show
+/// that it belongs to the cluster.
+///
 ///   sudo skiff start
 ///   sudo skiff start --timeout 60
+///   sudo skiff start --peer 10.88.0.2
 #[derive(clap::Args, Debug)]
 #[command(verbatim_doc_comment)]
 pub struct Arguments {
@@ -42,6 +52,11 @@ pub struct Arguments {
     /// Start even when `skiff check` finds an error
     #[arg(long)]
     skip_checks: bool,
+
+    /// Where a control-plane node of this node's cluster is now; repeatable.
+    /// Port 7443 when none is given
+    #[arg(long = "peer", value_parser = peer, value_name = "ADDRESS")]
+    peers: Vec<Endpoint>,
 }
 
 pub(super) async fn run(arguments: Arguments, session: &Session) -> Outcome {
@@ -49,6 +64,7 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Outcome {
         return Err(CommandError::new("starting a node needs root").hint("sudo skiff start"));
     }
     refuse_cut_off(session)?;
+    note_peers(session, arguments.peers)?;
     let wait = Wait { until_crash_loop: true, ..Wait::new(arguments.timeout) };
     let mut interrupt = Interrupt::new()?;
     match session.running().await? {
@@ -133,6 +149,35 @@ fn refuse_cut_off(session: &Session) -> Result<(), CommandError> {
     }
 }
 
+/// An address or a name, with the port where nodes meet unless there is another one.
+fn peer(text: &str) -> Result<Endpoint, EndpointError> {
+    match text.parse() {
+        Err(EndpointError::NoPort(_)) => format!("{text}:{}", agent::PORT).parse(),
+        Err(EndpointError::Brackets(_)) => format!("[{text}]:{}", agent::PORT).parse(),
+        outcome => outcome,
+    }
+}
+
+/// Has the node look there for the others, whether it runs or is about to.
+fn note_peers(session: &Session, peers: Vec<Endpoint>) -> Result<(), CommandError> {
+    if peers.is_empty() {
+        return Ok(());
+    }
+    let dir = session.paths.node();
+    if Membership::read(&dir)?.is_none() {
+        return Err(CommandError::new("this node is in no cluster of several: it has no peers")
+            .hint("sudo skiff start; or sudo skiff join TOKEN, on a machine that is no node yet"));
+    }
+    if peers.len() > PEERS_MAX {
+        return Err(CommandError::new(format!("more than {PEERS_MAX} peers are named"))
+            .hint("one is enough: who meets tells whom it has met"));
+    }
+    let named: Vec<String> = peers.iter().map(ToString::to_string).collect();
+    Ways { peers }.write(&dir)?;
+    ui::say(&format!("the others are looked for at {}, too", named.join(", ")));
+    Ok(())
+}
+
 pub(super) fn stage_and_select(session: &Session) -> Result<(), CommandError> {
     let builds = session.paths.builds();
     let distribution = Distribution::find()?;
@@ -142,4 +187,22 @@ pub(super) fn stage_and_select(session: &Session) -> Result<(), CommandError> {
     // It was asked for by name, and no other one runs.
     end_trial(&builds)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_is_an_address_or_a_name_with_the_usual_port_unless_it_has_one() {
+        let said = |text: &str| peer(text).map(|peer| peer.to_string());
+        assert_eq!(said("10.88.0.2").unwrap(), "10.88.0.2:7443");
+        assert_eq!(said("10.88.0.2:8443").unwrap(), "10.88.0.2:8443");
+        assert_eq!(said("fd00::2").unwrap(), "[fd00::2]:7443");
+        assert_eq!(said("[fd00::2]:8443").unwrap(), "[fd00::2]:8443");
+        assert_eq!(said("alpha.example").unwrap(), "alpha.example:7443");
+        for wrong in ["", ":", "10.88.0.2:", "10.88.0.2:port", "10.88.0.2:0", "10.88.0.2:70000", "a b"] {
+            assert!(said(wrong).is_err(), "{wrong:?}");
+        }
+    }
 }

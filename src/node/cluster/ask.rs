@@ -14,11 +14,13 @@ use time::OffsetDateTime;
 use x509_parser::pem::Pem;
 
 use super::listener::Greeting;
-use super::{Cluster, release};
+use super::{Cluster, release, ways};
 use crate::daemons::agent;
 
 /// Where messages of `skiff-cluster/1` are answered.
 pub const PATH: &str = "/cluster/1";
+/// What helps when nobody is where everybody was.
+const ELSEWHERE: &str = "are they elsewhere now, say where: sudo skiff start --peer ADDRESS";
 /// Who only wants to know the time does not wait longer for it.
 const CLOCK_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -40,6 +42,7 @@ impl AskError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Refused(refusal) => Some(refusal.hint.clone()).filter(|hint| !hint.is_empty()),
+            Self::Client(ClientError::Unreached(_)) => Some(ELSEWHERE.into()),
             _ => None,
         }
     }
@@ -66,7 +69,7 @@ impl Cluster {
         let membership = self.membership();
         let authority = membership.settings.authorities.first().filter(|_| self.desk.is_none())?;
         let pin = Pin::told(*authority.as_bytes());
-        let client = Client::joiner(membership.others(), pin).ok()?;
+        let client = Client::joiner(self.places(), pin).ok()?;
         let asked = client.get::<Greeting>(PATH);
         let greeting = tokio::time::timeout(CLOCK_TIMEOUT, asked).await.ok()?.ok()?;
         Some(greeting.now)
@@ -78,8 +81,17 @@ impl Cluster {
         let key = certificate.clone();
         let authority = self.paths.pki().join("ca.crt");
         let identity = Identity::load(IdentityFiles { certificate, key, authority })?;
-        let client = Client::member(self.membership().others(), Arc::new(identity));
+        let client = Client::member(self.places(), Arc::new(identity));
         granted(ask_in_turn(&client, request).await?)
+    }
+
+    /// Where others were heard of last, and where they may be otherwise.
+    fn places(&self) -> Vec<String> {
+        let membership = self.membership();
+        let mut places = membership.others();
+        let more = ways::of(&self.paths, &membership);
+        places.extend(more.into_iter().filter(|place| !membership.others().contains(place)));
+        places
     }
 
     fn own_certificate(&self) -> Result<Vec<u8>, AskError> {

@@ -9,7 +9,7 @@ use microcluster::store::StoreError;
 use skiff_datastore::member::nodes::{NodeList, NodesError};
 use skiff_datastore::member::open::is_lone_store;
 
-use super::{Membership, MembershipError};
+use super::{Membership, MembershipError, ways};
 use crate::daemons::{self, agent};
 use crate::node::account::{self, AccountError};
 use crate::node::layout::{self, LayoutError};
@@ -68,7 +68,8 @@ pub fn store_lists(paths: &Paths, membership: &Membership) -> Result<(), GroundE
     if membership.role == NodeRole::Worker {
         return Ok(());
     }
-    let (path, wanted) = (paths.datastore_nodes(), membership.datastore_nodes());
+    let path = paths.datastore_nodes();
+    let wanted = NodeList { ways: ways::of(paths, membership), ..membership.datastore_nodes() };
     // One that cannot be read is replaced.
     if NodeList::load(&path).is_ok_and(|there| there == wanted) {
         return Ok(());

@@ -5,8 +5,8 @@
 //! other nodes ask at 7443, which the agent passes on. What goes out: changes of the cluster's record,
 //! certificates, and the lists of API servers for the balancer and of peers for the datastore. Tasks,
 //! while a node belongs to a cluster: the upkeep; and where the record is, the listener for the agent,
-//! one that follows the record, and what the API server here is told of removed nodes; and one that ends
-//! what a `skiff leave` was cut off from.
+//! one that follows the record, and what the API server here is told of removed nodes; one that ends
+//! what a `skiff leave` was cut off from; and one that is told where others may be.
 
 mod ask;
 mod departure;
@@ -33,6 +33,7 @@ pub mod store;
 mod token;
 mod trial;
 mod upkeep;
+mod ways;
 
 use std::sync::{Arc, Mutex};
 
@@ -49,6 +50,7 @@ pub use member_leaf::{LeafError, ensure as ensure_member_leaf, replace as replac
 pub use membership::{Begun, Membership, MembershipError, Stage};
 pub use trial::{TrialError, try_and_record};
 pub(super) use upkeep::{UpkeepError, renew, show_identity};
+pub use ways::{PEERS_MAX, Ways};
 
 use super::core::Node;
 use crate::paths::Paths;
@@ -139,6 +141,7 @@ pub fn begin(node: &Arc<Node>, membership: Membership) -> Result<Arc<Cluster>, G
     tokio::spawn(settings::run(node.clone(), cluster.clone()));
     tokio::spawn(upkeep::run(node.clone(), cluster.clone()));
     tokio::spawn(leave::run(node.clone(), cluster.clone()));
+    tokio::spawn(ways::run(cluster.clone()));
     Ok(cluster)
 }
 

@@ -93,7 +93,8 @@ fn lost(cluster: &Cluster) -> Option<Quorum> {
     seen.as_ref().filter(|(_, is_lost)| *is_lost).map(|(quorum, _)| quorum.clone())
 }
 
-const REMEDY: &str = "bring one of them back; when they are gone for ever: sudo skiff recover";
+/// As short as a line.
+const REMEDY: &str = "bring it back; moved: skiff start --peer ADDRESS; lost: sudo skiff recover";
 
 async fn look(cluster: &Cluster, membership: &Membership, contacts: &mut Contacts) -> Quorum {
     let asked = tokio::time::timeout(ANSWER_TIMEOUT, peers::list(&cluster.paths)).await;

@@ -91,6 +91,8 @@ struct Done {
     looked: bool,
     roles: bool,
     kept: Option<Instant>,
+    /// The last turn did not wait any longer for the datastore here.
+    away: bool,
 }
 
 /// Never ends. What fails is tried again at the next turn, and told when it is news.
@@ -99,6 +101,7 @@ pub async fn run(node: Arc<Node>, cluster: Arc<Cluster>) {
     let mut done = Done::default();
     let mut told = String::new();
     let mut follower = None;
+    let own_datastore = [datastore::NAME.into()];
     loop {
         show(&node, &cluster);
         let outcome = turn(&node, &cluster, &mut done).await;
@@ -122,6 +125,8 @@ pub async fn run(node: Arc<Node>, cluster: Arc<Cluster>) {
             () = tokio::time::sleep(INTERVAL) => {}
             () = cluster.wake.notified() => {}
             _ = status.changed(), if joining => {}
+            // The record is old by then: perhaps everybody is somewhere else, this node too.
+            _ = node.supervisor.wait_ready(&own_datastore), if done.away => {}
         }
     }
 }
@@ -132,7 +137,9 @@ async fn turn(node: &Node, cluster: &Cluster, done: &mut Done) -> Result<(), Upk
         Some(desk) => {
             let names = [datastore::NAME.into()];
             let ready = node.supervisor.wait_ready(&names);
-            match tokio::time::timeout(DATASTORE_PATIENCE, ready).await {
+            let waited = tokio::time::timeout(DATASTORE_PATIENCE, ready).await;
+            done.away = waited.is_err();
+            match waited {
                 Ok(ready) => ready?,
                 // Perhaps the others go on without this node; they say so, or where they are now.
                 Err(_) if membership.others().is_empty() => return Ok(()),

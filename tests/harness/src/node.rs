@@ -181,6 +181,16 @@ impl TestNode {
         ip(&["-n", &self.namespace, "link", "set", "eth0", state]);
     }
 
+    /// The machine has another address from now on, of a network with 254 of them.
+    #[track_caller]
+    pub fn move_to(&mut self, address: &str) {
+        for (change, address) in [("delete", self.address.as_str()), ("add", address)] {
+            let address = format!("{address}/24");
+            ip(&["-n", &self.namespace, "address", change, &address, "dev", "eth0"]);
+        }
+        self.address = address.into();
+    }
+
     /// Copies the daemons' logs to where they outlive the node.
     pub fn keep_logs(&self) {
         let place: PathBuf =
