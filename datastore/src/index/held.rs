@@ -96,7 +96,10 @@ impl Packer {
         }
         let (heads, values) = (heads.into_boxed_slice(), values.into_boxed_slice());
         let bale = Arc::new(Bale { heads, values, bytes });
-        (0..).zip(records).map(|(place, record)| (record, Held::Packed(bale.clone(), place))).collect()
+        (0..)
+            .zip(records)
+            .map(|(place, record)| (record, Held::Packed(bale.clone(), place)))
+            .collect()
     }
 }
 

@@ -201,7 +201,9 @@ mod tests {
         assert_eq!(said("fd00::2").unwrap(), "[fd00::2]:7443");
         assert_eq!(said("[fd00::2]:8443").unwrap(), "[fd00::2]:8443");
         assert_eq!(said("alpha.example").unwrap(), "alpha.example:7443");
-        for wrong in ["", ":", "10.88.0.2:", "10.88.0.2:port", "10.88.0.2:0", "10.88.0.2:70000", "a b"] {
+        for wrong in
+            ["", ":", "10.88.0.2:", "10.88.0.2:port", "10.88.0.2:0", "10.88.0.2:70000", "a b"]
+        {
             assert!(said(wrong).is_err(), "{wrong:?}");
         }
     }
