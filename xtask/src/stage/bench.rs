@@ -20,7 +20,7 @@ const FIGURES: [&str; 7] = ["start", "memory", "cpu", "pods", "commands", "size"
 const DATASTORE: &str = "datastore";
 
 /// The long forms of tests that `soak` runs.
-const FORMS: [&str; 14] = [
+const FORMS: [&str; 15] = [
     "datastore",
     "simulation",
     "protocol",
@@ -34,6 +34,7 @@ const FORMS: [&str; 14] = [
     "settings",
     "recover",
     "restore",
+    "addresses",
     "memory",
 ];
 
@@ -172,6 +173,10 @@ pub fn soak(project: &Project, arguments: &SoakArguments) -> Result<()> {
     if wanted("restore") {
         announce("three nodes, lost, and back on three new machines", 150);
         long_form(project, "cluster", "three_new_machines", ("SKIFF_TEST_RESTORE", "full"))?;
+    }
+    if wanted("addresses") {
+        announce("four nodes with other addresses, one by one and all at once", 120);
+        long_form(project, "cluster", "told_by_identity", ("SKIFF_TEST_ADDRESSES", "full"))?;
     }
     if !wanted("memory") {
         return Ok(());
