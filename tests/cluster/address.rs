@@ -1,5 +1,6 @@
-//! Nodes are told by who they are: a worker gets another address while it runs. `make soak --only addresses`: so does
-//! the datastore's leader, and then all of them at once, while they are off.
+//! Nodes are told by who they are: a worker gets another address while it runs. In the long form,
+//! `make soak --only addresses`, so does the datastore's leader, and then all of them at once, while
+//! they are off.
 
 use std::time::{Duration, Instant};
 
