@@ -107,6 +107,7 @@ fn one_moves(all: &mut [TestNode; 4]) {
 
 /// Everybody is off, and back in another network in another order: nobody knows where anybody is.
 fn everybody_moves(all: &mut [TestNode; 4]) {
+    let before = containers(&all[0]);
     for (number, node) in all.iter_mut().enumerate() {
         node.power_off();
         node.move_to(&format!("10.88.0.{}", 44 - number));
@@ -143,6 +144,12 @@ fn everybody_moves(all: &mut [TestNode; 4]) {
     for node in [alpha, beta, gamma] {
         eventually("it is written to", BOUND, || write(node, "elsewhere"));
     }
+    // Until a node says what it runs now, its pods are said to be what they were.
+    eventually("all pods are new ones", BOUND, || {
+        let now = containers(alpha);
+        let is_old = |id: &str| id.starts_with("containerd:") && before.contains(id);
+        if now.split(' ').any(is_old) { Err(now) } else { Ok(()) }
+    });
     alpha.kubectl(&["rollout", "status", "daemonset/each", "--timeout=120s"]).must();
     everybody_reaches_everybody(alpha, &[alpha, beta, gamma, delta]);
 }
