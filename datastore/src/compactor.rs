@@ -176,7 +176,7 @@ impl Compactor {
                 Some(chunk) => Step::Write(self.write_chunk(chunk, index)),
                 None => Step::Advance { sequence: target.sequence, revision: target.last },
             }),
-            Phase::Idle => self.merger.next().map(Step::Write),
+            Phase::Idle => self.merger.take().map(Step::Write),
         }
     }
 

@@ -60,7 +60,7 @@ impl Merger {
     }
 
     /// The oldest rows that are ready, as one.
-    pub fn next(&mut self) -> Option<Fold> {
+    pub fn take(&mut self) -> Option<Fold> {
         let run = self.waiting.pop_front()?;
         let (first, last) = (run.first()?, run.last()?);
         let mut encoder = Encoder::default();
@@ -114,7 +114,7 @@ mod tests {
             merger.appended(&row(sequence, size == 's'), &LIMITS);
         }
         merger.forget(Sequence(forgotten));
-        let folds = std::iter::from_fn(|| merger.next());
+        let folds = std::iter::from_fn(|| merger.take());
         let of_fold = |fold| {
             let Fold::Merge { from, row } = fold else { panic!("{fold:?}") };
             assert_eq!(row.first, Revision(from.0 * 10 + 1));
@@ -146,7 +146,7 @@ mod tests {
         (1..=4).for_each(|sequence| merger.appended(&row(sequence, true), &LIMITS));
         merger.forget(Sequence(2));
         (5..=7).for_each(|sequence| merger.appended(&row(sequence, true), &LIMITS));
-        let Some(Fold::Merge { from, row }) = merger.next() else { panic!("nothing is ready") };
+        let Some(Fold::Merge { from, row }) = merger.take() else { panic!("nothing is ready") };
         assert_eq!((from, row.sequence), (Sequence(3), Sequence(7)));
     }
 
@@ -154,7 +154,7 @@ mod tests {
     fn what_waits_is_bounded() {
         let mut merger = Merger::default();
         (1..=1000).for_each(|sequence| merger.appended(&row(sequence, true), &LIMITS));
-        assert_eq!(std::iter::from_fn(|| merger.next()).count(), WAITING_MAX);
+        assert_eq!(std::iter::from_fn(|| merger.take()).count(), WAITING_MAX);
         assert!(!merger.is_due());
     }
 }

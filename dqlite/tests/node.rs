@@ -448,37 +448,39 @@ fn noise(id: i64) -> Bytes {
 async fn fill(connection: &mut Connection, ids: std::ops::Range<i64>) {
     for id in ids {
         let row = params![id, noise(id)];
-        connection.exec("INSERT INTO t (id, v) VALUES (?, ?)", &row).await.unwrap();
+        connection.exec("INSERT INTO t (id, v) VALUES (?, ?)", &row).await.expect("it is written");
     }
 }
 
 /// Small entries.
 async fn touch(connection: &mut Connection, times: i64) {
+    let sql = "UPDATE t SET s = 'touched' WHERE id = 499";
     for _ in 0..times {
-        connection.exec("UPDATE t SET s = 'touched' WHERE id = 499", &[]).await.unwrap();
+        connection.exec(sql, &[]).await.expect("it is written");
     }
 }
 
 async fn check(connection: &mut Connection, ids: impl Iterator<Item = i64>) {
-    let sound = connection.query("PRAGMA integrity_check", &[]).await.unwrap();
-    assert_eq!(sound.single().unwrap().text(0).unwrap(), "ok");
-    let rows = connection.query("SELECT id, v FROM t ORDER BY id", &[]).await.unwrap();
-    assert!(rows.rows.iter().map(|row| row.integer(0).unwrap()).eq(ids));
+    let sound = connection.query("PRAGMA integrity_check", &[]).await.expect("it answers");
+    assert_eq!(sound.single().expect("one row").text(0).expect("a text"), "ok");
+    let rows = connection.query("SELECT id, v FROM t ORDER BY id", &[]).await.expect("it answers");
+    assert!(rows.rows.iter().map(|row| row.integer(0).expect("a number")).eq(ids));
     for row in &rows.rows {
-        assert_eq!(*row.blob(1).unwrap(), noise(row.integer(0).unwrap()));
+        assert_eq!(*row.blob(1).expect("a blob"), noise(row.integer(0).expect("a number")));
     }
 }
 
 async fn pages(connection: &mut Connection) -> i64 {
-    let rows = connection.query("PRAGMA page_count", &[]).await.unwrap();
-    rows.single().unwrap().integer(0).unwrap()
+    let rows = connection.query("PRAGMA page_count", &[]).await.expect("it answers");
+    rows.single().expect("one row").integer(0).expect("a number")
 }
 
 /// Of this process, after what is free was given back.
 fn resident_bytes() -> u64 {
     dqlite::memory::trim();
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    let status = std::fs::read_to_string("/proc/self/status").expect("it is there");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a line");
+    let kib: u64 =
+        line.split_whitespace().nth(1).and_then(|word| word.parse().ok()).expect("a number");
     kib << 10
 }
