@@ -19,11 +19,14 @@ use skiff_datastore::proto::peer::{MemberView, Role};
 use skiff_doorway::handoff::Handoff;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tonic::transport::Channel;
 
 /// What a file with the nodes says, at least so much later.
 const FOLLOWED: Duration = Duration::from_millis(1500);
 /// Members that could find each other would have by now.
 const ALONE: Duration = Duration::from_secs(3);
+/// Between two tries.
+const AGAIN: Duration = Duration::from_millis(100);
 
 #[tokio::test]
 async fn a_lone_store_becomes_one_of_several_keeps_its_data_and_knows_whose_members_they_are() {
@@ -40,9 +43,8 @@ async fn a_lone_store_becomes_one_of_several_keeps_its_data_and_knows_whose_memb
     // Alone, with something in both databases.
     cluster.members[0].way = Way::Alone;
     cluster.members[0].start();
-    cluster.members[0].kv().await.put(put("kube")).await.unwrap();
-    let record = cluster.members[0].cluster_channel().await;
-    KvClient::new(record).put(put("record")).await.unwrap();
+    write(cluster.members[0].kv().await, "kube").await;
+    write(KvClient::new(cluster.members[0].cluster_channel().await), "record").await;
     cluster.members[0].stop().await;
 
     nodes(&cluster, &["a", "b"], &["c"]);
@@ -51,12 +53,9 @@ async fn a_lone_store_becomes_one_of_several_keeps_its_data_and_knows_whose_memb
         cluster.members[number].start();
     }
     for number in 0..3 {
-        let mut kube = cluster.members[number].kv().await;
-        let found = kube.range(get("kube")).await.unwrap().into_inner();
-        assert_eq!(found.kvs.len(), 1, "member {number}");
-        let mut record = KvClient::new(cluster.members[number].cluster_channel().await);
-        let found = record.range(get("record")).await.unwrap().into_inner();
-        assert_eq!(found.kvs.len(), 1, "member {number}");
+        assert!(has(cluster.members[number].kv().await, "kube").await, "member {number}");
+        let record = KvClient::new(cluster.members[number].cluster_channel().await);
+        assert!(has(record, "record").await, "member {number}");
     }
     // Whoever is joining does not vote, and two of them make no third.
     wait(&cluster, |members| members.len() == 3 && all(members, |m| m.reachable)).await;
@@ -72,9 +71,8 @@ async fn a_lone_store_becomes_one_of_several_keeps_its_data_and_knows_whose_memb
     nodes(&cluster, &["a", "b"], &[]);
     wait(&cluster, |members| members.iter().any(|member| member.node == "c" && !member.reachable))
         .await;
-    cluster.members[0].kv().await.put(put("later")).await.unwrap();
-    let mut other = cluster.members[1].kv().await;
-    assert_eq!(other.range(get("later")).await.unwrap().into_inner().kvs.len(), 1);
+    write(cluster.members[0].kv().await, "later").await;
+    assert!(has(cluster.members[1].kv().await, "later").await);
 }
 
 #[tokio::test]
@@ -93,7 +91,7 @@ async fn members_that_have_all_moved_at_once_find_each_other_by_one_place() {
         member.start();
     }
     cluster.settle(3).await;
-    write(&cluster, 1, "before").await;
+    write(cluster.members[1].kv().await, "before").await;
 
     // All of them are elsewhere, in whatever order they start.
     for (member, agent) in cluster.members.iter_mut().zip(&agents) {
@@ -116,19 +114,30 @@ async fn members_that_have_all_moved_at_once_find_each_other_by_one_place() {
     list.store(&cluster.home.path().join("nodes.json")).unwrap();
     cluster.settle(3).await;
     println!("one place was named: {:.1} s later somebody leads", begun.elapsed().as_secs_f64());
-    write(&cluster, 2, "after").await;
+    write(cluster.members[2].kv().await, "after").await;
     for key in ["before", "after"] {
-        let found = cluster.members[0].kv().await.range(get(key)).await.unwrap();
-        assert_eq!(found.into_inner().kvs.len(), 1, "{key}");
+        assert!(has(cluster.members[0].kv().await, key).await, "{key}");
     }
 }
 
-/// Tries again: on a busy machine the leader may just be another one.
-async fn write(cluster: &Cluster, number: usize, key: &str) {
+/// Tries again, as clients do: on a busy machine the leader may just be another one.
+async fn write(mut client: KvClient<Channel>, key: &str) {
     let deadline = Instant::now() + PATIENCE;
-    while let Err(error) = cluster.members[number].kv().await.put(put(key)).await {
+    while let Err(error) = client.put(put(key)).await {
         assert!(Instant::now() < deadline, "{error}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+/// Whether the key is there; tries again for the same reason.
+async fn has(mut client: KvClient<Channel>, key: &str) -> bool {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match client.range(get(key)).await {
+            Ok(found) => return found.into_inner().kvs.len() == 1,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+        tokio::time::sleep(AGAIN).await;
     }
 }
 
