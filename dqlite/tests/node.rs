@@ -388,6 +388,50 @@ async fn damage_that_is_found_before_the_start_leaves_the_process_able_to_start_
     }
 }
 
+fn snapshots(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let files = std::fs::read_dir(dir).unwrap().flatten().map(|file| file.path());
+    let is_snapshot = |path: &std::path::PathBuf| {
+        let name = path.file_name().unwrap().to_string_lossy();
+        name.starts_with("snapshot") && !name.ends_with("meta")
+    };
+    files.filter(is_snapshot).collect()
+}
+
+#[tokio::test]
+async fn any_byte_of_a_snapshot_that_is_another_one_is_noticed() {
+    let dir = TempDir::new().unwrap();
+    let often = dqlite::SnapshotParams::every(16);
+    let start = || Node::builder(MemberId::FIRST, "first", dir.path()).snapshot(often).start();
+    let node = start().unwrap();
+    let mut connection = with_table(&node).await;
+    // What can't be compressed is stored as it is: only a checksum knows.
+    fill(&mut connection, 499..504).await;
+    touch(&mut connection, 600).await;
+    drop(connection);
+    drop(node);
+
+    let files = snapshots(dir.path());
+    assert!(!files.is_empty());
+    let sound: Vec<Vec<u8>> = files.iter().map(|path| std::fs::read(path).unwrap()).collect();
+    // The beginning and the end too: sizes, flags and sums.
+    let length = sound.iter().map(Vec::len).min().unwrap();
+    let places = (0..16).chain((16..length).step_by(length / 24)).chain(length - 8..length);
+    for place in places {
+        for (path, bytes) in files.iter().zip(&sound) {
+            let mut bytes = bytes.clone();
+            bytes[place] ^= 0x55;
+            std::fs::write(path, bytes).unwrap();
+        }
+        let error = start().map(drop).unwrap_err();
+        assert!(error.is_damage(), "byte {place} of {length}: {error}");
+    }
+    for (path, bytes) in files.iter().zip(&sound) {
+        std::fs::write(path, bytes).unwrap();
+    }
+    let node = start().unwrap();
+    check(&mut open(&node).await, 499..504).await;
+}
+
 #[tokio::test]
 async fn pages_that_hold_nothing_take_neither_memory_nor_space_in_a_snapshot() {
     // In a process of its own: nobody else's memory is counted.
@@ -415,11 +459,8 @@ async fn pages_that_hold_nothing_take_neither_memory_nor_space_in_a_snapshot() {
     let left_bytes = resident_bytes();
     assert_eq!(pages(&mut connection).await, full_pages, "the database is as long as it was");
     assert!(left_bytes + (25 << 20) < full_bytes, "{left_bytes} of {full_bytes} bytes");
-    let newest = std::fs::read_dir(dir.path()).unwrap().flatten().filter(|file| {
-        let name = file.file_name().into_string().unwrap();
-        name.starts_with("snapshot") && !name.ends_with("meta")
-    });
-    let smallest = newest.map(|file| file.metadata().unwrap().len()).min().unwrap();
+    let sizes = snapshots(dir.path()).into_iter().map(|path| path.metadata().unwrap().len());
+    let smallest = sizes.min().unwrap();
     assert!(smallest < 5 << 20, "{smallest} bytes");
     drop(connection);
     drop(node);

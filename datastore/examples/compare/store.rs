@@ -281,22 +281,25 @@ impl Place<'_> {
         words
     }
 
-    /// Its own defaults, fsync included; members without TLS.
+    /// Its own defaults, fsync included. Members speak TLS with each other, as ours do, by certificates
+    /// that they make themselves.
     fn etcd(&self, number: usize) -> Vec<String> {
         let (port, peer) = self.ports[number];
+        let scheme = if self.ports.len() > 1 { "https" } else { "http" };
         let all: Vec<_> = self
             .ports
             .iter()
             .enumerate()
-            .map(|(other, (_, peer))| format!("m{other}=http://127.0.0.1:{peer}"))
+            .map(|(other, (_, peer))| format!("m{other}={scheme}://127.0.0.1:{peer}"))
             .collect();
         vec![
             format!("--name=m{number}"),
             format!("--data-dir={}", self.dir(number).join("data").display()),
             format!("--listen-client-urls=http://127.0.0.1:{port}"),
             format!("--advertise-client-urls=http://127.0.0.1:{port}"),
-            format!("--listen-peer-urls=http://127.0.0.1:{peer}"),
-            format!("--initial-advertise-peer-urls=http://127.0.0.1:{peer}"),
+            format!("--listen-peer-urls={scheme}://127.0.0.1:{peer}"),
+            format!("--initial-advertise-peer-urls={scheme}://127.0.0.1:{peer}"),
+            "--peer-auto-tls".into(),
             format!("--initial-cluster={}", all.join(",")),
             format!("--quota-backend-bytes={QUOTA_BYTES}"),
         ]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 /// What libdqlite says of files that don't hold what it wrote. It has one code for every failure.
-const WORDS_OF_DAMAGE: [&str; 14] = [
+const WORDS_OF_DAMAGE: [&str; 15] = [
     "checksum mismatch",
     "entries count",
     "(expected ",
@@ -14,6 +14,7 @@ const WORDS_OF_DAMAGE: [&str; 14] = [
     "short read",
     "LZ4F_",
     "compressed file is too short",
+    "snapshot can't be restored",
     "unexpected closed segment",
     "is past last snapshot",
     "behind last snapshot",
