@@ -62,3 +62,10 @@ pub enum Progress {
     /// The last line: it failed, and this is the state now.
     Failed { error: crate::ErrorBody },
 }
+
+impl Progress {
+    /// Whether nothing comes after it.
+    pub fn is_last(&self) -> bool {
+        matches!(self, Self::Done { .. } | Self::Failed { .. })
+    }
+}

@@ -6,7 +6,8 @@ use http::{Method, StatusCode};
 use hyper::body::Bytes;
 use skiff_api::{CredentialRequest, EnableRequest, KubeconfigRequest, Progress, ServiceAction};
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::{ReceiverStream, WatchStream};
+use tokio_stream::Stream;
+use tokio_stream::wrappers::WatchStream;
 
 use super::server::{Answer, Refusal, error_body, json, json_lines, json_work, read, unknown};
 use super::{Node, Order, certificates, cluster, settings};
@@ -144,5 +145,41 @@ fn order(
         };
         let _ = reply.try_send(Progress::Failed { error });
     }
-    json_lines(ReceiverStream::new(receiver))
+    json_lines(until_last(receiver))
+}
+
+/// Ends with the last line and not with its sender, who waits for that before skiffd ends.
+fn until_last(receiver: mpsc::Receiver<Progress>) -> impl Stream<Item = Progress> {
+    futures::stream::unfold(Some(receiver), async |receiver| {
+        let mut receiver = receiver?;
+        let line = receiver.recv().await?;
+        let rest = (!line.is_last()).then_some(receiver);
+        Some((line, rest))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use tokio_stream::StreamExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_carries_out_an_order_knows_when_its_last_line_was_taken() {
+        let (reply, receiver) = mpsc::channel(4);
+        let mut lines = pin!(until_last(receiver));
+        let step = Progress::Step { message: "it goes on".into() };
+        let last = Progress::Done { message: "it is done".into(), changed: true };
+        for line in [&step, &last] {
+            reply.send(line.clone()).await.unwrap();
+            assert!(!reply.is_closed(), "nobody has it yet");
+        }
+        assert_eq!(lines.next().await, Some(step));
+        assert!(!reply.is_closed());
+        assert_eq!(lines.next().await, Some(last));
+        assert!(reply.is_closed());
+        assert_eq!(lines.next().await, None);
+    }
 }

@@ -306,6 +306,9 @@ async fn supervise(
     Ok((supervisor, probes))
 }
 
+/// How long a client may take to read the last line of an order.
+const LAST_LINE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// Waits for orders and signals; returns when skiffd is to end.
 async fn carry_out(
     node: &Arc<Node>,
@@ -394,8 +397,7 @@ fn step(reply: &mpsc::Sender<Progress>, message: &str) {
 }
 
 async fn done(reply: &mpsc::Sender<Progress>, message: &str) {
-    let _ = reply.send(Progress::Done { message: message.into(), changed: true }).await;
-    linger().await;
+    finish(reply, Progress::Done { message: message.into(), changed: true }).await;
 }
 
 async fn fail(reply: &mpsc::Sender<Progress>, message: &str, error: &dyn std::error::Error) {
@@ -404,11 +406,13 @@ async fn fail(reply: &mpsc::Sender<Progress>, message: &str, error: &dyn std::er
         causes: vec![error.to_string()],
         hint: None,
     };
-    let _ = reply.send(Progress::Failed { error }).await;
-    linger().await;
+    finish(reply, Progress::Failed { error }).await;
 }
 
-/// Lets the last line reach the client before the process may end.
-async fn linger() {
-    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+/// Returns when the last line is on its way to the client, or the client went away: the process may
+/// end then. The line is written by the task that has it, before this one goes on: skiffd has one thread.
+async fn finish(reply: &mpsc::Sender<Progress>, last: Progress) {
+    let _ = reply.send(last).await;
+    // A reader that stopped reading holds nobody up.
+    let _ = tokio::time::timeout(LAST_LINE_TIMEOUT, reply.closed()).await;
 }
