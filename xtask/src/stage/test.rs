@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use nix::sys::statvfs::statvfs;
 use serde::Deserialize;
 
 use super::build::{EVERYTHING, cargo, simulation};
@@ -72,6 +73,8 @@ const NODE_TARGETS: &[&str] = &["node", "cluster", "addons", "performance", "con
 /// A node in a test waits for half of its time (for a lease to end, a link to come back), and each
 /// has a namespace and a root of its own: two tests fill two cores, more would starve each other.
 const NODE_TESTS_AT_ONCE: &str = "--test-threads=2";
+/// Two nodes with disks of their own, their components, a virtual machine and what it writes.
+const FREE_GIB_MIN: u64 = 12;
 /// The test target whose node lives in a virtual machine: a stage of its own.
 const MACHINE_TARGET: &str = "vm";
 /// The test target that is built apart from all others: a stage of its own as well.
@@ -84,6 +87,7 @@ pub fn run(project: &Project, arguments: &Arguments) -> Result<()> {
         components::run(project, &components::Arguments { test: true, ..Default::default() })?;
         build::run(project)?;
     }
+    check_room(&project.target)?;
     let logs = project.target.join("test-logs");
     fs::create_dir_all(&logs).with_context(|| format!("cannot create {}", logs.display()))?;
     let (beside, others): (Vec<Stage>, _) =
@@ -108,6 +112,21 @@ pub fn run(project: &Project, arguments: &Arguments) -> Result<()> {
     println!("{}", total.counts);
     if total.counts.failed > 0 {
         bail!("{} tests failed; what they said is in {}", total.counts.failed, logs.display());
+    }
+    Ok(())
+}
+
+/// On a full disk tests fail for reasons that none of them names.
+fn check_room(target: &Path) -> Result<()> {
+    for place in [target, &std::env::temp_dir(), Path::new("/var/tmp")] {
+        let of = statvfs(place).with_context(|| format!("cannot look at {}", place.display()))?;
+        let free_gib = (of.blocks_available() * of.fragment_size()) >> 30;
+        if free_gib < FREE_GIB_MIN {
+            bail!(
+                "{} has {free_gib} GiB free, the tests need {FREE_GIB_MIN}: make room there",
+                place.display()
+            );
+        }
     }
     Ok(())
 }
