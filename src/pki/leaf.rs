@@ -325,7 +325,10 @@ mod tests {
         let (certificate, key) = authority.issue(&spec, NOW, TTL).unwrap();
         let leaf = parse((certificate + &key).as_bytes()).unwrap();
         assert_eq!(leaf.id, Some(id));
-        assert_eq!((&leaf.common_name, &leaf.organisations), (&lone.common_name, &lone.organisations));
+        assert_eq!(
+            (&leaf.common_name, &leaf.organisations),
+            (&lone.common_name, &lone.organisations)
+        );
         assert_eq!(reason(plan_renewal(&spec, Some(&leaf), &issuer, NOW)), "kept");
         // Restored from an archive: the same name, and another node.
         spec.id = Some(NodeId::of_key(b"another key"));

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use harness::{Network, NodeOptions, TestNode, cannot_run_nodes, eventually, run};
 
-use crate::refused::{copies_of, is_let_in, is_refused};
 use crate::place::{add_node, control_plane, join, state_of, wait_ready, worker};
+use crate::refused::{copies_of, is_let_in, is_refused};
 
 const BOUND: Duration = Duration::from_secs(120);
 

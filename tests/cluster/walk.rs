@@ -48,9 +48,8 @@ const JOINING: [Mark; 5] = [
     ("it is a member", |node, _| says(node, "node/membership.json", "\"stage\": \"member\"")),
 ];
 /// Of a control-plane node besides.
-const JOINING_THE_DATASTORE: Mark = ("its datastore serves", |node, _| {
-    node.root().join("run/datastore/datastore.sock").exists()
-});
+const JOINING_THE_DATASTORE: Mark =
+    ("its datastore serves", |node, _| node.root().join("run/datastore/datastore.sock").exists());
 const LEAVING: [Mark; 5] = [
     ("it says that it leaves", |node, _| says(node, "node/leave.json", "\"moving\"")),
     ("it is out of service", |node, _| says(node, "node/leave.json", "\"cordoned\": true")),
@@ -241,8 +240,11 @@ impl Walk<'_> {
     /// Two members become voters when the third one comes, and one stops voting when it goes. Who leads
     /// and who is promoted are killed at each role that is seen.
     fn changes_roles(&self) {
-        let all: Vec<&TestNode> =
-            [self.alpha].into_iter().chain(self.others.iter().copied()).chain([self.node]).collect();
+        let all: Vec<&TestNode> = [self.alpha]
+            .into_iter()
+            .chain(self.others.iter().copied())
+            .chain([self.node])
+            .collect();
         let names: Vec<&str> = all.iter().map(|node| node.name()).collect();
         for role in ["spare", "stand-by", "voter"] {
             for leader in [true, false] {
