@@ -263,8 +263,17 @@ fn closed(alpha: &TestNode, node: &TestNode) -> bool {
 
 /// The node is a member, in service, and nothing says otherwise.
 pub fn stays(alpha: &TestNode, node: &TestNode) -> Result<(), String> {
-    let found = (state_of(alpha, node.name()), closed(alpha, node), line(node).exists());
-    if found == (Some("ready".into()), false, false) { Ok(()) } else { Err(format!("{found:?}")) }
+    let all = nodes(alpha)?;
+    let is_ready = |found: &&skiff_api::ClusterNode| {
+        found.name == node.name() && found.state == skiff_api::NodeState::Ready
+    };
+    let spec = ["get", "node", node.name(), "--output", "jsonpath={.spec.unschedulable}"];
+    let closed = alpha.kubectl(&spec);
+    let is_open = closed.ok() && closed.stdout.is_empty();
+    match (all.iter().any(|found| is_ready(&found)), is_open, line(node).exists()) {
+        (true, true, false) => Ok(()),
+        found => Err(format!("{found:?}: {all:?} {closed:?}")),
+    }
 }
 
 fn line(node: &TestNode) -> std::path::PathBuf {
