@@ -34,7 +34,8 @@ func runControl(ctx context.Context, config *ControlConfig) error {
 	defer stopAPIServer()
 	var refused *refusals
 	if config.Refused != "" {
-		refused = newRefusals(config.Refused)
+		own := plane.apiServer.SecureServing.ServerCert.CertKey.CertFile
+		refused = newRefusals(config.Refused, own)
 		go refused.follow(apiContext)
 	}
 	apiServer, err := buildAPIServer(ctx, apiContext, plane.apiServer, refused)

@@ -37,11 +37,13 @@ const unknownRefusals = "which nodes were removed is not known here yet; it will
 // changes. What cannot be read changes nothing: the last list that was whole
 // stays in force, because a damaged disk must neither let a removed node in
 // nor lock all others out. When there was none since the start, every node
-// that has an id is refused: that lasts until skiffd looks, seconds later, and
-// concerns nobody who could repair anything. This node's own daemons and
-// people have no such id.
+// that has an id is refused but this one: that lasts until skiffd looks,
+// seconds later, and concerns nobody who could repair anything. People have no
+// such id.
 type refusals struct {
 	path string
+	// certificate is a file with one of this node's own.
+	certificate string
 
 	mu    sync.Mutex
 	stamp fs.FileInfo
@@ -62,11 +64,12 @@ type refusalsFile struct {
 }
 
 // newRefusals reads the list for the first time.
-func newRefusals(path string) *refusals {
+func newRefusals(path, certificate string) *refusals {
 	r := &refusals{
-		path:      path,
-		running:   map[string]map[*context.CancelCauseFunc]struct{}{},
-		mentioned: map[string]time.Time{},
+		path:        path,
+		certificate: certificate,
+		running:     map[string]map[*context.CancelCauseFunc]struct{}{},
+		mentioned:   map[string]time.Time{},
 	}
 	r.look()
 	return r
@@ -166,7 +169,8 @@ func (r *refusals) refuses(uid string) (reason string, refused bool) {
 // refusesNode is asked with the lock held.
 func (r *refusals) refusesNode(id string) (reason string, refused bool) {
 	if r.reasons == nil {
-		return unknownRefusals, true
+		// It is read each time: a node gets its id when its cluster is founded.
+		return unknownRefusals, id != fileUID(r.certificate)
 	}
 	reason, refused = r.reasons[id]
 	return reason, refused

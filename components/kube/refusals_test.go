@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/pem"
 	"fmt"
 	"math/big"
 	"net/http"
@@ -69,7 +70,7 @@ func decide(t *testing.T, r *refusals, uid string) (authorizer.Decision, string)
 func TestWhoWasRemovedIsDeniedWhateverOtherRulesSay(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "refused.json")
 	writeList(t, path, listOf(gammaID))
-	r := newRefusals(path)
+	r := newRefusals(path, "")
 	if decision, reason := decide(t, r, gammaID); decision != authorizer.DecisionDeny || reason != gone {
 		t.Errorf("the removed node: %v, %q", decision, reason)
 	}
@@ -78,6 +79,12 @@ func TestWhoWasRemovedIsDeniedWhateverOtherRulesSay(t *testing.T) {
 		if decision, reason := decide(t, r, uid); decision != authorizer.DecisionAllow {
 			t.Errorf("%q: %v, %q", uid, decision, reason)
 		}
+	}
+	// Who speaks for somebody else, as the front proxy does, is asked for its own.
+	shown := context.WithValue(context.Background(), nodeKey{}, gammaID)
+	asked := authorizer.AttributesRecord{User: &user.DefaultInfo{Name: "somebody", UID: betaID}}
+	if decision, reason, _ := r.authorizer(nobody{}).Authorize(shown, asked); decision != authorizer.DecisionDeny || reason != gone {
+		t.Errorf("a removed node for somebody else: %v, %q", decision, reason)
 	}
 	if decision, _, _ := r.authorizer(nobody{}).Authorize(context.Background(), authorizer.AttributesRecord{}); decision != authorizer.DecisionNoOpinion {
 		t.Errorf("nobody: %v", decision)
@@ -92,7 +99,7 @@ func (nobody) Authorize(context.Context, authorizer.Attributes) (authorizer.Deci
 
 func TestAListThatCannotBeReadChangesNothing(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "refused.json")
-	r := newRefusals(path)
+	r := newRefusals(path, "")
 	is := func(when, uid string, wanted authorizer.Decision) {
 		t.Helper()
 		r.look()
@@ -124,10 +131,40 @@ func TestAListThatCannotBeReadChangesNothing(t *testing.T) {
 	is("another one", gammaID, authorizer.DecisionAllow)
 }
 
+func TestWithoutAListTheNodeItselfIsLetIn(t *testing.T) {
+	dir := t.TempDir()
+	path, own := filepath.Join(dir, "refused.json"), filepath.Join(dir, "own.pem")
+	r := newRefusals(path, own)
+	is := func(when, uid string, wanted authorizer.Decision) {
+		t.Helper()
+		r.look()
+		if decision, reason := decide(t, r, uid); decision != wanted {
+			t.Errorf("%s, %s: %v, %q", when, uid, decision, reason)
+		}
+	}
+	is("no certificate", betaID, authorizer.DecisionDeny)
+	for _, text := range []string{"", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"} {
+		if err := os.WriteFile(own, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		is("damaged: "+text, betaID, authorizer.DecisionDeny)
+	}
+	// The cluster is founded while it runs.
+	der, _ := certificateOf(t, betaID)
+	if err := os.WriteFile(own, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	is("its own", betaID, authorizer.DecisionAllow)
+	is("its own", gammaID, authorizer.DecisionDeny)
+	writeList(t, path, listOf(betaID))
+	is("it was removed", betaID, authorizer.DecisionDeny)
+	is("it was removed", gammaID, authorizer.DecisionAllow)
+}
+
 func TestWhatRunsForANodeEndsWithItAndSoDoesItsConnection(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "refused.json")
 	writeList(t, path, listOf())
-	r := newRefusals(path)
+	r := newRefusals(path, "")
 	server := serveWatches(t, r)
 	gamma, beta := clientOf(t, server, gammaID), clientOf(t, server, betaID)
 	gammaWatch, betaWatch := watch(t, server, gamma), watch(t, server, beta)
@@ -167,7 +204,7 @@ func TestWhatRunsForANodeEndsWithItAndSoDoesItsConnection(t *testing.T) {
 func TestARequestThatCameThroughBeforeItWasNotedEndsAtOnce(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "refused.json")
 	writeList(t, path, listOf(gammaID))
-	r := newRefusals(path)
+	r := newRefusals(path, "")
 	ctx, end := context.WithCancelCause(context.Background())
 	leave := r.enter(gammaID, end)
 	if cause := context.Cause(ctx); cause == nil || cause.Error() != gone {
@@ -206,7 +243,8 @@ func serveWatches(t *testing.T, r *refusals) *httptest.Server {
 	return server
 }
 
-func clientOf(t *testing.T, server *httptest.Server, id string) *http.Client {
+// certificateOf makes a certificate of the node with that id.
+func certificateOf(t *testing.T, id string) ([]byte, *ecdsa.PrivateKey) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -221,6 +259,12 @@ func clientOf(t *testing.T, server *httptest.Server, id string) *http.Client {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return der, key
+}
+
+func clientOf(t *testing.T, server *httptest.Server, id string) *http.Client {
+	t.Helper()
+	der, key := certificateOf(t, id)
 	transport := server.Client().Transport.(*http.Transport).Clone()
 	transport.TLSClientConfig.Certificates = []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}
 	return &http.Client{Transport: transport}

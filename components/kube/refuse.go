@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/asn1"
+	"encoding/pem"
 	"net/http"
+	"os"
 
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/endpoints/request"
@@ -43,9 +45,11 @@ func (r *refusals) guard(config *app.Config) {
 func (r *refusals) authorizer(next authorizer.Authorizer) authorizer.Authorizer {
 	return authorizer.AuthorizerFunc(func(ctx context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
 		if user := a.GetUser(); user != nil {
-			if reason, refused := r.refuses(user.GetUID()); refused {
-				r.mention(user.GetUID(), user.GetName(), reason)
-				return authorizer.DecisionDeny, reason, nil
+			for _, id := range []string{user.GetUID(), nodeOf(ctx)} {
+				if reason, refused := r.refuses(id); refused {
+					r.mention(id, user.GetName(), reason)
+					return authorizer.DecisionDeny, reason, nil
+				}
 			}
 		}
 		return next.Authorize(ctx, a)
@@ -56,29 +60,63 @@ func (r *refusals) authorizer(next authorizer.Authorizer) authorizer.Authorizer 
 // was allowed before goes on: a watch for up to an hour.
 func (r *refusals) endRefused(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		user, known := request.UserFrom(req.Context())
-		if !known || !isNodeID(user.GetUID()) {
+		id := nodeOf(req.Context())
+		if user, known := request.UserFrom(req.Context()); id == "" && known {
+			id = user.GetUID()
+		}
+		if !isNodeID(id) {
 			next.ServeHTTP(w, req)
 			return
 		}
 		ctx, end := context.WithCancelCause(req.Context())
 		defer end(nil)
-		defer r.enter(user.GetUID(), end)()
+		defer r.enter(id, end)()
 		next.ServeHTTP(w, req.WithContext(ctx))
 	})
 }
 
 // hangUp has the connection of a refused node closed after each answer: Go's
-// server does that for HTTP/1 and HTTP/2 (GOAWAY) when it sees the header.
+// server does that for HTTP/1 and HTTP/2 (GOAWAY) when it sees the header. All
+// handlers behind it know whose certificate was shown: the front proxy's names
+// another user.
 func (r *refusals) hangUp(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		if req.TLS != nil && len(req.TLS.PeerCertificates) > 0 {
-			if _, refused := r.refuses(certificateUID(req.TLS.PeerCertificates[0])); refused {
-				w.Header().Set("Connection", "close")
+			if id := certificateUID(req.TLS.PeerCertificates[0]); isNodeID(id) {
+				req = req.WithContext(context.WithValue(req.Context(), nodeKey{}, id))
+				if _, refused := r.refuses(id); refused {
+					w.Header().Set("Connection", "close")
+				}
 			}
 		}
 		next.ServeHTTP(w, req)
 	})
+}
+
+// nodeKey is the key of the node's id in a request's context.
+type nodeKey struct{}
+
+// nodeOf returns the id of the node whose certificate was shown, or nothing.
+func nodeOf(ctx context.Context) string {
+	id, _ := ctx.Value(nodeKey{}).(string)
+	return id
+}
+
+// fileUID returns the UID in a file's first certificate, or nothing.
+func fileUID(path string) string {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return ""
+	}
+	block, _ := pem.Decode(data)
+	if block == nil {
+		return ""
+	}
+	certificate, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return ""
+	}
+	return certificateUID(certificate)
 }
 
 func certificateUID(certificate *x509.Certificate) string {

@@ -27,6 +27,7 @@ use crate::database::Databases;
 use crate::member::nodes::Nodes;
 use crate::member::roster::{Roster, RosterError};
 use crate::member::tls::{Identity, TlsError};
+use survey::Survey;
 pub use survey::{Found, Other, State, Verdict};
 
 /// What is to be recovered.
@@ -37,6 +38,8 @@ pub struct Options {
     pub pki: Option<PathBuf>,
     /// Directories of other members that are at hand.
     pub also: Vec<PathBuf>,
+    /// Where others may be that are not where they were, `HOST:PORT` each.
+    pub ways: Vec<String>,
     /// A word that makes new names unique.
     pub stamp: String,
 }
@@ -96,7 +99,8 @@ impl Recovery {
             return Err(RecoveryError::Empty { dir: dir.clone() });
         }
         let extracted = extract(dir, &copied).await?;
-        let others = survey::ask(&roster, identity.as_ref(), &options.also, &scratch).await?;
+        let survey = Survey { roster: &roster, identity: identity.as_ref(), ways: &options.ways };
+        let others = survey.ask(&options.also, &scratch).await?;
         let summaries = extracted.as_ref().map(|one| &one.summary);
         let found = Found::new(&roster, position, summaries, others);
         Ok(Recovery { options, place, _scratch: scratch, extracted, found })

@@ -266,7 +266,8 @@ async fn a_damaged_member_of_a_cluster_that_was_recovered_without_it_says_so() {
     cluster.members.iter_mut().for_each(Member::kill);
     let pki = cluster.home.path().join("pki");
     let dir = cluster.members[0].dir().to_owned();
-    let options = Options { dir, pki: Some(pki), also: Vec::new(), stamp: "now".to_owned() };
+    let (also, ways, stamp) = (Vec::new(), Vec::new(), "now".to_owned());
+    let options = Options { dir, pki: Some(pki), also, ways, stamp };
     Recovery::look(options).await.unwrap().finish(1000).await.unwrap();
     cluster.members[0].start();
     cluster.settle_some(&[0], 1).await;

@@ -153,6 +153,7 @@ async fn a_recovery_keeps_both_databases() {
         dir: cluster.members[survivor].dir().to_owned(),
         pki: None,
         also: Vec::new(),
+        ways: Vec::new(),
         stamp: "now".to_owned(),
     };
     let recovery = Recovery::look(options).await.unwrap();

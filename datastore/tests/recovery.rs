@@ -11,12 +11,12 @@ mod load;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cluster::{Cluster, PATIENCE, put};
+use cluster::{Cluster, PATIENCE, free_port, put};
 use load::{Load, Told};
 use skiff_datastore::backup::ExtractError;
 use skiff_datastore::backup::place::PlaceError;
 use skiff_datastore::proto::peer::{MemberView, Role};
-use skiff_datastore::recovery::{Options, Recovery, RecoveryError, State, Verdict};
+use skiff_datastore::recovery::{Options, Other, Recovery, RecoveryError, State, Verdict};
 
 /// They want the machine: one after the other.
 static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
@@ -28,6 +28,7 @@ fn options(cluster: &Cluster, position: usize) -> Options {
         dir: cluster.members[position].dir().to_owned(),
         pki: Some(cluster.home.path().join("pki")),
         also: Vec::new(),
+        ways: Vec::new(),
         stamp: "now".to_owned(),
     }
 }
@@ -232,4 +233,49 @@ async fn looking_changes_nothing_and_what_is_no_survivor_is_refused() {
     let refused = Recovery::look(options(&cluster, 1)).await.err().unwrap();
     assert!(matches!(refused, RecoveryError::Extract(ExtractError::Log { .. })), "{refused}");
     assert_eq!(content(&dir), damaged);
+}
+
+/// Two of three have moved while all were off, and one of them is looked for from the third.
+#[tokio::test]
+async fn members_that_have_moved_are_asked_where_somebody_says_that_they_are() {
+    let _turn = TURN.lock().await;
+    let mut cluster = Cluster::start(3).await;
+    write(&cluster, "before").await;
+    cluster.members.iter_mut().for_each(cluster::Member::kill);
+    let (survivor, moved, stayed) = (0, 1, 2);
+    let was = cluster.members[moved].peer;
+    cluster.members[moved].peer = free_port();
+    cluster.members[moved].start();
+    let place = format!("127.0.0.1:{}", cluster.members[moved].peer);
+    let named = || Options { ways: vec![place.clone()], ..options(&cluster, survivor) };
+    look_until(named, |others| runs_at(others, &place) && others.iter().any(is_silent)).await;
+    // Nobody has named it, and nobody is there who knows.
+    let found = Recovery::look(options(&cluster, survivor)).await.unwrap().found().clone();
+    assert!(found.others.iter().all(is_silent), "{found:?}");
+    assert!(found.others.iter().any(|one| one.address.ends_with(&format!(":{was}"))), "{found:?}");
+
+    // One that is where it was has met it.
+    cluster.members[stayed].start();
+    let unnamed = || options(&cluster, survivor);
+    look_until(unnamed, |others| runs_at(others, &place) && !others.iter().any(is_silent)).await;
+}
+
+fn is_silent(other: &Other) -> bool {
+    matches!(other.state, State::Silent { .. })
+}
+
+fn runs_at(others: &[Other], place: &str) -> bool {
+    others.iter().any(|one| one.address == place && matches!(one.state, State::Running { .. }))
+}
+
+async fn look_until(options: impl Fn() -> Options, holds: impl Fn(&[Other]) -> bool) {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    loop {
+        let others = Recovery::look(options()).await.unwrap().found().others.clone();
+        if holds(&others) {
+            return;
+        }
+        assert!(std::time::Instant::now() < deadline, "{others:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }

@@ -10,7 +10,7 @@ pub use identity::{IdentityError, PeerIdentity, read_identity};
 pub use issue::{AuthorityBundle, IssuedLeaf, SignError, Signer, certify};
 pub use order::{
     BACKDATE, CONTROL_PLANE_SERVER_NAME, DATASTORE_SERVER_NAME, LEAF_LIFE, LeafOrder, Purpose,
-    Subject, Usage, order_leaf,
+    Subject, UID_OID, Usage, order_leaf,
 };
 pub use request::{ProvenKey, REQUEST_BYTES_MAX, RequestError, read_request};
 

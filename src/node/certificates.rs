@@ -209,6 +209,7 @@ mod tests {
             issuer: Issuer::Cluster,
             common_name: "system:node:a".into(),
             organisations: vec![],
+            id: None,
             dns_names: vec![],
             addresses: vec![],
             usage: Usage::Client,

@@ -77,6 +77,7 @@ fn sign(
         issuer: Issuer::Cluster,
         common_name: user.into(),
         organisations: groups.to_vec(),
+        id: None,
         dns_names: vec![],
         addresses: vec![],
         usage: Usage::Client,

@@ -249,11 +249,13 @@ fn leaf_specs(context: &Context, sans: &[String]) -> Vec<LeafSpec> {
     let control_dir = context.paths.daemon_pki(kube_control::NAME);
     let node_dir = context.paths.daemon_pki(kube_node::NAME);
     let control = (context.accounts.control.uid, context.accounts.control.gid);
+    let id = context.cluster.as_ref().map(|cluster| cluster.id);
     let client = |path: PathBuf, name: &str, groups: &[&str], owner| LeafSpec {
         path,
         issuer: Issuer::Cluster,
         common_name: name.into(),
         organisations: groups.iter().map(|g| (*g).to_owned()).collect(),
+        id,
         dns_names: vec![],
         addresses: vec![],
         usage: Usage::Client,
@@ -264,6 +266,7 @@ fn leaf_specs(context: &Context, sans: &[String]) -> Vec<LeafSpec> {
         issuer: Issuer::Cluster,
         common_name: name.into(),
         organisations: vec![],
+        id,
         dns_names: dns,
         addresses,
         usage: Usage::Server,

@@ -3,11 +3,14 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use microcluster::record::NodeId;
+use microcluster::trust::UID_OID;
 use rcgen::{
     CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose, SanType,
     SerialNumber,
 };
 use time::{Duration, OffsetDateTime};
+use x509_parser::oid_registry::Oid;
 use x509_parser::pem::Pem;
 
 use super::authority::Authority;
@@ -37,6 +40,8 @@ pub struct LeafSpec {
     pub issuer: Issuer,
     pub common_name: String,
     pub organisations: Vec<String>,
+    /// Of a node of a cluster: by it the node is refused when it was removed.
+    pub id: Option<NodeId>,
     pub dns_names: Vec<String>,
     pub addresses: Vec<IpAddr>,
     pub usage: Usage,
@@ -49,6 +54,8 @@ pub struct LeafSpec {
 pub struct LeafInfo {
     pub common_name: String,
     pub organisations: Vec<String>,
+    /// The node whose it is.
+    pub id: Option<NodeId>,
     pub dns_names: Vec<String>,
     pub addresses: Vec<IpAddr>,
     /// The issuer's common name, and its whole name as it stands there.
@@ -103,6 +110,8 @@ pub fn plan_renewal(
         || !same_addresses
     {
         Plan::Issue { reason: "its names are not those of the node any more" }
+    } else if leaf.id != spec.id {
+        Plan::Issue { reason: "it does not say which node of the cluster this is" }
     } else if leaf.issuer_der != issuer {
         Plan::Issue { reason: "another authority signed it" }
     } else if now < leaf.not_before {
@@ -144,6 +153,10 @@ fn parse_certificate(pem: &[u8]) -> Option<LeafInfo> {
     let mut info = LeafInfo {
         common_name: names.iter_common_name().next().and_then(text).unwrap_or_default(),
         organisations: names.iter_organization().filter_map(text).collect(),
+        id: Oid::from(&UID_OID).ok().and_then(|uid| {
+            let id = names.iter_by_oid(&uid).next().and_then(text);
+            id.and_then(|id| id.parse().ok())
+        }),
         dns_names: Vec::new(),
         addresses: Vec::new(),
         issuer: certificate.issuer().iter_common_name().next().and_then(text).unwrap_or_default(),
@@ -204,6 +217,10 @@ impl Authority {
         for organisation in &spec.organisations {
             params.distinguished_name.push(DnType::OrganizationName, organisation.as_str());
         }
+        if let Some(id) = spec.id {
+            let uid = DnType::CustomDnType(UID_OID.to_vec());
+            params.distinguished_name.push(uid, id.to_string());
+        }
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = match spec.usage {
             Usage::Client => vec![ExtendedKeyUsagePurpose::ClientAuth],
@@ -244,6 +261,7 @@ mod tests {
             issuer: Issuer::Cluster,
             common_name: "system:node:a".into(),
             organisations: vec!["system:nodes".into()],
+            id: None,
             dns_names: vec!["a".into()],
             addresses: vec![IpAddr::from([192, 0, 2, 2])],
             usage: Usage::Both,
@@ -292,6 +310,30 @@ mod tests {
         spec.addresses = vec![IpAddr::from([192, 0, 2, 3])];
         let moved = plan_renewal(&spec, Some(&info), &authority.subject_der(), NOW);
         assert_eq!(reason(moved), "its names are not those of the node any more");
+    }
+
+    #[test]
+    fn a_leaf_says_which_node_of_a_cluster_it_is_and_one_that_does_not_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let (authority, mut spec, lone) = issued(dir.path());
+        let issuer = authority.subject_der();
+        assert_eq!(lone.id, None);
+        let id = NodeId::of_key(b"beta");
+        spec.id = Some(id);
+        let founded = plan_renewal(&spec, Some(&lone), &issuer, NOW);
+        assert_eq!(reason(founded), "it does not say which node of the cluster this is");
+        let (certificate, key) = authority.issue(&spec, NOW, TTL).unwrap();
+        let leaf = parse((certificate + &key).as_bytes()).unwrap();
+        assert_eq!(leaf.id, Some(id));
+        assert_eq!(
+            (&leaf.common_name, &leaf.organisations),
+            (&lone.common_name, &lone.organisations)
+        );
+        assert_eq!(reason(plan_renewal(&spec, Some(&leaf), &issuer, NOW)), "kept");
+        // Restored from an archive: the same name, and another node.
+        spec.id = Some(NodeId::of_key(b"another key"));
+        let restored = plan_renewal(&spec, Some(&leaf), &issuer, NOW);
+        assert_eq!(reason(restored), "it does not say which node of the cluster this is");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use harness::{Network, NodeOptions, TestNode, cannot_run_nodes, eventually, run};
 
 use crate::place::{add_node, control_plane, join, state_of, wait_ready, worker};
+use crate::refused::{copies_of, is_let_in, is_refused};
 
 const BOUND: Duration = Duration::from_secs(120);
 
@@ -24,6 +25,8 @@ fn a_cluster_is_restored_on_a_new_machine_and_others_join_it_anew() {
     assert!(refused.stderr.contains("this node is a worker"), "{}", refused.stderr);
     alpha.skiff(&["backup", "create", "--unencrypted", &archive]).must();
     let before = alpha.address().to_owned();
+    let former = copies_of(&alpha, home.path());
+    is_let_in(&alpha, &former);
     // The machine burns; its worker does not know of it yet.
     alpha.skiff(&["reset", "--yes"]).must();
 
@@ -35,6 +38,9 @@ fn a_cluster_is_restored_on_a_new_machine_and_others_join_it_anew() {
     gamma.kubectl(&["get", "configmap", "kept"]).must();
     // What its Node says at first is of before.
     wait_ready(&gamma, "alpha", BOUND);
+    // It has the former one's name and keys, and is another node.
+    is_refused(&gamma, &former, BOUND);
+    is_let_in(&gamma, &copies_of(&gamma, home.path()));
     assert_eq!(state_of(&gamma, "beta"), None);
     eventually("Kubernetes forgets the former node", BOUND, || {
         let names = gamma.kubectl(&["get", "nodes", "--output", "name"]).must();

@@ -8,6 +8,7 @@ use crate::place::{
     add_control_plane, add_node, assert_untouched, begin_join, control_plane, join, member, nodes,
     state_of, wait_for_file, wait_ready, worker,
 };
+use crate::refused::{copies_of, is_let_in, is_refused};
 use crate::worker::{EACH, everybody_reaches_everybody};
 
 const BOUND: Duration = Duration::from_secs(120);
@@ -15,6 +16,8 @@ const BOUND: Duration = Duration::from_secs(120);
 const RESUME_BOUND: Duration = Duration::from_secs(5);
 /// Within this, a node that lost its power is not ready.
 const NOT_READY_BOUND: Duration = Duration::from_secs(45);
+/// Within this, every API server refuses what a removed node signed for itself.
+const REFUSED_BOUND: Duration = Duration::from_secs(5);
 
 #[test]
 fn three_control_plane_nodes_survive_the_loss_of_any_one() {
@@ -141,8 +144,13 @@ fn loses_its_leader(members: &[&TestNode; 3]) {
 fn shrinks(alpha: &TestNode, beta: &TestNode, gamma: &TestNode) {
     let refused = alpha.skiff(&["remove-node", "gamma"]);
     assert!(refused.stderr.contains("gamma answers"), "{}", refused.stderr);
+    let copies = tempfile::tempdir().expect("a directory for copies");
+    let former = copies_of(gamma, copies.path());
+    is_let_in(alpha, &former);
     gamma.power_off();
     alpha.skiff(&["remove-node", "gamma"]).must();
+    is_refused(alpha, &former, REFUSED_BOUND);
+    is_refused(beta, &former, REFUSED_BOUND);
     assert_eq!(state_of(alpha, "gamma"), None);
     let datastore = |on: &TestNode| {
         let found = nodes(on).unwrap();

@@ -238,7 +238,7 @@ fn datastore(on: &TestNode, wanted: &[usize; 2]) -> Result<(), String> {
     if [count("leader"), count("voter")] == *wanted { Ok(()) } else { Err(format!("{found:?}")) }
 }
 
-fn begin(node: &TestNode) -> Child {
+pub fn begin(node: &TestNode) -> Child {
     let mut command = node.command(skiff_binary());
     command.args(["leave", "--yes", "--timeout", "0"]);
     command.stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).spawn().unwrap()
@@ -262,9 +262,18 @@ fn closed(alpha: &TestNode, node: &TestNode) -> bool {
 }
 
 /// The node is a member, in service, and nothing says otherwise.
-fn stays(alpha: &TestNode, node: &TestNode) -> Result<(), String> {
-    let found = (state_of(alpha, node.name()), closed(alpha, node), line(node).exists());
-    if found == (Some("ready".into()), false, false) { Ok(()) } else { Err(format!("{found:?}")) }
+pub fn stays(alpha: &TestNode, node: &TestNode) -> Result<(), String> {
+    let all = nodes(alpha)?;
+    let is_ready = |found: &&skiff_api::ClusterNode| {
+        found.name == node.name() && found.state == skiff_api::NodeState::Ready
+    };
+    let spec = ["get", "node", node.name(), "--output", "jsonpath={.spec.unschedulable}"];
+    let closed = alpha.kubectl(&spec);
+    let is_open = closed.ok() && closed.stdout.is_empty();
+    match (all.iter().any(|found| is_ready(&found)), is_open, line(node).exists()) {
+        (true, true, false) => Ok(()),
+        found => Err(format!("{found:?}: {all:?} {closed:?}")),
+    }
 }
 
 fn line(node: &TestNode) -> std::path::PathBuf {
@@ -278,7 +287,7 @@ fn step(node: &TestNode, word: &str) -> Result<(), String> {
 }
 
 /// Nothing of the node is left, skiffd neither, which goes last.
-fn is_empty(node: &TestNode) -> Result<(), String> {
+pub fn is_empty(node: &TestNode) -> Result<(), String> {
     let left = node.inventory();
     if left != Inventory::default() {
         return Err(left.to_string());

@@ -20,4 +20,5 @@ mod rounds;
 mod settings;
 mod store;
 mod token;
+mod walk;
 mod worker;

@@ -14,6 +14,7 @@ use crate::place::{
     READY_TIMEOUT, add_control_plane, add_node, control_plane, join, kill, member, nodes,
     wait_ready, worker,
 };
+use crate::refused::{copies_of, is_let_in, is_refused};
 
 const BOUND: Duration = Duration::from_secs(120);
 /// Within this, a survivor says that the quorum is lost.
@@ -40,6 +41,9 @@ fn two_of_three_are_gone_for_ever_and_the_third_goes_on_with_everything_that_was
     }
     let open = add_node(&beta, &[]);
     println!("three vote after {:.1} s", whole.elapsed().as_secs_f64());
+    let copies = tempfile::tempdir().expect("a directory for copies");
+    let former = [&alpha, &beta].map(|node| copies_of(node, copies.path())).concat();
+    is_let_in(&gamma, &former);
     let refused = gamma.skiff(&["recover", "--yes"]);
     assert!(refused.stderr.contains("the quorum is not lost"), "{}", refused.stderr);
 
@@ -52,6 +56,7 @@ fn two_of_three_are_gone_for_ever_and_the_third_goes_on_with_everything_that_was
     is_recovered_through_kills(&gamma);
     println!("recovered and ready after {:.1} s", begun.elapsed().as_secs_f64());
 
+    is_refused(&gamma, &former, BOUND);
     has_all(&gamma, &kept);
     write(&gamma, "after").expect("it can be written to");
     let found: Vec<String> = nodes(&gamma).unwrap().into_iter().map(|node| node.name).collect();

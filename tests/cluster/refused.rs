@@ -13,7 +13,16 @@ const BOUND: Duration = Duration::from_secs(120);
 /// From the removal to the first refusal: what both sides wait at most, and room for a busy machine.
 const AT_ONCE: Duration = Duration::from_secs(5);
 /// Certificates by which a worker comes to the API server.
-const LEAVES: [&str; 3] = ["kubelet.pem", "kube-proxy.pem", "network.pem"];
+const LEAVES: [&str; 3] =
+    ["pki/kube-node/kubelet.pem", "pki/kube-node/kube-proxy.pem", "pki/kube-node/network.pem"];
+/// Those that a control-plane node signs for itself besides.
+const OF_CONTROL_PLANE: [&str; 5] = [
+    "node/admin.pem",
+    "pki/kube-control/apiserver-kubelet-client.pem",
+    "pki/kube-control/controller-manager.pem",
+    "pki/kube-control/front-proxy-client.pem",
+    "pki/kube-control/scheduler.pem",
+];
 
 #[test]
 fn a_removed_node_is_refused_at_once_and_another_one_of_its_name_is_not() {
@@ -26,17 +35,13 @@ fn a_removed_node_is_refused_at_once_and_another_one_of_its_name_is_not() {
     // Whoever has a copy of the disk comes with these.
     let copies = tempfile::tempdir().expect("a directory for copies");
     let former = LEAVES.map(|name| copy(&beta, name, copies.path()));
-    for leaf in &former {
-        assert_eq!(ask(&alpha, leaf, "/version").0, "200");
-    }
+    is_let_in(&alpha, &former);
     let kubelet = &former[0];
     let mut watch = begin_watch(&alpha, kubelet);
 
     alpha.skiff(&["remove-node", "beta", "--force"]).must();
     let removed = Instant::now();
-    for leaf in &former {
-        eventually("it is refused", AT_ONCE, || refused(&alpha, leaf));
-    }
+    is_refused(&alpha, &former, AT_ONCE);
     println!("refused after {:.1} s", removed.elapsed().as_secs_f64());
     eventually("its watch ends", AT_ONCE, || match watch.try_wait() {
         Ok(Some(_)) => Ok(()),
@@ -57,9 +62,7 @@ fn a_removed_node_is_refused_at_once_and_another_one_of_its_name_is_not() {
     join(&beta, &add_node(&alpha, &["--name", "beta"])).must();
     wait_ready(&alpha, "beta", BOUND);
     let fresh = LEAVES.map(|name| copy(&beta, name, copies.path()));
-    for leaf in &fresh {
-        assert_eq!(ask(&alpha, leaf, "/version").0, "200");
-    }
+    is_let_in(&alpha, &fresh);
     eventually("the former one is refused", Duration::ZERO, || refused(&alpha, kubelet));
 
     // A list that was lost while the API server was away: nobody is let in who was removed, and
@@ -80,12 +83,37 @@ fn a_removed_node_is_refused_at_once_and_another_one_of_its_name_is_not() {
     wait_ready(&alpha, "beta", BOUND);
 }
 
+/// Copies every certificate with its key by which a control-plane node comes to the API server.
+#[track_caller]
+pub fn copies_of(node: &TestNode, place: &Path) -> Vec<PathBuf> {
+    LEAVES.iter().chain(&OF_CONTROL_PLANE).map(|name| copy(node, name, place)).collect()
+}
+
+#[track_caller]
+pub fn is_let_in(by: &TestNode, leaves: &[PathBuf]) {
+    for leaf in leaves {
+        let (code, said) = ask(by, leaf, "/version");
+        assert_eq!(code, "200", "{}: {said}", leaf.display());
+    }
+}
+
+/// Each by the API server of that node, with the reason.
+#[track_caller]
+pub fn is_refused(by: &TestNode, leaves: &[PathBuf], bound: Duration) {
+    for leaf in leaves {
+        let what = format!("{} is refused by {}", leaf.display(), by.name());
+        eventually(&what, bound, || refused(by, leaf));
+    }
+}
+
 /// Copies a node's certificate with its key.
 #[track_caller]
 fn copy(node: &TestNode, name: &str, place: &Path) -> PathBuf {
     let number = fs::read_dir(place).expect("the directory is there").count();
+    let from = node.root().join(name);
+    let name = from.file_name().expect("it names a file").to_string_lossy();
     let to = place.join(format!("{number}-{name}"));
-    fs::copy(node.root().join("pki/kube-node").join(name), &to).expect("it can be copied");
+    fs::copy(&from, &to).expect("it can be copied");
     to
 }
 
@@ -124,6 +152,11 @@ fn curl(alpha: &TestNode, leaf: &Path, path: &str) -> std::process::Command {
     let mut command = alpha.command("curl");
     command.args(["--silent", "--show-error"]).arg("--cert").arg(leaf).arg("--key").arg(leaf);
     command.arg("--cacert").arg(alpha.root().join("pki/ca.crt"));
+    if leaf.to_string_lossy().contains("front-proxy") {
+        // Whoever has this one speaks for anybody.
+        command.args(["--header", "X-Remote-User: somebody"]);
+        command.args(["--header", "X-Remote-Group: system:masters"]);
+    }
     command.arg(format!("https://{}:6443{path}", alpha.address()));
     command
 }

@@ -10,6 +10,7 @@ use harness::{Network, NodeOptions, Outcome, TestNode, cannot_run_nodes, eventua
 use crate::control_plane::{settle, write};
 use crate::page::blocks_of;
 use crate::place::{READY_TIMEOUT, control_plane, member, nodes};
+use crate::refused::{copies_of, is_let_in, is_refused};
 
 const BOUND: Duration = Duration::from_secs(120);
 const PAGE: &str = "docs/how-to/restore-a-cluster.md";
@@ -33,9 +34,10 @@ fn a_cluster_of_three_comes_back_on_three_new_machines_by_what_its_page_prints()
     settle(&alpha, &former);
     let token = fill(&alpha);
     let taken = archive(&old[0], home.path());
-    for node in [&alpha, &old[0], &old[1]] {
-        node.power_off();
-    }
+    let of_before = [&alpha, &old[0], &old[1]];
+    let leaves = of_before.map(|node| copies_of(node, home.path())).concat();
+    is_let_in(&alpha, &leaves);
+    of_before.iter().for_each(|node| node.power_off());
 
     let begun = Instant::now();
     let new = ["delta", "epsilon", "zeta"]
@@ -53,6 +55,7 @@ fn a_cluster_of_three_comes_back_on_three_new_machines_by_what_its_page_prints()
     }
     let found: Vec<String> = nodes(&new[2]).unwrap().into_iter().map(|node| node.name).collect();
     assert_eq!(found, ["beta", "epsilon", "zeta"]);
+    new.iter().for_each(|node| is_refused(node, &leaves, BOUND));
     is_told_that_it_was_removed(&old[1], alpha.address(), &new[0]);
 }
 

@@ -54,8 +54,8 @@ pub fn is_passed_on<T>(request: &Request<T>) -> bool {
 enum Target {
     /// A member, wherever it is at the moment of connecting.
     Member(MemberId),
-    /// An address of which only that is known.
-    Address(String),
+    /// An address, and the node that must be there; empty when only the address is known.
+    Address { address: String, node: String },
 }
 
 /// Dials for tonic.
@@ -82,7 +82,7 @@ impl Service<Uri> for Dialer {
         Box::pin(async move {
             let patience = roster.patience();
             let wired = match target {
-                Target::Address(address) => Wired { address, node: String::new() },
+                Target::Address { address, node } => Wired { address, node },
                 Target::Member(id) => roster
                     .peer(id)
                     .filter(|peer| !peer.removed)
@@ -156,7 +156,13 @@ impl Channels {
 
     /// A client of whoever listens at `address`.
     pub fn to_address(&self, address: &str) -> Client {
-        client(open(self.dialer(Target::Address(address.to_owned()))), Database::Kube)
+        self.to_node_at(address, "")
+    }
+
+    /// The same, should that be the node's.
+    pub fn to_node_at(&self, address: &str, node: &str) -> Client {
+        let target = Target::Address { address: address.to_owned(), node: node.to_owned() };
+        client(open(self.dialer(target)), Database::Kube)
     }
 
     fn dialer(&self, target: Target) -> Dialer {

@@ -1,11 +1,13 @@
 //! What the members of a cluster without quorum hold, and who holds most.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use dqlite::MemberId;
 use dqlite::recover::{LogPosition, last_entry};
+use futures::future::join_all;
 use serde::Serialize;
 
 use super::RecoveryError;
@@ -14,6 +16,7 @@ use crate::backup::extract::Scratch;
 use crate::database::Databases;
 use crate::member::VERSION;
 use crate::member::channel::Channels;
+use crate::member::peers::Peer;
 use crate::member::roster::Roster;
 use crate::member::tls::Identity;
 use crate::proto::peer::GossipMessage;
@@ -22,6 +25,11 @@ use crate::snapshot::Summary;
 
 /// How long another member may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often whoever answers elsewhere may name further places: with five voters, one leads to the
+/// next at most so many times.
+const ROUNDS_MAX: u32 = 4;
+/// Places that are tried in a round.
+const WAYS_MAX: usize = 24;
 
 /// What was found of another member.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -144,57 +152,159 @@ pub fn position(dir: &Path, copied: &Path) -> Result<LogPosition, RecoveryError>
     last_entry(copied).map_err(|source| ExtractError::Log { dir: dir.to_owned(), source }.into())
 }
 
-/// Looks into the directories at hand, and asks everybody else.
-pub async fn ask(
-    roster: &Arc<Roster>,
-    identity: Option<&Identity>,
-    also: &[PathBuf],
-    scratch: &Scratch,
-) -> Result<Vec<Other>, RecoveryError> {
-    let mut at_hand = Vec::new();
-    for dir in also {
-        let theirs = Roster::read(dir)?;
-        if theirs.cluster_id() != roster.cluster_id() || theirs.own() == roster.own() {
-            return Err(RecoveryError::Foreign { dir: dir.clone() });
-        }
-        let LogPosition { term, index } = position(dir, &scratch.copy(dir)?)?;
-        at_hand.push((theirs.own(), State::Stopped { dir: dir.clone(), term, index }));
-    }
-    let channels = identity.map(|identity| Channels::new(roster.clone(), identity));
-    let found = roster.others().into_iter().map(|(id, peer)| {
-        let stopped = at_hand.iter().find(|(other, _)| *other == id);
-        let stopped = stopped.map(|(_, state)| state.clone());
-        let channels = &channels;
-        async move {
-            let state = match (stopped, channels) {
-                (Some(stopped), _) => stopped,
-                (None, Some(channels)) => ask_one(roster, channels, id).await,
-                (None, None) => State::Silent { reason: "not asked: name --pki".to_owned() },
-            };
-            Other { member: id.to_string(), address: peer.address, node: peer.node, state }
-        }
-    });
-    Ok(futures::future::join_all(found).await)
+/// Who is asked, and where.
+pub struct Survey<'a> {
+    pub roster: &'a Arc<Roster>,
+    /// Without one nobody is asked.
+    pub identity: Option<&'a Identity>,
+    /// Where others may be that are not where they were.
+    pub ways: &'a [String],
 }
 
-async fn ask_one(roster: &Roster, channels: &Channels, id: MemberId) -> State {
-    let message = GossipMessage {
-        version: VERSION,
-        cluster_id: roster.cluster_id().unwrap_or(0),
-        from: roster.own().0,
-        ..GossipMessage::default()
-    };
-    let mut client = channels.to(id);
-    match tokio::time::timeout(ANSWER_TIMEOUT, client.gossip(message)).await {
-        Ok(Ok(answer)) => {
-            let answer = answer.into_inner();
-            let cluster_revision = answer.cluster.map(|cluster| cluster.revision);
-            let leads = answer.leads_epoch != 0;
-            State::Running { revision: answer.revision, cluster_revision, leads }
+impl Survey<'_> {
+    /// Looks into the directories at hand, and asks everybody else.
+    pub async fn ask(
+        &self,
+        also: &[PathBuf],
+        scratch: &Scratch,
+    ) -> Result<Vec<Other>, RecoveryError> {
+        let mut others = BTreeMap::new();
+        for (id, Peer { address, node, .. }) in self.roster.others() {
+            let state = State::Silent { reason: "not asked: name --pki".to_owned() };
+            others.insert(id, Other { member: id.to_string(), address, node, state });
         }
-        Ok(Err(status)) => State::Silent { reason: status.message().to_owned() },
-        Err(_) => State::Silent { reason: "no answer".to_owned() },
+        let mut asked: BTreeSet<MemberId> = others.keys().copied().collect();
+        for dir in also {
+            let theirs = Roster::read(dir)?;
+            if theirs.cluster_id() != self.roster.cluster_id() || theirs.own() == self.roster.own()
+            {
+                return Err(RecoveryError::Foreign { dir: dir.clone() });
+            }
+            let LogPosition { term, index } = position(dir, &scratch.copy(dir)?)?;
+            if let Some(other) = others.get_mut(&theirs.own()) {
+                other.state = State::Stopped { dir: dir.clone(), term, index };
+                asked.remove(&theirs.own());
+            }
+        }
+        if let Some(identity) = self.identity {
+            let channels = Channels::new(self.roster.clone(), identity);
+            self.ask_where_they_were(&channels, &asked, &mut others).await;
+        }
+        Ok(others.into_values().collect())
     }
+
+    async fn ask_where_they_were(
+        &self,
+        channels: &Channels,
+        asked: &BTreeSet<MemberId>,
+        others: &mut BTreeMap<MemberId, Other>,
+    ) {
+        let lines = others.iter().filter(|(id, _)| asked.contains(id));
+        let answers = lines.map(async |(id, other)| {
+            (*id, self.ask_member(channels, *id, &other.address, &other.node).await)
+        });
+        let mut places: BTreeSet<String> = self.ways.iter().cloned().collect();
+        for (id, answer) in join_all(answers).await {
+            let other = others.get_mut(&id).expect("whoever was asked is among them");
+            match answer {
+                Ok(answer) => {
+                    other.state = running(&answer);
+                    places.extend(places_in(answer));
+                }
+                Err(reason) => other.state = State::Silent { reason },
+            }
+        }
+        self.ask_elsewhere(channels, places, others).await;
+    }
+
+    /// Members that are silent where they were are looked for at other places: where somebody said
+    /// that one may be, and then where whoever answers says that the others are.
+    async fn ask_elsewhere(
+        &self,
+        channels: &Channels,
+        mut places: BTreeSet<String>,
+        others: &mut BTreeMap<MemberId, Other>,
+    ) {
+        let mut tried: BTreeSet<String> =
+            others.values().map(|other| other.address.clone()).collect();
+        for _ in 0..ROUNDS_MAX {
+            let next: Vec<String> = places.difference(&tried).take(WAYS_MAX).cloned().collect();
+            if next.is_empty() || !others.values().any(is_silent) {
+                return;
+            }
+            tried.extend(next.iter().cloned());
+            let answers =
+                next.iter().map(async |place| (place, self.ask_at(channels, place, "").await));
+            for (place, answer) in join_all(answers).await {
+                let Ok(answer) = answer else { continue };
+                let id = MemberId(answer.from);
+                places.extend(places_in(answer));
+                let Some(other) = others.get_mut(&id).filter(|other| is_silent(other)) else {
+                    continue;
+                };
+                // Whoever says to be a member shows that it is its node.
+                if let Ok(answer) = self.ask_member(channels, id, place, &other.node).await {
+                    other.address.clone_from(place);
+                    other.state = running(&answer);
+                }
+            }
+        }
+    }
+
+    async fn ask_member(
+        &self,
+        channels: &Channels,
+        id: MemberId,
+        address: &str,
+        node: &str,
+    ) -> Result<GossipMessage, String> {
+        let answer = self.ask_at(channels, address, node).await?;
+        match answer.from == id.0 {
+            true => Ok(answer),
+            false => Err("another member answers there".to_owned()),
+        }
+    }
+
+    /// Tells nothing but who asks.
+    async fn ask_at(
+        &self,
+        channels: &Channels,
+        address: &str,
+        node: &str,
+    ) -> Result<GossipMessage, String> {
+        let cluster_id = self.roster.cluster_id().unwrap_or(0);
+        let message = GossipMessage {
+            version: VERSION,
+            cluster_id,
+            from: self.roster.own().0,
+            ..GossipMessage::default()
+        };
+        let mut client = channels.to_node_at(address, node);
+        match tokio::time::timeout(ANSWER_TIMEOUT, client.gossip(message)).await {
+            Ok(Ok(answer)) if answer.get_ref().cluster_id == cluster_id => Ok(answer.into_inner()),
+            Ok(Ok(_)) => Err("a member of another cluster answers there".to_owned()),
+            Ok(Err(status)) => Err(status.message().to_owned()),
+            Err(_) => Err("no answer".to_owned()),
+        }
+    }
+}
+
+fn is_silent(other: &Other) -> bool {
+    matches!(other.state, State::Silent { .. })
+}
+
+fn running(answer: &GossipMessage) -> State {
+    State::Running {
+        revision: answer.revision,
+        cluster_revision: answer.cluster.as_ref().map(|cluster| cluster.revision),
+        leads: answer.leads_epoch != 0,
+    }
+}
+
+/// Where a member says that members are.
+fn places_in(answer: GossipMessage) -> impl Iterator<Item = String> {
+    let living = answer.peers.into_iter().filter(|peer| !peer.removed);
+    living.map(|peer| peer.address).filter(|address| !address.is_empty())
 }
 
 #[cfg(test)]

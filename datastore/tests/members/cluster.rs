@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -56,9 +58,23 @@ pub struct Cluster {
     pub members: Vec<Member>,
 }
 
-/// A port that nobody had a moment ago.
+/// Ports below those that the kernel gives to whoever asks for any, connections included.
+const PORTS: Range<u32> = 10_000..30_000;
+
+/// A port that nobody has and that this process is given once: between two calls nobody listens at
+/// the first one's yet, and the kernel would give it again.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Processes that run beside each other begin apart.
+    let first = std::process::id().wrapping_mul(97);
+    loop {
+        let next = first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = PORTS.start + next % (PORTS.end - PORTS.start);
+        let port = u16::try_from(port).expect("the range is one of ports");
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// The daemon under test.

@@ -34,7 +34,7 @@ pub const CONTROL_PLANE_SERVER_NAME: &str = "control-plane.skiff.internal";
 /// What members of the datastore look for in each other's certificates.
 pub const DATASTORE_SERVER_NAME: &str = "member.datastore.skiff.internal";
 /// Kubernetes reads the user's UID from an attribute of this type.
-pub(super) const UID_OID: [u64; 8] = [1, 3, 6, 1, 4, 1, 57683, 2];
+pub const UID_OID: [u64; 8] = [1, 3, 6, 1, 4, 1, 57683, 2];
 /// The common name of a node's own identity begins so.
 pub(super) const NODE_PREFIX: &str = "skiff:node:";
 

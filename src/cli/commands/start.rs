@@ -13,6 +13,9 @@ use crate::node::cluster::join::{Stand, stand};
 use crate::node::cluster::{Departure, Membership, PEERS_MAX, Step, Ways};
 use crate::node::{Options, account, configuration};
 
+/// What a mistake shows of what was typed.
+const SHOWN_MAX: usize = 80;
+
 /// Start the node
 ///
 /// Checks the machine, puts the components below the node's root, starts the
@@ -151,11 +154,16 @@ fn refuse_cut_off(session: &Session) -> Result<(), CommandError> {
 
 /// An address or a name, with the port where nodes meet unless there is another one.
 fn peer(text: &str) -> Result<Endpoint, EndpointError> {
-    match text.parse() {
-        Err(EndpointError::NoPort(_)) => format!("{text}:{}", agent::PORT).parse(),
-        Err(EndpointError::Brackets(_)) => format!("[{text}]:{}", agent::PORT).parse(),
-        outcome => outcome,
-    }
+    let usual = match text.parse() {
+        Err(EndpointError::NoPort(_)) => format!("{text}:{}", agent::PORT),
+        Err(EndpointError::Brackets(_)) => format!("[{text}]:{}", agent::PORT),
+        outcome => return outcome,
+    };
+    // What is wrong is shown as it was typed.
+    usual.parse().map_err(|error| match error {
+        unreachable @ EndpointError::Unreachable(_) => unreachable,
+        _ => EndpointError::Host(text.chars().take(SHOWN_MAX).collect()),
+    })
 }
 
 /// Has the node look there for the others, whether it runs or is about to.
@@ -168,14 +176,26 @@ fn note_peers(session: &Session, peers: Vec<Endpoint>) -> Result<(), CommandErro
         return Err(CommandError::new("this node is in no cluster of several: it has no peers")
             .hint("sudo skiff start; or sudo skiff join TOKEN, on a machine that is no node yet"));
     }
+    let ways = ways(peers)?;
+    ways.write(&dir)?;
+    let named: Vec<String> = ways.peers.iter().map(ToString::to_string).collect();
+    ui::say(&format!("the others are looked for at {}, too", named.join(", ")));
+    Ok(())
+}
+
+/// Each place once, and not too many.
+fn ways(named: Vec<Endpoint>) -> Result<Ways, CommandError> {
+    let mut peers = Vec::new();
+    for peer in named {
+        if !peers.contains(&peer) {
+            peers.push(peer);
+        }
+    }
     if peers.len() > PEERS_MAX {
         return Err(CommandError::new(format!("more than {PEERS_MAX} peers are named"))
             .hint("one is enough: who meets tells whom it has met"));
     }
-    let named: Vec<String> = peers.iter().map(ToString::to_string).collect();
-    Ways { peers }.write(&dir)?;
-    ui::say(&format!("the others are looked for at {}, too", named.join(", ")));
-    Ok(())
+    Ok(Ways { peers })
 }
 
 pub(super) fn stage_and_select(session: &Session) -> Result<(), CommandError> {
@@ -201,10 +221,47 @@ mod tests {
         assert_eq!(said("fd00::2").unwrap(), "[fd00::2]:7443");
         assert_eq!(said("[fd00::2]:8443").unwrap(), "[fd00::2]:8443");
         assert_eq!(said("alpha.example").unwrap(), "alpha.example:7443");
-        for wrong in
-            ["", ":", "10.88.0.2:", "10.88.0.2:port", "10.88.0.2:0", "10.88.0.2:70000", "a b"]
-        {
-            assert!(said(wrong).is_err(), "{wrong:?}");
+        assert_eq!(said("[fd00::2]").unwrap(), "[fd00::2]:7443");
+        assert_eq!(said("Alpha").unwrap(), "alpha:7443");
+    }
+
+    #[test]
+    fn a_peer_that_is_none_is_refused_with_what_was_typed() {
+        let host = "is neither an address nor a name";
+        let port = "has no port from 1 to 65535 behind its last colon";
+        for (wrong, why) in [
+            ("", host),
+            ("a b", host),
+            ("10.88.0", host),
+            ("10.88.0.256", host),
+            ("[fd00::2", host),
+            ("[alpha]", host),
+            ("http://10.88.0.2", port),
+            ("10.88.0.2:", port),
+            ("10.88.0.2:port", port),
+            ("10.88.0.2:0", port),
+            ("10.88.0.2:70000", port),
+            ("[fd00::2]:70000", port),
+        ] {
+            let error = peer(wrong).unwrap_err().to_string();
+            assert_eq!(error.split_once("\" ").unwrap(), (&*format!("\"{wrong}"), why), "{error}");
         }
+        for nowhere in ["127.0.0.1", "0.0.0.0:7443", "::1", "[::]:7443", "fe80::1"] {
+            let error = peer(nowhere).unwrap_err().to_string();
+            assert!(error.ends_with("cannot be reached from another machine"), "{error}");
+        }
+        let long = peer(&"a".repeat(300)).unwrap_err().to_string();
+        assert!(long.len() < 200, "{long}");
+    }
+
+    #[test]
+    fn a_few_peers_are_taken_each_once_and_more_refused() {
+        let named = |count: usize| (1..=count).map(|n| peer(&format!("10.88.0.{n}")).unwrap());
+        assert_eq!(
+            ways(named(PEERS_MAX).chain(named(2)).collect()).unwrap().peers.len(),
+            PEERS_MAX
+        );
+        let error = ways(named(PEERS_MAX + 1).collect()).unwrap_err();
+        assert_eq!(error.message, "more than 8 peers are named");
     }
 }

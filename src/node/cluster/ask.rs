@@ -77,11 +77,21 @@ impl Cluster {
 
     /// Also where the record is at hand, and perhaps out of date or out of reach.
     pub async fn ask_others(&self, request: Request) -> Result<Answer, AskError> {
+        self.ask_at(self.places(), request).await
+    }
+
+    /// Whether somebody answers where the record says.
+    pub(super) async fn is_answered_by_record(&self) -> bool {
+        let places = self.membership().recorded();
+        !places.is_empty() && self.ask_at(places, Request::Members {}).await.is_ok()
+    }
+
+    async fn ask_at(&self, places: Vec<String>, request: Request) -> Result<Answer, AskError> {
         let certificate = agent::identity(&self.paths);
         let key = certificate.clone();
         let authority = self.paths.pki().join("ca.crt");
         let identity = Identity::load(IdentityFiles { certificate, key, authority })?;
-        let client = Client::member(self.places(), Arc::new(identity));
+        let client = Client::member(places, Arc::new(identity));
         granted(ask_in_turn(&client, request).await?)
     }
 

@@ -73,6 +73,8 @@ pub enum MembershipError {
     Damaged { path: PathBuf, source: serde_json::Error },
     #[error(transparent)]
     Write(#[from] StoreError),
+    #[error("cannot remove {}", path.display())]
+    Remove { path: PathBuf, source: io::Error },
 }
 
 impl Membership {
@@ -115,17 +117,22 @@ impl Membership {
         shared(&self.settings, self.role, self.is_founder(), set)
     }
 
+    /// Whether that is the address of that node, as it was last heard of.
+    pub fn has_at(&self, node: &str, address: &str) -> bool {
+        let named = self.members.iter().filter(|member| member.id.to_string() == node);
+        named.flat_map(addresses).any(|known| known == address)
+    }
+
+    /// Where the record has other control-plane members.
+    pub fn recorded(&self) -> Vec<String> {
+        self.control_plane().filter(|member| member.id != self.id).flat_map(addresses).collect()
+    }
+
     /// Where other control-plane members answer, the ones that were heard of last first.
     pub fn others(&self) -> Vec<String> {
-        let others = self.control_plane().filter(|member| member.id != self.id);
-        let known = others.flat_map(|member| {
-            member
-                .addresses
-                .iter()
-                .map(|address| SocketAddr::new(*address, agent::PORT).to_string())
-        });
         let mut all: Vec<String> = Vec::new();
-        for address in known.chain(self.endpoints.iter().map(ToString::to_string)) {
+        let endpoints = self.endpoints.iter().map(ToString::to_string);
+        for address in self.recorded().into_iter().chain(endpoints) {
             if !all.contains(&address) {
                 all.push(address);
             }
@@ -216,6 +223,11 @@ pub fn shared(
         shared.datastore.clone_from(&settings.datastore);
     }
     shared
+}
+
+/// Where a member is met.
+fn addresses(member: &MemberView) -> impl Iterator<Item = String> {
+    member.addresses.iter().map(|address| SocketAddr::new(*address, agent::PORT).to_string())
 }
 
 pub(super) fn remove(path: &Path) -> io::Result<()> {

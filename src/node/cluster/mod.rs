@@ -6,7 +6,8 @@
 //! certificates, and the lists of API servers for the balancer and of peers for the datastore. Tasks,
 //! while a node belongs to a cluster: the upkeep; and where the record is, the listener for the agent,
 //! one that follows the record, and what the API server here is told of removed nodes; one that ends
-//! what a `skiff leave` was cut off from; and one that is told where others may be.
+//! what a `skiff leave` was cut off from; one that does so with a removal; and one that is told where
+//! others may be.
 
 mod ask;
 mod departure;
@@ -24,6 +25,7 @@ mod peers;
 mod quorum;
 pub mod recover;
 mod refused;
+mod removal;
 pub mod restored;
 pub mod routes;
 mod seal;
@@ -78,6 +80,8 @@ pub struct Cluster {
     renewing: tokio::sync::Mutex<()>,
     /// The cluster's settings may be others.
     settings_wake: Notify,
+    /// One takes another control-plane node away at a time.
+    removing: tokio::sync::Mutex<()>,
 }
 
 impl Cluster {
@@ -87,9 +91,18 @@ impl Cluster {
     }
 
     fn new(paths: Paths, membership: Membership, desk: Option<ClusterDesk>) -> Self {
-        let membership = Mutex::new(membership);
-        let (looking, datastore, quorum, wake, renewing, settings_wake) = Default::default();
-        Self { paths, membership, desk, looking, datastore, quorum, wake, renewing, settings_wake }
+        Self {
+            paths,
+            membership: Mutex::new(membership),
+            desk,
+            looking: Default::default(),
+            datastore: Mutex::default(),
+            quorum: Mutex::default(),
+            wake: Notify::new(),
+            renewing: Default::default(),
+            settings_wake: Notify::new(),
+            removing: Default::default(),
+        }
     }
 
     pub fn membership(&self) -> Membership {
@@ -142,6 +155,7 @@ pub fn begin(node: &Arc<Node>, membership: Membership) -> Result<Arc<Cluster>, G
     tokio::spawn(upkeep::run(node.clone(), cluster.clone()));
     tokio::spawn(leave::run(node.clone(), cluster.clone()));
     tokio::spawn(ways::run(cluster.clone()));
+    tokio::spawn(removal::run(cluster.clone()));
     Ok(cluster)
 }
 

@@ -23,7 +23,7 @@ use skiff_datastore::recovery::{Found, Options, Recovery, RecoveryError};
 use skiff_supervisor::cgroup::Cgroups;
 use time::OffsetDateTime;
 
-use super::{LeafError, Membership, MembershipError, Stage, member_leaf};
+use super::{LeafError, Membership, MembershipError, Stage, member_leaf, ways};
 use crate::backup::{Kept, RecordError, SwitchError, go_on_locked, read_record};
 use crate::daemons::datastore;
 use crate::node::prepare::Authorities;
@@ -142,6 +142,7 @@ pub async fn look(paths: &Paths, stamp: &str) -> Result<Looked, RecoverError> {
         dir: paths.datastore(),
         pki: Some(paths.daemon_pki(datastore::NAME)),
         also: vec![],
+        ways: ways::of(paths, &membership).into_iter().collect(),
         stamp: stamp.to_owned(),
     });
     let recovery = recovery.await?;

@@ -10,7 +10,7 @@ use skiff_api::{ClusterNode, ErrorBody, NodeState, Progress, TokenRequest};
 use time::OffsetDateTime;
 
 use super::ask::AskError;
-use super::{Cluster, ClusterDesk, found, nodes, peers, quorum, token};
+use super::{Cluster, ClusterDesk, found, nodes, quorum, removal, token};
 use crate::node::core::Node;
 use crate::node::server::{Answer, Refusal, error_body, json, json_work, read, unknown};
 
@@ -116,11 +116,10 @@ async fn remove(node: &Arc<Node>, name: &str, request: &skiff_api::RemoveRequest
     let member = record.members.get(&request.name).map(|member| &member.value);
     if let Some(member) = member.filter(|member| member.role == NodeRole::ControlPlane) {
         decide_remove(&record, &request, OffsetDateTime::now_utc()).map_err(declined)?;
-        // First: where it votes, cutting it off might cost the others their majority.
-        let removed = peers::remove(&cluster.paths, member.id).await;
-        removed.map_err(|error| declined(peers::refusal(&error)))?;
+        removal::remove(&cluster, desk, &request, member.id).await.map_err(declined)?;
+    } else {
+        desk.remove(&request).await.map_err(declined)?;
     }
-    desk.remove(&request).await.map_err(declined)?;
     cluster.wake();
     Ok(json(&()))
 }

@@ -95,6 +95,7 @@ pub(super) async fn run(arguments: Arguments) -> Outcome {
         dir: arguments.dir.clone(),
         pki: arguments.pki.clone(),
         also: arguments.also.clone(),
+        ways: vec![],
         stamp: OffsetDateTime::now_utc().format(form).unwrap_or_default(),
     };
     ui::say("reading what this member holds, and asking the others");
