@@ -28,6 +28,8 @@ impl Place for Memory {
 #[tokio::test]
 async fn memory_passes_the_suite() {
     suite::run_all(Memory::default).await;
+    let store = MemoryStore::default();
+    suite::a_writer_that_was_replaced_changes_nothing([store.clone(), store]).await;
 }
 
 fn put(key: &'static str) -> PutRequest {
