@@ -18,11 +18,18 @@ pub enum Plant {
     ResumeEarly,
     /// Voters do not ask how much a candidate has.
     VoteForAnyone,
+    /// Voters forget whom they voted for.
+    VoteTwice,
+    /// The barrier of reads changes nothing, so nothing is replicated.
+    EmptyBarrier,
+    /// Statements are done whoever has claimed the store meanwhile: for the suite
+    /// of stores, see `a_store_without_the_guard_of_the_epoch_fails_the_suite`.
+    SkipEpochGuard,
 }
 
 impl Plant {
-    /// All of them, by their names.
-    pub const ALL: [(&'static str, Plant); 7] = [
+    /// Those of histories, by their names.
+    pub const ALL: [(&'static str, Plant); 9] = [
         ("answer-before-commit", Plant::AnswerBeforeCommit),
         ("answer-before-sync", Plant::AnswerBeforeSync),
         ("unknown-as-refused", Plant::UnknownAsRefused),
@@ -30,6 +37,8 @@ impl Plant {
         ("resume-late", Plant::ResumeLate),
         ("resume-early", Plant::ResumeEarly),
         ("vote-for-anyone", Plant::VoteForAnyone),
+        ("vote-twice", Plant::VoteTwice),
+        ("empty-barrier", Plant::EmptyBarrier),
     ];
 
     /// The bug of that name.
