@@ -7,6 +7,8 @@ mod cluster;
 #[allow(dead_code)] // what only a bad network is measured by
 #[path = "members/load.rs"]
 mod load;
+#[path = "members/memory.rs"]
+mod memory;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,6 +16,9 @@ use std::time::{Duration, Instant};
 
 use cluster::{Cluster, Member, PATIENCE, is_voter, put};
 use load::Load;
+use memory::{Header, change_headers, no_database, too_long};
+use nix::sys::signal::Signal;
+use skiff_datastore::proto::RangeRequest;
 use skiff_datastore::recovery::{Options, Recovery};
 
 /// They want the machine: one after the other.
@@ -277,4 +282,58 @@ async fn a_damaged_member_of_a_cluster_that_was_recovered_without_it_says_so() {
     let log = log_of(&cluster.members[1]);
     assert!(log.contains("the datastore was recovered without this member"), "{log}");
     assert!(!log.contains(ANEW) && aside(&damaged).is_empty(), "{log}");
+}
+
+/// What happens to every copy of the leader's database, and what SQLite says of it.
+type Harm = (&'static str, fn(&mut Header));
+
+#[tokio::test]
+async fn a_leader_whose_database_is_damaged_while_it_leads_gives_way_and_heals() {
+    let _turn = TURN.lock().await;
+    let mut cluster = Cluster::start(3).await;
+    let harms: [Harm; 2] = [("sql error 26", no_database), ("sql error 11", too_long)];
+    for (says, harm) in harms {
+        for is_read in [false, true] {
+            let victim = cluster.leader().await;
+            let former = id_of(&cluster.members[victim]).await;
+            let others: Vec<usize> = (0..3).filter(|position| *position != victim).collect();
+            let load = load_on(&format!("{says} {is_read}"), &cluster, &others).await;
+            wait_for("some writes", || load.written() > 200).await;
+            // Nothing but reads meets it, or writes do.
+            let (loads, told) = if is_read { (None, Some(load.stop().await)) } else { (Some(load), None) };
+            let before = log_of(&cluster.members[victim]).len();
+            cluster.members[victim].signal(Signal::SIGSTOP);
+            let process = cluster.members[victim].child.as_ref().unwrap().id();
+            let changed = change_headers(process, harm);
+            cluster.members[victim].signal(Signal::SIGCONT);
+            assert!(changed > 0, "no database is found in its memory");
+            let began = Instant::now();
+            if is_read {
+                read_until_answered(&cluster.members[others[0]]).await;
+            }
+            wait_for_another(&cluster, victim, former, 3).await;
+            println!("{says}, read {is_read}: {changed} copies; healed after {:?}", began.elapsed());
+            let log = log_of(&cluster.members[victim])[before..].to_owned();
+            assert!(log.contains(says) && log.contains(ANEW), "{says}: {log}");
+            let told = match loads {
+                Some(load) => load.stop().await,
+                None => told.unwrap(),
+            };
+            assert!(told.acknowledged.len() > 200, "{}", told.acknowledged.len());
+            for member in &cluster.members {
+                told.check(member.channel().await.unwrap()).await;
+            }
+        }
+    }
+}
+
+/// A linearizable read, again and again.
+async fn read_until_answered(member: &Member) {
+    let deadline = Instant::now() + PATIENCE;
+    let mut client = member.kv().await;
+    let request = || RangeRequest { key: "a".into(), ..RangeRequest::default() };
+    while let Err(status) = client.range(request()).await {
+        assert!(Instant::now() < deadline, "{status}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }

@@ -153,3 +153,16 @@ async fn a_sole_member_that_finds_its_database_damaged_raises_the_alarm_and_goes
     engine.put(put("after")).await.unwrap();
     running.stop().await.unwrap();
 }
+
+#[tokio::test]
+async fn damage_that_only_a_barrier_meets_is_noticed_too() {
+    let store = MemoryStore::default();
+    let running = Engine::start(store.clone(), Limits::default(), Instant::now).await.unwrap();
+    running.engine.shared().set_among_others();
+    running.engine.put(put("a")).await.unwrap();
+    running.engine.settle(false).await.unwrap();
+    store.plan_fault(Fault::Damaged);
+    assert_eq!(running.engine.settle(false).await, Err(RequestError::LeaderChanged));
+    assert_eq!(running.engine.shared().integrity(), Integrity::Doubtful);
+    running.stop().await.unwrap();
+}

@@ -51,6 +51,8 @@ struct Member {
     raft: Raft,
     incarnation: u64,
     killed: watch::Sender<bool>,
+    /// Whether its process hears its node.
+    awake: watch::Sender<bool>,
     disk_us: (u64, u64),
     database: Database,
     applied: u64,
@@ -99,6 +101,7 @@ impl Cluster {
                 raft: Raft::new(*id, roles.clone(), chance, plant),
                 incarnation: 0,
                 killed: watch::channel(true).0,
+                awake: watch::channel(true).0,
                 disk_us: (50, 1_500),
                 database: Database::open().expect("memory is there"),
                 applied: 0,
@@ -133,6 +136,7 @@ impl Cluster {
         let member = state.member(id);
         member.incarnation += 1;
         member.killed = watch::channel(false).0;
+        member.awake.send_replace(true);
         member.raft.restart();
         let booted = (member.incarnation, member.killed.subscribe());
         let incarnation = booted.0;
@@ -151,6 +155,19 @@ impl Cluster {
         member.database = Database::open().expect("memory is there");
         member.applied = 0;
         member.waiting.clear();
+    }
+
+    /// Has a process hear nothing of its node, whose raft goes on, or hear it again:
+    /// in production raft has a thread of its own.
+    pub fn set_awake(&self, id: u64, awake: bool) {
+        self.state().member(id).awake.send_replace(awake);
+    }
+
+    /// Waits until the process of a member hears its node.
+    pub async fn awake(&self, id: u64) {
+        let mut awake = self.state().member(id).awake.subscribe();
+        // The sender lives as long as the cluster.
+        let _ = awake.wait_for(|awake| *awake).await;
     }
 
     /// How long a disk takes.

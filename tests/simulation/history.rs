@@ -122,7 +122,7 @@ async fn voyage(
     let values = Arc::new(AtomicU64::new(1));
     let mut tasks = Vec::new();
     let scheme = Scheme::choose(&mut chance, boat.ids.len() as u64);
-    let is_quiet = scheme == Scheme::Quiet;
+    let is_quiet = scheme.pauses_us().is_some();
     let pause_us = *chance.pick(&[(1_000, 20_000), (5_000, 60_000), (20_000, 200_000)]);
     let (mut writers, mut readers) = (chance.within(1, 5) as usize, chance.within(0, 4) as usize);
     let mut pauses_us = [pause_us; 2];

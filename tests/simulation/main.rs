@@ -78,7 +78,7 @@ fn planted_bugs_are_found() {
         let runs = run_all(1..SEEDS_PER_PLANT, Some(name), |run| !run.is_good());
         let found = runs.iter().find(|run| !run.is_good());
         let found = found.unwrap_or_else(|| panic!("{name} is not found"));
-        println!("{name}: {} seeds, {}", runs.len(), found.names().join(", "));
+        println!("{name}: seed {} of {}, {}", found.seed, runs.len(), found.names().join(", "));
     }
 }
 

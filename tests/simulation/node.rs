@@ -127,6 +127,7 @@ impl Talk {
             let header = Header::decode(header);
             let mut body = vec![0; header.body_bytes() as usize];
             stream.read_exact(&mut body).await?;
+            self.cluster.awake(self.id).await;
             let request = Request::decode(header, Bytes::from(body)).expect("we speak it too");
             let response = match self.answer(request).await {
                 Ok(response) => response,
@@ -134,6 +135,7 @@ impl Talk {
             };
             let mut bytes = BytesMut::new();
             response.encode(&mut bytes).expect("it is small");
+            self.cluster.awake(self.id).await;
             stream.write_all(&bytes).await?;
         }
     }

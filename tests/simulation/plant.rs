@@ -22,14 +22,13 @@ pub enum Plant {
     VoteTwice,
     /// The barrier of reads changes nothing, so nothing is replicated.
     EmptyBarrier,
-    /// Statements are done whoever has claimed the store meanwhile: for the suite
-    /// of stores, see `a_store_without_the_guard_of_the_epoch_fails_the_suite`.
+    /// Statements are done whoever has claimed the store meanwhile.
     SkipEpochGuard,
 }
 
 impl Plant {
     /// Those of histories, by their names.
-    pub const ALL: [(&'static str, Plant); 9] = [
+    pub const ALL: [(&'static str, Plant); 10] = [
         ("answer-before-commit", Plant::AnswerBeforeCommit),
         ("answer-before-sync", Plant::AnswerBeforeSync),
         ("unknown-as-refused", Plant::UnknownAsRefused),
@@ -39,6 +38,7 @@ impl Plant {
         ("vote-for-anyone", Plant::VoteForAnyone),
         ("vote-twice", Plant::VoteTwice),
         ("empty-barrier", Plant::EmptyBarrier),
+        ("skip-epoch-guard", Plant::SkipEpochGuard),
     ];
 
     /// The bug of that name.

@@ -8,6 +8,9 @@ use tokio::time::sleep;
 use super::boat::Boat;
 use datastore_history::chance::Chance;
 
+/// How often leadership is called back.
+const CALLS_MAX: u32 = 50;
+
 /// What is brought about again and again in a history, beside what else goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
@@ -18,6 +21,9 @@ pub enum Scheme {
     Quiet,
     /// Two members that do not hear each other ask for the same votes at once.
     Quarrel,
+    /// A leader's process hears nothing of its node while leadership goes away, others
+    /// write, and it comes back; reads have been under way all the time.
+    Absent,
 }
 
 impl Scheme {
@@ -29,6 +35,7 @@ impl Scheme {
         match chance.within(0, 100) {
             0..15 => Scheme::Quiet,
             15..45 => Scheme::Quarrel,
+            45..55 => Scheme::Absent,
             _ => Scheme::None,
         }
     }
@@ -38,7 +45,7 @@ impl Scheme {
     pub fn pauses_us(self) -> Option<[(u64, u64); 2]> {
         match self {
             Scheme::None | Scheme::Quarrel => None,
-            Scheme::Quiet => Some([(10_000, 40_000), (2_000, 10_000)]),
+            Scheme::Quiet | Scheme::Absent => Some([(10_000, 40_000), (2_000, 10_000)]),
         }
     }
 
@@ -49,6 +56,7 @@ impl Scheme {
             Scheme::None => {}
             Scheme::Quiet => quiet(boat, chance).await,
             Scheme::Quarrel => quarrel(boat, chance).await,
+            Scheme::Absent => absent(boat, chance).await,
         }
     }
 }
@@ -92,5 +100,28 @@ async fn quarrel(boat: &Boat, chance: &mut Chance) {
     asked.iter().for_each(|id| boat.start(*id));
     pause(chance, 900, 1_500).await;
     boat.network.links.heal();
+    pause(chance, 300, 900).await;
+}
+
+/// The barrier that is under way has an unknown outcome in the end, so the connection
+/// that knows of the former leadership is gone, and the writer of before asks on a new one.
+async fn absent(boat: &Boat, chance: &mut Chance) {
+    let Some(leader) = boat.leader() else { return };
+    isolate(boat, leader);
+    pause(chance, 5, 40).await;
+    boat.trace.note(format!("the process of {leader} is absent"));
+    boat.cluster.set_awake(leader, false);
+    pause(chance, 900, 1_500).await;
+    boat.network.links.heal();
+    for _ in 0..CALLS_MAX {
+        sleep(Duration::from_millis(20)).await;
+        match boat.leader() {
+            Some(now) if now == leader => break,
+            Some(now) => drop(boat.cluster.transfer(now, leader)),
+            None => {}
+        }
+    }
+    boat.trace.note(format!("the process of {leader} is back"));
+    boat.cluster.set_awake(leader, true);
     pause(chance, 300, 900).await;
 }
