@@ -6,8 +6,8 @@ use std::os::unix::fs::FileExt;
 /// How a database begins, and how much of that is looked at.
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 const HEADER_BYTES: usize = 100;
-/// Read at once; a header across two readings is seen in the second.
-const STEP_BYTES: usize = 1 << 20;
+/// Of memory.
+const PAGE_BYTES: u64 = 4096;
 
 /// The first 100 bytes of a database's first page.
 pub type Header = [u8; HEADER_BYTES];
@@ -27,10 +27,12 @@ pub fn too_long(header: &mut Header) {
 /// Changes every copy of a database's header in the memory of a process that
 /// stands still; how many there were.
 pub fn change_headers(process: u32, change: fn(&mut Header)) -> usize {
-    let memory = File::options().read(true).write(true).open(format!("/proc/{process}/mem"));
-    let memory = memory.unwrap();
-    let maps = fs::read_to_string(format!("/proc/{process}/maps")).unwrap();
-    maps.lines().filter_map(writable).map(|(from, to)| change_within(&memory, from, to, change)).sum()
+    let place = |name| format!("/proc/{process}/{name}");
+    let memory = File::options().read(true).write(true).open(place("mem")).unwrap();
+    let present = File::open(place("pagemap")).unwrap();
+    let maps = fs::read_to_string(place("maps")).unwrap();
+    let held = maps.lines().filter_map(writable).flat_map(|map| runs(&present, map));
+    held.map(|(from, to)| change_within(&memory, from, to, change)).sum()
 }
 
 /// Memory that the process writes to and that is no file's.
@@ -42,30 +44,41 @@ fn writable(line: &str) -> Option<(u64, u64)> {
     is_ours.then_some((number(from)?, number(to)?))
 }
 
+/// Of that what is there: most of it only has addresses.
+fn runs(present: &File, (from, to): (u64, u64)) -> Vec<(u64, u64)> {
+    let mut entries = vec![0; ((to - from) / PAGE_BYTES * 8) as usize];
+    present.read_exact_at(&mut entries, from / PAGE_BYTES * 8).unwrap();
+    let mut runs: Vec<(u64, u64)> = Vec::new();
+    for (entry, at) in entries.chunks(8).zip((from..).step_by(PAGE_BYTES as usize)) {
+        // The highest bit says so.
+        if entry[7] & 0x80 == 0 {
+            continue;
+        }
+        match runs.last_mut() {
+            Some((_, end)) if *end == at => *end += PAGE_BYTES,
+            _ => runs.push((at, at + PAGE_BYTES)),
+        }
+    }
+    runs
+}
+
 fn change_within(memory: &File, from: u64, to: u64, change: fn(&mut Header)) -> usize {
-    let (mut at, mut changed) = (from, 0);
-    while at + (HEADER_BYTES as u64) <= to {
-        let length = (to - at).min((STEP_BYTES + HEADER_BYTES) as u64) as usize;
-        let mut bytes = vec![0; length];
-        // Some kernels' own pages can't be read.
-        if memory.read_exact_at(&mut bytes, at).is_err() {
-            return changed;
+    let mut bytes = vec![0; (to - from) as usize];
+    memory.read_exact_at(&mut bytes, from).unwrap();
+    let mut changed = 0;
+    // Whatever is allocated begins at a multiple of eight.
+    for (place, word) in bytes.chunks(8).enumerate().map(|(number, word)| (8 * number, word)) {
+        if *word != MAGIC[..8] || !bytes[place..].starts_with(MAGIC) {
+            continue;
         }
-        let places = bytes.windows(MAGIC.len()).enumerate();
-        let found: Vec<usize> = places
-            .filter(|(place, window)| *window == MAGIC && place + HEADER_BYTES <= length)
-            .map(|(place, _)| place)
-            .collect();
-        for place in found {
-            let mut header: Header = bytes[place..place + HEADER_BYTES].try_into().unwrap();
-            // Page sizes are powers of two; other places are not pages.
-            if u16::from_be_bytes([header[16], header[17]]).is_power_of_two() {
-                change(&mut header);
-                memory.write_all_at(&header, at + place as u64).unwrap();
-                changed += 1;
-            }
+        let Some(header) = bytes.get(place..place + HEADER_BYTES) else { continue };
+        let mut header: Header = header.try_into().unwrap();
+        // Pages are as large as a power of two; what is no page says something else there.
+        if u16::from_be_bytes([header[16], header[17]]).is_power_of_two() {
+            change(&mut header);
+            memory.write_all_at(&header, from + place as u64).unwrap();
+            changed += 1;
         }
-        at += STEP_BYTES as u64;
     }
     changed
 }
