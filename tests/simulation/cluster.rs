@@ -240,6 +240,9 @@ impl Cluster {
         let plant = state.plant;
         let member = state.member(id);
         member.check()?;
+        if member.raft.is_giving() {
+            return Err(Refusal::NotLeader);
+        }
         if !member.waiting.is_empty() {
             return Err(Refusal::Busy);
         }

@@ -139,6 +139,8 @@ pub struct Raft {
     matched: BTreeMap<u64, u64>,
     /// Acknowledgements that wait for the disk.
     owed: Vec<(u64, u64)>,
+    /// Until when nothing is proposed, because leadership is given away.
+    giving_until: Option<Instant>,
     chance: Chance,
     plant: Option<Plant>,
     out: Vec<Out>,
@@ -168,6 +170,7 @@ impl Raft {
             next: BTreeMap::new(),
             matched: BTreeMap::new(),
             owed: Vec::new(),
+            giving_until: None,
             chance,
             plant,
             out: Vec::new(),
@@ -294,6 +297,7 @@ impl Raft {
     }
 
     fn step_down(&mut self, term: u64) {
+        self.giving_until = None;
         if term > self.term {
             (self.term, self.voted) = (term, None);
         }
@@ -375,9 +379,15 @@ impl Raft {
         let is_equal = self.matched.get(&to).is_some_and(|matched| *matched == self.length())
             && self.votes(to);
         if is_equal {
+            self.giving_until = Some(Instant::now() + ELECTION);
             self.send(to, Message::Lead { term: self.term });
         }
         is_equal
+    }
+
+    /// Whether leadership is being given away: then nothing is proposed.
+    pub fn is_giving(&self) -> bool {
+        self.giving_until.is_some_and(|until| Instant::now() < until)
     }
 
     /// So many entries are on disk.
