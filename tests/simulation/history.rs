@@ -130,8 +130,9 @@ async fn voyage(
         (writers, readers, pauses_us) = (1, 4, pauses);
     }
     for number in 0..writers + readers {
+        let patience = Duration::from_millis(*chance.pick(&[60, 200, 1_000, 10_000]));
         let client = Client {
-            patience: Duration::from_millis(*chance.pick(&[60, 200, 1_000, 10_000])),
+            patience: scheme.patience().filter(|_| number < writers).unwrap_or(patience),
             home: *chance.pick(&boat.ids),
             only_reads: number >= writers,
             at_leader: is_quiet && number >= writers,

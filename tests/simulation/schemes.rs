@@ -35,7 +35,7 @@ impl Scheme {
         match chance.within(0, 100) {
             0..15 => Scheme::Quiet,
             15..45 => Scheme::Quarrel,
-            45..55 => Scheme::Absent,
+            45..60 => Scheme::Absent,
             _ => Scheme::None,
         }
     }
@@ -47,6 +47,11 @@ impl Scheme {
             Scheme::None | Scheme::Quarrel => None,
             Scheme::Quiet | Scheme::Absent => Some([(10_000, 40_000), (2_000, 10_000)]),
         }
+    }
+
+    /// How long the only writer waits for an answer, where it is to have one.
+    pub fn patience(self) -> Option<Duration> {
+        (self == Scheme::Absent).then_some(Duration::from_secs(1))
     }
 
     /// Brings it about once.
