@@ -177,16 +177,17 @@ async fn the_span_of_a_stream_ends_with_the_stream() {
 
     let create = WatchCreateRequest { key: "key".into(), ..WatchCreateRequest::default() };
     let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
-    let requests = tokio_stream::StreamExt::chain(
-        tokio_stream::iter([create]),
-        tokio_stream::pending::<WatchRequest>(),
-    );
+    let (asks, requests) = tokio::sync::mpsc::channel(1);
+    asks.send(create).await.unwrap();
+    let requests = tokio_stream::wrappers::ReceiverStream::new(requests);
     let mut watch = WatchClient::new(channel).watch(traced(requests)).await.unwrap().into_inner();
     assert!(watch.message().await.unwrap().unwrap().created);
     tokio::time::sleep(Duration::from_millis(300)).await;
     let is_watch = |(_, span): &(String, Span)| span.name == "etcdserverpb.Watch/Watch";
     assert!(!collector.0.lock().unwrap().iter().any(is_watch), "it goes on");
     drop(watch);
+    // Only now nothing holds the stream any more, and it is reset.
+    drop(asks);
     let (_, span) = collector.wait_for("etcdserverpb.Watch/Watch", &CALLER).await;
     assert!(span.end_time_unix_nano - span.start_time_unix_nano >= 300_000_000);
     let code = value(&span.attributes, "rpc.grpc.status_code");
