@@ -172,6 +172,14 @@ impl Shared {
         self.integrity.send_if_modified(was_renewed)
     }
 
+    /// Waits until nothing is answered from what this member holds.
+    pub async fn unsound(&self) {
+        let is_unsound =
+            |known: &Integrity| matches!(known, Integrity::Damaged(_) | Integrity::Renewed);
+        // The sender lives as long as this.
+        let _ = self.integrity.subscribe().wait_for(is_unsound).await;
+    }
+
     /// Waits until it is damaged; how that showed.
     pub async fn damaged(&self) -> Damage {
         let mut known = self.integrity.subscribe();

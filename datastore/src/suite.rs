@@ -16,7 +16,7 @@ use crate::proto::{
 };
 use crate::record::{LeaseId, Revision};
 use crate::shared::Limits;
-use crate::store::{Fold, Sequence, Store, StoreError};
+use crate::store::{Base, Chunk, Fold, LogRow, Sequence, Store, StoreError};
 
 /// Where one store lives: opens it again and again, as a process does that
 /// restarts.
@@ -236,7 +236,7 @@ pub async fn leases_survive_a_restart_with_their_keys(place: impl Place) {
 pub async fn a_deposed_writer_changes_nothing(place: impl Place) {
     let mut store = place.open().await;
     store.open().await.expect("the store can be claimed");
-    let row = crate::store::LogRow {
+    let row = LogRow {
         sequence: Sequence(5),
         first: Revision(2),
         last: Revision(1),
@@ -244,7 +244,7 @@ pub async fn a_deposed_writer_changes_nothing(place: impl Place) {
     };
     let gap = store.append(&row).await;
     assert!(matches!(gap, Err(StoreError::Deposed { .. })), "a gap in the log: {gap:?}");
-    let row = crate::store::LogRow { sequence: Sequence(1), ..row };
+    let row = LogRow { sequence: Sequence(1), ..row };
     store.append(&row).await.expect("the row follows");
     let again = store.append(&row).await;
     assert!(matches!(again, Err(StoreError::Deposed { .. })), "a row twice: {again:?}");
@@ -253,6 +253,42 @@ pub async fn a_deposed_writer_changes_nothing(place: impl Place) {
     store.fold(&Fold::Trim { rows_max: 10 }).await.expect("trimming is in order");
     assert_eq!(store.read_log(Sequence(0)).await.expect("the log can be read").len(), 1);
     store.close().await;
+}
+
+/// Of two writers of one store the one that claimed it last writes. The other one
+/// can do nothing, even where its row would fit, nor prove that it is the newest.
+pub async fn a_writer_that_was_replaced_changes_nothing<S: Store>([mut former, mut next]: [S; 2]) {
+    let row = |sequence| LogRow {
+        sequence: Sequence(sequence),
+        first: Revision(2),
+        last: Revision(1),
+        data: crate::batch::Encoder::default().finish(),
+    };
+    former.open().await.expect("the store can be claimed");
+    former.append(&row(1)).await.expect("the row follows");
+    former.barrier().await.expect("it is the newest");
+    next.open().await.expect("the store can be claimed again");
+    let fits = former.append(&row(2)).await;
+    let refused = matches!(fits, Err(StoreError::Deposed { .. }));
+    assert!(refused, "a row of a writer that was replaced: {fits:?}");
+    let proof = former.barrier().await;
+    assert!(matches!(proof, Err(StoreError::Deposed { .. })), "a barrier of it: {proof:?}");
+    let base = Base { sequence: Sequence(1), revision: Revision(1), data: Vec::new() };
+    let chunk = Chunk { first_key: "a".into(), data: b"chunk".to_vec() };
+    for fold in [
+        Fold::Merge { from: Sequence(1), row: LogRow { data: b"other".to_vec(), ..row(1) } },
+        Fold::Chunks { put: vec![chunk], remove: Vec::new() },
+        Fold::Advance(base),
+        Fold::Trim { rows_max: 10 },
+    ] {
+        // Whether it is told so or not.
+        let _ = former.fold(&fold).await;
+        assert_eq!(next.read_log(Sequence(0)).await.expect("the log can be read"), [row(1)]);
+        assert!(next.read_chunks(None).await.expect("chunks can be read").is_empty(), "{fold:?}");
+    }
+    next.append(&row(2)).await.expect("the row follows");
+    former.close().await;
+    next.close().await;
 }
 
 /// Requests that make no sense are refused with the error that names why.

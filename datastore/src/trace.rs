@@ -12,10 +12,14 @@
 
 use std::fmt::Display;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::OnceLock;
+use std::task::{self, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use hyper::body::{Frame, SizeHint};
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
 use opentelemetry::trace::{FutureExt, SpanKind, Status, TraceContextExt, Tracer, TracerProvider};
 use opentelemetry::{Context, KeyValue};
@@ -24,6 +28,7 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider};
 use tonic::Code;
+use tonic::body::Body;
 use tracing::{info, warn};
 
 use crate::options::Options;
@@ -118,10 +123,74 @@ impl Traced {
     pub fn end(self, code: Code) {
         let span = self.0.span();
         span.set_attribute(KeyValue::new("rpc.grpc.status_code", i64::from(code as i32)));
-        if code != Code::Ok {
+        // Whoever lets go of a stream has made no mistake.
+        if code != Code::Ok && code != Code::Cancelled {
             span.set_status(Status::error(code.description()));
         }
         span.end();
+    }
+}
+
+/// The body of an answer that streams: its span ends when it does, in order or not.
+pub struct TracedBody {
+    inner: Body,
+    traced: Option<Traced>,
+}
+
+impl TracedBody {
+    /// Ends the span of the request with its answer.
+    pub fn new(inner: Body, traced: Traced) -> TracedBody {
+        TracedBody { inner, traced: Some(traced) }
+    }
+
+    fn end(&mut self, code: Code) {
+        if let Some(traced) = self.traced.take() {
+            traced.end(code);
+        }
+    }
+}
+
+impl hyper::body::Body for TracedBody {
+    type Data = Bytes;
+    type Error = tonic::Status;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
+        let this = self.get_mut();
+        let polled = {
+            // What is done for the next answer is a step of this request.
+            let _within = this.traced.as_ref().map(|traced| traced.0.clone().attach());
+            Pin::new(&mut this.inner).poll_frame(context)
+        };
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(trailers) = frame.trailers_ref() {
+                    let status = tonic::Status::from_header_map(trailers);
+                    this.end(status.map_or(Code::Ok, |status| status.code()));
+                }
+            }
+            Poll::Ready(Some(Err(status))) => this.end(status.code()),
+            Poll::Ready(None) => this.end(Code::Ok),
+            Poll::Pending => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl Drop for TracedBody {
+    /// The client has let go.
+    fn drop(&mut self) {
+        self.end(Code::Cancelled);
     }
 }
 

@@ -181,6 +181,7 @@ impl<S: Store> Writer<S> {
                     StoreError::NotLeader(_) | StoreError::Deposed { .. } => {
                         Err(WriterError::Deposed(error))
                     }
+                    StoreError::Damaged(_) => self.found_damaged(error),
                     error => {
                         warn!(error = &error as &dyn std::error::Error, "no barrier");
                         Ok(())

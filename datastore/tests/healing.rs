@@ -7,6 +7,8 @@ mod cluster;
 #[allow(dead_code)] // what only a bad network is measured by
 #[path = "members/load.rs"]
 mod load;
+#[path = "members/memory.rs"]
+mod memory;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +16,12 @@ use std::time::{Duration, Instant};
 
 use cluster::{Cluster, Member, PATIENCE, is_voter, put};
 use load::Load;
+use memory::{Header, change_headers, no_database, too_long};
+use nix::sys::signal::Signal;
+use skiff_datastore::proto::maintenance_client::MaintenanceClient;
+use skiff_datastore::proto::{AlarmRequest, AlarmType};
 use skiff_datastore::recovery::{Options, Recovery};
+use tonic::Code;
 
 /// They want the machine: one after the other.
 static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
@@ -278,4 +285,84 @@ async fn a_damaged_member_of_a_cluster_that_was_recovered_without_it_says_so() {
     let log = log_of(&cluster.members[1]);
     assert!(log.contains("the datastore was recovered without this member"), "{log}");
     assert!(!log.contains(ANEW) && aside(&damaged).is_empty(), "{log}");
+}
+
+/// What happens to every copy of a database that a process holds, and what SQLite says of it.
+type Harm = (&'static str, fn(&mut Header));
+
+const HARMS: [Harm; 2] = [("sql error 26", no_database), ("sql error 11", too_long)];
+/// A leader that a busy machine replaces before it meets its damage proves nothing.
+const ATTEMPTS: usize = 8;
+
+fn harm(member: &Member, change: fn(&mut Header)) {
+    member.signal(Signal::SIGSTOP);
+    let changed = change_headers(member.child.as_ref().unwrap().id(), change);
+    member.signal(Signal::SIGCONT);
+    assert!(changed > 0, "no database is found in its memory");
+}
+
+/// Damages the database of the leader under load until one that leads meets that;
+/// its position and its former number.
+async fn harm_leader(cluster: &mut Cluster, change: fn(&mut Header)) -> (usize, u64) {
+    for _ in 0..ATTEMPTS {
+        let victim = cluster.leader().await;
+        let former = id_of(&cluster.members[victim]).await;
+        let before = log_of(&cluster.members[victim]).len();
+        harm(&cluster.members[victim], change);
+        let since = || log_of(&cluster.members[victim])[before..].to_owned();
+        let is_void = || since().contains("this member follows") || since().contains("gave up");
+        wait_for("damage", || since().contains("database is damaged") || is_void()).await;
+        if since().contains("database is damaged") {
+            return (victim, former);
+        }
+        println!("{victim} was replaced before it met its damage");
+        cluster.members[victim].kill();
+        cluster.members[victim].start();
+        cluster.settle(3).await;
+    }
+    panic!("no leader meets its damage");
+}
+
+#[tokio::test]
+async fn a_leader_whose_database_is_damaged_while_it_leads_gives_way_and_heals() {
+    let _turn = TURN.lock().await;
+    let mut cluster = Cluster::start(3).await;
+    for (says, change) in HARMS {
+        let load = load_on(says, &cluster, &[0, 1, 2]).await;
+        wait_for("some writes", || load.written() > 100).await;
+        let (victim, former) = harm_leader(&mut cluster, change).await;
+        let (began, written) = (Instant::now(), load.written());
+        wait_for_another(&cluster, victim, former, 3).await;
+        println!("{says}: healed after {:?}", began.elapsed());
+        wait_for("more writes", || load.written() > written + 100).await;
+        let told = load.stop().await;
+        let log = log_of(&cluster.members[victim]);
+        assert!(log.contains(says) && log.contains(ANEW), "{log}");
+        for member in &cluster.members {
+            told.check(member.channel().await.unwrap()).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_sole_member_whose_database_is_damaged_while_it_runs_says_so_and_shows_everything() {
+    let _turn = TURN.lock().await;
+    for (says, change) in HARMS {
+        let cluster = Cluster::start(1).await;
+        let member = &cluster.members[0];
+        let load = load_on("key", &cluster, &[0]).await;
+        wait_for("some writes", || load.written() > 100).await;
+        let told = load.stop().await;
+        harm(member, change);
+        let mut client = member.kv().await;
+        let refused = client.put(put("refused")).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+        let log = log_of(member);
+        assert!(log.contains("take a backup while this runs") && log.contains(says), "{log}");
+        let mut maintenance = MaintenanceClient::new(member.channel().await.unwrap());
+        let alarms = maintenance.alarm(AlarmRequest::default()).await.unwrap().into_inner().alarms;
+        assert!(alarms.iter().any(|one| one.alarm() == AlarmType::Corrupt), "{alarms:?}");
+        // From memory.
+        told.check(member.channel().await.unwrap()).await;
+    }
 }

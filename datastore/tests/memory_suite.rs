@@ -28,6 +28,8 @@ impl Place for Memory {
 #[tokio::test]
 async fn memory_passes_the_suite() {
     suite::run_all(Memory::default).await;
+    let store = MemoryStore::default();
+    suite::a_writer_that_was_replaced_changes_nothing([store.clone(), store]).await;
 }
 
 fn put(key: &'static str) -> PutRequest {
@@ -93,9 +95,9 @@ async fn a_writer_that_was_replaced_ends() {
     second.stop().await.unwrap();
 }
 
-#[tokio::test]
-async fn a_txn_that_loses_at_a_leader_that_was_replaced_is_not_answered() {
-    let lost = TxnRequest {
+/// A transaction whose comparison is false: it writes nothing.
+fn losing() -> TxnRequest {
+    TxnRequest {
         compare: vec![Compare {
             key: "a".into(),
             target: CompareTarget::Version as i32,
@@ -104,7 +106,12 @@ async fn a_txn_that_loses_at_a_leader_that_was_replaced_is_not_answered() {
         }],
         success: vec![RequestOp { request: Some(Request::RequestPut(put("b"))) }],
         failure: Vec::new(),
-    };
+    }
+}
+
+#[tokio::test]
+async fn a_txn_that_loses_at_a_leader_that_was_replaced_is_not_answered() {
+    let lost = losing();
     let store = MemoryStore::default();
     let running = Engine::start(store.clone(), Limits::default(), Instant::now).await.unwrap();
     running.engine.shared().set_among_others();
@@ -149,5 +156,18 @@ async fn a_sole_member_that_finds_its_database_damaged_raises_the_alarm_and_goes
     let found = engine.range(&RangeRequest { key: "before".into(), ..Default::default() });
     assert_eq!(found.unwrap().count, 1);
     engine.put(put("after")).await.unwrap();
+    running.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn damage_that_only_a_barrier_meets_is_noticed_too() {
+    let store = MemoryStore::default();
+    let running = Engine::start(store.clone(), Limits::default(), Instant::now).await.unwrap();
+    running.engine.shared().set_among_others();
+    running.engine.put(put("a")).await.unwrap();
+    assert!(!running.engine.txn(losing()).await.unwrap().succeeded);
+    store.plan_fault(Fault::Damaged);
+    assert_eq!(running.engine.txn(losing()).await, Err(RequestError::LeaderChanged));
+    assert_eq!(running.engine.shared().integrity(), Integrity::Doubtful);
     running.stop().await.unwrap();
 }

@@ -19,7 +19,10 @@ use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
-use skiff_datastore::proto::PutRequest;
+use skiff_datastore::proto::maintenance_client::MaintenanceClient;
+use skiff_datastore::proto::watch_client::WatchClient;
+use skiff_datastore::proto::watch_request::RequestUnion;
+use skiff_datastore::proto::{SnapshotRequest, WatchCreateRequest, WatchRequest};
 use tonic::{Request, Response, Status};
 
 const TRACE: [u8; 16] = [0xab; 16];
@@ -83,7 +86,7 @@ impl Collector {
 }
 
 /// As a caller sends it that traces.
-fn traced(request: PutRequest) -> Request<PutRequest> {
+fn traced<T>(request: T) -> Request<T> {
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let parent = format!("00-{}-{}-01", hex(&TRACE), hex(&CALLER));
     let mut request = Request::new(request);
@@ -155,4 +158,39 @@ async fn a_collector_that_is_not_there_holds_up_nobody() {
     let began = Instant::now();
     cluster.members[0].stop().await;
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn the_span_of_a_stream_ends_with_the_stream() {
+    let collector = Collector::default();
+    let port = collector.start().await;
+    let mut cluster = Cluster::new(1);
+    start_all(&mut cluster, port);
+    cluster.members[0].kv().await.put(put("key")).await.unwrap();
+    let channel = cluster.members[0].channel().await.unwrap();
+    let mut maintenance = MaintenanceClient::new(channel.clone());
+    let mut pieces = maintenance.snapshot(traced(SnapshotRequest {})).await.unwrap().into_inner();
+    while pieces.message().await.unwrap().is_some() {}
+    let (_, span) = collector.wait_for("etcdserverpb.Maintenance/Snapshot", &CALLER).await;
+    let code = value(&span.attributes, "rpc.grpc.status_code");
+    assert_eq!(code, Some(Value::IntValue(tonic::Code::Ok as i64)));
+
+    let create = WatchCreateRequest { key: "key".into(), ..WatchCreateRequest::default() };
+    let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+    let (asks, requests) = tokio::sync::mpsc::channel(1);
+    asks.send(create).await.unwrap();
+    let requests = tokio_stream::wrappers::ReceiverStream::new(requests);
+    let mut watch = WatchClient::new(channel).watch(traced(requests)).await.unwrap().into_inner();
+    assert!(watch.message().await.unwrap().unwrap().created);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let is_watch = |(_, span): &(String, Span)| span.name == "etcdserverpb.Watch/Watch";
+    assert!(!collector.0.lock().unwrap().iter().any(is_watch), "it goes on");
+    drop(watch);
+    // Only now nothing holds the stream any more, and it is reset.
+    drop(asks);
+    let (_, span) = collector.wait_for("etcdserverpb.Watch/Watch", &CALLER).await;
+    assert!(span.end_time_unix_nano - span.start_time_unix_nano >= 300_000_000);
+    let code = value(&span.attributes, "rpc.grpc.status_code");
+    assert_eq!(code, Some(Value::IntValue(tonic::Code::Cancelled as i64)));
+    assert_ne!(span.status.map(|status| status.code()), Some(StatusCode::Error));
 }

@@ -13,41 +13,55 @@ use tempfile::TempDir;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Cluster {
+    name: &'static str,
     nodes: Vec<Option<Node>>,
+    connector: Arc<LocalConnector>,
     addresses: Vec<MemberAddress>,
     client: Client,
-    _dirs: Vec<TempDir>,
+    dirs: Vec<TempDir>,
 }
 
 impl Cluster {
     /// Starts three nodes; the first leads, the others are added as voters.
-    async fn start(name: &str) -> Cluster {
-        let numbers = 1..=3;
-        let bind = |i| format!("@dqlite-{name}-{}-{i}", std::process::id());
-        let address = |i| MemberAddress::new(format!("member-{i}"));
-        let known = numbers.clone().fold(LocalConnector::new(), |known, i| {
-            known.with(address(i), LocalSocket::parse(bind(i).as_bytes()).expect("a socket's name"))
-        });
-        let connector = Arc::new(known);
-        let dirs: Vec<TempDir> =
-            numbers.clone().map(|_| TempDir::new().expect("a temporary directory")).collect();
-        let nodes = numbers.clone().zip(&dirs).map(|(i, dir)| {
-            let builder = Node::builder(MemberId(i), address(i), dir.path())
-                .bind(&bind(i))
-                .connector(connector.clone())
-                .failure_domain(i)
-                .network_latency(Duration::from_millis(20));
-            Some(builder.start().expect("node starts"))
-        });
-        let nodes = nodes.collect();
-        let (client, addresses) = (Client::new(connector), numbers.map(address).collect());
-        let cluster = Cluster { nodes, addresses, client, _dirs: dirs };
+    async fn start(name: &'static str) -> Cluster {
+        let cluster = Cluster::of(name, 3);
         let mut leader = cluster.leader().await;
         for i in [2, 3] {
             leader.add(MemberId(i), &cluster.addresses[i as usize - 1]).await.expect("it is added");
             leader.assign(MemberId(i), Role::Voter).await.expect("it is promoted");
         }
         cluster
+    }
+
+    /// Starts nodes that do not know each other; the first leads.
+    fn of(name: &'static str, count: u64) -> Cluster {
+        let numbers = 1..=count;
+        let known = numbers.clone().fold(LocalConnector::new(), |known, i| {
+            let socket = LocalSocket::parse(bind(name, i).as_bytes()).expect("a socket's name");
+            known.with(address(i), socket)
+        });
+        let connector = Arc::new(known);
+        let dirs = numbers.clone().map(|_| TempDir::new().expect("a temporary directory"));
+        let mut cluster = Cluster {
+            name,
+            nodes: Vec::new(),
+            client: Client::new(connector.clone()),
+            connector,
+            addresses: numbers.clone().map(address).collect(),
+            dirs: dirs.collect(),
+        };
+        cluster.nodes = numbers.map(|i| Some(cluster.node(i))).collect();
+        cluster
+    }
+
+    /// Starts a node on its directory.
+    fn node(&self, i: u64) -> Node {
+        let builder = Node::builder(MemberId(i), address(i), self.dirs[i as usize - 1].path())
+            .bind(&bind(self.name, i))
+            .connector(self.connector.clone())
+            .failure_domain(i)
+            .network_latency(Duration::from_millis(20));
+        builder.start().expect("node starts")
     }
 
     /// A connection to the leader, as soon as there is one.
@@ -66,6 +80,14 @@ impl Cluster {
         let known = self.leader().await.leader().await.expect("it answers");
         known.expect("there is one").0
     }
+}
+
+fn bind(name: &str, i: u64) -> String {
+    format!("@dqlite-{name}-{}-{i}", std::process::id())
+}
+
+fn address(i: u64) -> MemberAddress {
+    MemberAddress::new(format!("member-{i}"))
 }
 
 fn name() -> DatabaseName {
@@ -129,4 +151,31 @@ async fn without_a_majority_nobody_is_found_to_lead() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
     assert_eq!(tried.len(), 3, "{tried:?}");
+}
+
+/// The first of a pair: with it two vote, so nobody leads without its vote.
+#[tokio::test]
+async fn a_member_that_did_not_hear_that_it_votes_is_asked_all_the_same() {
+    let mut cluster = Cluster::of("unheard", 2);
+    let mut leader = cluster.leader().await;
+    leader.open(&name()).await.unwrap();
+    leader.exec("CREATE TABLE t (v)", &[]).await.unwrap();
+    leader.add(MemberId(2), &cluster.addresses[1]).await.unwrap();
+    leader.assign(MemberId(2), Role::Standby).await.unwrap();
+    // It has everything, and then goes.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    cluster.nodes[1].take().unwrap().stop().unwrap();
+    let assigned = leader.assign(MemberId(2), Role::Voter);
+    let assigned = tokio::time::timeout(Duration::from_secs(3), assigned).await;
+    assert!(!matches!(assigned, Ok(Ok(()))), "without it nothing can be committed");
+    // What was on its way to it is gone with the leader's process.
+    drop(leader);
+    cluster.nodes[0].take().unwrap().stop().unwrap();
+    cluster.nodes[0] = Some(cluster.node(1));
+    cluster.nodes[1] = Some(cluster.node(2));
+    let mut leader = cluster.leader().await;
+    leader.open(&name()).await.unwrap();
+    leader.exec("INSERT INTO t VALUES (1)", &[]).await.unwrap();
+    let members = leader.members().await.unwrap();
+    assert!(members.iter().all(|member| member.role == Role::Voter), "{members:?}");
 }

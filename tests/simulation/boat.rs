@@ -117,7 +117,6 @@ impl Boat {
                 id,
                 killed: killed.clone(),
                 dir,
-                all: self.ids.clone(),
                 chance: self.chance.clone(),
                 busy: self.busy,
                 plant: self.plant,
@@ -149,6 +148,14 @@ impl Boat {
     /// The members that run, in order.
     pub fn up(&self) -> Vec<Up> {
         self.running.lock().unwrap().values().map(|running| running.up.clone()).collect()
+    }
+}
+
+impl Boat {
+    /// A member that believes that it leads, the one that did so longest first.
+    pub fn leader(&self) -> Option<u64> {
+        let leads = |id: &u64| Some((self.cluster.leads(*id)?, *id));
+        self.ids.iter().filter_map(leads).min().map(|(_, id)| id)
     }
 }
 

@@ -36,6 +36,10 @@ pub struct Client {
     pub home: u64,
     /// Whether it does nothing else, and so is seldom in want of a majority.
     pub only_reads: bool,
+    /// Whether it asks a member that believes that it leads, as long as there is one.
+    pub at_leader: bool,
+    /// Whether it asks none that does.
+    pub not_at_leader: bool,
 }
 
 impl Client {
@@ -59,12 +63,18 @@ impl Client {
     }
 
     async fn send(&mut self, wish: Wish, known: &mut [Held]) {
-        let up = self.boat.up();
+        let mut up = self.boat.up();
+        if self.not_at_leader {
+            up.retain(|one| self.boat.cluster.leads(one.id).is_none());
+        }
         if up.is_empty() {
             return;
         }
+        if self.at_leader && self.boat.cluster.leads(self.home).is_none() {
+            self.home = self.boat.leader().unwrap_or(self.home);
+        }
         let at_home = up.iter().find(|one| one.id == self.home);
-        let at_home = at_home.filter(|_| self.chance.happens(STAYS));
+        let at_home = at_home.filter(|_| self.at_leader || self.chance.happens(STAYS));
         let mut up = at_home.unwrap_or_else(|| self.chance.pick(&up)).clone();
         self.home = up.id;
         let begin = self.now();

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use dqlite::Value;
 use dqlite::model::{Database, Failed, Ran, Table};
+use dqlite::{Role as Vote, Value};
 use skiff_datastore::Revision;
 use skiff_datastore::store::{LogRow, Sequence};
 use tokio::sync::{Notify, oneshot, watch};
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::links::Links;
 use super::plant::Plant;
-use super::raft::{Command, Message, Out, Raft, Role};
+use super::raft::{Command, Entry, Members, Message, Out, Raft, Role};
 use super::trace::Trace;
 use datastore_history::chance::Chance;
 
@@ -51,6 +51,8 @@ struct Member {
     raft: Raft,
     incarnation: u64,
     killed: watch::Sender<bool>,
+    /// Whether its process hears its node.
+    awake: watch::Sender<bool>,
     disk_us: (u64, u64),
     database: Database,
     applied: u64,
@@ -71,9 +73,9 @@ struct State {
     chance: Chance,
     plant: Option<Plant>,
     trace: Trace,
-    /// Rows that were committed, and in which term their entries were.
+    /// Rows that were committed, and the entries that were.
     rows: BTreeMap<i64, LogRow>,
-    terms: BTreeMap<u64, u64>,
+    committed: BTreeMap<u64, Entry>,
     violations: Vec<String>,
 }
 
@@ -86,19 +88,20 @@ pub struct Cluster {
 impl Cluster {
     /// Members that run, with empty disks.
     pub fn start(
-        ids: &[u64],
+        roles: Members,
         links: Arc<Links>,
         mut chance: Chance,
         plant: Option<Plant>,
         trace: Trace,
     ) -> Arc<Cluster> {
         let mut members = BTreeMap::new();
-        for id in ids {
+        for id in roles.keys() {
             let chance = Chance::new(chance.within(0, u64::MAX), *id);
             let member = Member {
-                raft: Raft::new(*id, ids, chance, plant),
+                raft: Raft::new(*id, roles.clone(), chance, plant),
                 incarnation: 0,
                 killed: watch::channel(true).0,
+                awake: watch::channel(true).0,
                 disk_us: (50, 1_500),
                 database: Database::open().expect("memory is there"),
                 applied: 0,
@@ -115,7 +118,7 @@ impl Cluster {
             plant,
             trace,
             rows: BTreeMap::new(),
-            terms: BTreeMap::new(),
+            committed: BTreeMap::new(),
             violations: Vec::new(),
         };
         let cluster = Arc::new(Cluster { state: Mutex::new(state), changed: Notify::new() });
@@ -133,6 +136,7 @@ impl Cluster {
         let member = state.member(id);
         member.incarnation += 1;
         member.killed = watch::channel(false).0;
+        member.awake.send_replace(true);
         member.raft.restart();
         let booted = (member.incarnation, member.killed.subscribe());
         let incarnation = booted.0;
@@ -151,6 +155,19 @@ impl Cluster {
         member.database = Database::open().expect("memory is there");
         member.applied = 0;
         member.waiting.clear();
+    }
+
+    /// Has a process hear nothing of its node, whose raft goes on, or hear it again:
+    /// in production raft has a thread of its own.
+    pub fn set_awake(&self, id: u64, awake: bool) {
+        self.state().member(id).awake.send_replace(awake);
+    }
+
+    /// Waits until the process of a member hears its node.
+    pub async fn awake(&self, id: u64) {
+        let mut awake = self.state().member(id).awake.subscribe();
+        // The sender lives as long as the cluster.
+        let _ = awake.wait_for(|awake| *awake).await;
     }
 
     /// How long a disk takes.
@@ -180,6 +197,26 @@ impl Cluster {
         tried
     }
 
+    /// Who there is, and whether it votes, as a member knows.
+    pub fn members(&self, id: u64) -> Members {
+        self.state().member(id).raft.members()
+    }
+
+    /// Gives a member a role, if this one leads and that can be tried now.
+    pub fn assign(&self, id: u64, to: u64, role: Vote) -> Option<oneshot::Receiver<Fate>> {
+        let mut state = self.state();
+        let member = state.member(id);
+        member.check().ok()?;
+        let term = member.raft.term;
+        let index = member.raft.assign(to, role)?;
+        let (reply, fate) = oneshot::channel();
+        member.waiting.insert(index, (term, reply));
+        state.trace.note(format!("{to} is to be a {role:?}"));
+        state.settle(id);
+        self.changed.notify_one();
+        Some(fate)
+    }
+
     /// Runs a query on the leader's own database, as libdqlite does: whether
     /// somebody else leads by now is not asked.
     pub fn query(&self, id: u64, sql: &str, values: &[Value]) -> Result<Table, Refusal> {
@@ -203,11 +240,15 @@ impl Cluster {
         let plant = state.plant;
         let member = state.member(id);
         member.check()?;
+        if member.raft.is_giving() {
+            return Err(Refusal::NotLeader);
+        }
         if !member.waiting.is_empty() {
             return Err(Refusal::Busy);
         }
         let ran = member.database.run(sql, values, true).map_err(Refusal::Sql)?;
-        if !ran.changed {
+        let is_forgotten = plant == Some(Plant::EmptyBarrier) && sql.starts_with("UPDATE barrier");
+        if !ran.changed || is_forgotten {
             return Ok(Proposed::Unchanged(ran));
         }
         let (reply, fate) = oneshot::channel();
@@ -291,16 +332,22 @@ impl State {
             member.applied += 1;
             let index = member.applied;
             let entry = member.raft.log[index as usize - 1].clone();
-            let term = *self.terms.entry(index).or_insert(entry.term);
-            if term != entry.term {
-                let text = format!("entry {index} of term {term} is of term {} now", entry.term);
+            let first = self.committed.entry(index).or_insert_with(|| entry.clone());
+            if !first.is(&entry) {
+                let text = format!("entry {index} of term {} is another one", first.term);
                 self.violations.push(format!("committed-entries-stay: {text}"));
             }
-            let Command::Sql { sql, values } = entry.command else { continue };
-            let ran = member.database.run(&sql, &values, false);
-            if let (Ok(Ran { rows_affected: 1, .. }), Some(row)) = (&ran, row_of(&sql, &values)) {
-                self.rows.entry(row.sequence.0).or_insert(row);
-            }
+            let ran = match entry.command {
+                Command::Sql { sql, values } => {
+                    let ran = member.database.run(&sql, &values, false);
+                    let row = row_of(&sql, &values);
+                    if let (Ok(Ran { rows_affected: 1, .. }), Some(row)) = (&ran, row) {
+                        self.rows.entry(row.sequence.0).or_insert(row);
+                    }
+                    ran
+                }
+                Command::Nothing | Command::Members(_) => Ok(NOTHING),
+            };
             if let Some((_, reply)) = member.waiting.remove(&index) {
                 let _ = reply.send(Fate::Done(ran));
             }
@@ -340,6 +387,9 @@ impl State {
         }
     }
 }
+
+/// What an entry does that is no statement.
+const NOTHING: Ran = Ran { last_insert_id: 0, rows_affected: 0, changed: true };
 
 /// The row of the log that a statement writes, if it is that statement.
 fn row_of(sql: &str, values: &[Value]) -> Option<LogRow> {

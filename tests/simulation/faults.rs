@@ -6,18 +6,27 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::boat::Boat;
+use super::schemes::{Scheme, isolate};
 use datastore_history::chance::Chance;
 
+/// Of a thousand events so many are the history's scheme, if it has one.
+const SCHEMES: u64 = 800;
+
 /// Does harm until `until`; then everything is repaired.
-pub async fn harm(boat: Arc<Boat>, mut chance: Chance, until: Instant) {
+pub async fn harm(boat: Arc<Boat>, mut chance: Chance, until: Instant, scheme: Scheme) {
     // Some histories are mild, so that rare orders of good days are seen too.
-    let pause = *chance.pick(&[(150, 500), (300, 1_200), (1_000, 3_000)]);
+    let pauses = [(150, 500), (300, 1_200), (1_000, 3_000)];
+    let pause = if scheme == Scheme::None { *chance.pick(&pauses) } else { pauses[0] };
     let mut down: Vec<(u64, Instant)> = Vec::new();
     while Instant::now() < until {
         sleep(Duration::from_millis(chance.within(pause.0, pause.1))).await;
         let now = Instant::now();
         for (id, _) in down.extract_if(.., |(_, back)| *back <= now) {
             boat.start(id);
+        }
+        if scheme != Scheme::None && chance.happens(SCHEMES) {
+            scheme.play(&boat, &mut chance).await;
+            continue;
         }
         let leads = |id: &&u64| boat.cluster.leads(**id).is_some();
         // Leaders are where harm does most.
@@ -66,15 +75,6 @@ pub async fn harm(boat: Arc<Boat>, mut chance: Chance, until: Instant) {
         if !boat.up().iter().any(|up| up.id == *id) {
             boat.start(*id);
         }
-    }
-}
-
-/// Cuts a member off from all others: a leader does not know at once.
-fn isolate(boat: &Boat, id: u64) {
-    boat.trace.note(format!("{id} is isolated"));
-    for other in boat.ids.iter().copied().filter(|other| *other != id) {
-        boat.network.links.cut(other, id);
-        boat.network.links.cut(id, other);
     }
 }
 

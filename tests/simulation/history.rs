@@ -4,9 +4,11 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use dqlite::Role;
 use skiff_datastore::Revision;
 use skiff_datastore::fingerprint::{Mark, of_record};
 use skiff_datastore::key_range::KeyRange;
+use skiff_datastore::member::roles::voters_wanted;
 use skiff_datastore::shared::Integrity;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
@@ -18,6 +20,8 @@ use super::faults::harm;
 use super::links::Links;
 use super::network::Network;
 use super::plant::Plant;
+use super::raft::Members;
+use super::schemes::Scheme;
 use super::trace::Trace;
 use super::truth::read_truth;
 use super::watchers::Watcher;
@@ -61,7 +65,8 @@ async fn live(seed: u64, plant: Option<Plant>) -> Judgement {
     let members = *chance.pick(&[3, 3, 3, 5, 1]);
     let ids: Vec<u64> = (1..=members).collect();
     let links = Arc::new(Links::new(Chance::new(seed, 2)));
-    let cluster = Cluster::start(&ids, links.clone(), Chance::new(seed, 3), plant, trace.clone());
+    let roles = choose_roles(&mut chance, &ids);
+    let cluster = Cluster::start(roles, links.clone(), Chance::new(seed, 3), plant, trace.clone());
     let memory = std::path::Path::new("/dev/shm");
     let dir = if memory.is_dir() {
         tempfile::tempdir_in(memory).unwrap()
@@ -93,6 +98,14 @@ async fn live(seed: u64, plant: Option<Plant>) -> Judgement {
     }
 }
 
+/// In some histories only the first member votes at the beginning, and the
+/// keeper has to make voters of the others.
+fn choose_roles(chance: &mut Chance, ids: &[u64]) -> Members {
+    let grows = chance.happens(250);
+    let role = |id: &u64| if grows && *id > 1 { Role::Spare } else { Role::Voter };
+    Arc::new(ids.iter().map(|id| (*id, role(id))).collect())
+}
+
 /// First everything may go wrong; then nothing does, and all must be well.
 async fn voyage(
     boat: &Arc<Boat>,
@@ -108,13 +121,22 @@ async fn voyage(
     let (last, last_seen) = watch::channel(0);
     let values = Arc::new(AtomicU64::new(1));
     let mut tasks = Vec::new();
+    let scheme = Scheme::choose(&mut chance, boat.ids.len() as u64);
+    let is_quiet = scheme.pauses_us().is_some();
     let pause_us = *chance.pick(&[(1_000, 20_000), (5_000, 60_000), (20_000, 200_000)]);
-    let (writers, readers) = (chance.within(1, 5) as usize, chance.within(0, 4) as usize);
+    let (mut writers, mut readers) = (chance.within(1, 5) as usize, chance.within(0, 4) as usize);
+    let mut pauses_us = [pause_us; 2];
+    if let Some(pauses) = scheme.pauses_us() {
+        (writers, readers, pauses_us) = (1, 4, pauses);
+    }
     for number in 0..writers + readers {
+        let patience = Duration::from_millis(*chance.pick(&[60, 200, 1_000, 10_000]));
         let client = Client {
-            patience: Duration::from_millis(*chance.pick(&[60, 200, 1_000, 10_000])),
+            patience: scheme.patience().filter(|_| number < writers).unwrap_or(patience),
             home: *chance.pick(&boat.ids),
             only_reads: number >= writers,
+            at_leader: is_quiet && number >= writers,
+            not_at_leader: is_quiet && number < writers,
             number,
             boat: boat.clone(),
             record: record.clone(),
@@ -122,7 +144,7 @@ async fn voyage(
             values: values.clone(),
             plant,
             began,
-            pause_us,
+            pause_us: pauses_us[usize::from(number >= writers)],
         };
         tasks.push(tokio::spawn(client.run(stopped.clone())));
     }
@@ -143,7 +165,7 @@ async fn voyage(
     if chance.happens(500) {
         tasks.push(tokio::spawn(compact(boat.clone(), Chance::new(seed, 6), stopped.clone())));
     }
-    harm(boat.clone(), Chance::new(seed, 5), ends).await;
+    harm(boat.clone(), Chance::new(seed, 5), ends, scheme).await;
     // A request that waits for a leader waits as long as etcd's.
     sleep(Duration::from_millis(chance.within(0, 500))).await;
     stop.send_replace(true);
@@ -156,6 +178,27 @@ async fn voyage(
         let _ = watcher.await;
     }
     agree(&boat.up(), broken).await;
+    rest(boat, broken).await;
+}
+
+/// `roles-come-to-rest`: in the end as many members vote as should.
+async fn rest(boat: &Boat, broken: &mut Vec<String>) {
+    let wanted = voters_wanted(boat.ids.len());
+    let deadline = Instant::now() + HEAL_TIMEOUT;
+    loop {
+        let members = boat.leader().map(|id| boat.cluster.members(id));
+        let voters = members
+            .as_ref()
+            .map_or(0, |all| all.values().filter(|role| **role == Role::Voter).count());
+        if voters == wanted {
+            return;
+        }
+        if Instant::now() >= deadline {
+            broken.push(format!("roles-come-to-rest: {wanted} should vote, in {members:?}"));
+            return;
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// Compacts now and then, as an API server does.

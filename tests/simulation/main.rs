@@ -16,10 +16,12 @@ mod node;
 mod plant;
 mod raft;
 mod runs;
+mod schemes;
 mod trace;
 mod truth;
 mod watchers;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -76,7 +78,7 @@ fn planted_bugs_are_found() {
         let runs = run_all(1..SEEDS_PER_PLANT, Some(name), |run| !run.is_good());
         let found = runs.iter().find(|run| !run.is_good());
         let found = found.unwrap_or_else(|| panic!("{name} is not found"));
-        println!("{name}: {} seeds, {}", runs.len(), found.names().join(", "));
+        println!("{name}: seed {} of {}, {}", found.seed, runs.len(), found.names().join(", "));
     }
 }
 
@@ -105,29 +107,49 @@ impl Place for Alone {
     type Store = SqlStore;
 
     async fn open(&self) -> SqlStore {
+        SqlStore::alone(self.node(None), Database::Kube).ending_node()
+    }
+}
+
+impl Alone {
+    fn new() -> Alone {
+        let links = Arc::new(Links::new(Chance::new(1, 2)));
+        let sole = Arc::new(BTreeMap::from([(1, dqlite::Role::Voter)]));
+        let cluster = Cluster::start(sole, links, Chance::new(1, 3), None, Trace::begin());
+        Alone { cluster, dir: Arc::new(TempDir::new().expect("a directory can be made")) }
+    }
+
+    fn node(&self, plant: Option<Plant>) -> Arc<SimNode> {
         let (_, killed) = self.cluster.boot(1);
         let dir: PathBuf = self.dir.path().to_owned();
-        let node = SimNode {
+        Arc::new(SimNode {
             cluster: self.cluster.clone(),
             id: 1,
             killed,
             dir,
-            all: vec![1],
             chance: Arc::new(Mutex::new(Chance::new(1, 1))),
             busy: 20,
-            plant: None,
-        };
-        SqlStore::alone(Arc::new(node), Database::Kube).ending_node()
+            plant,
+        })
+    }
+
+    /// Two writers of one store.
+    fn rivals(&self, plant: Option<Plant>) -> [SqlStore; 2] {
+        let node = self.node(plant);
+        [(); 2].map(|()| SqlStore::alone(node.clone(), Database::Kube))
     }
 }
 
 /// The suite that libdqlite passes in `sql_suite.rs`.
 #[tokio::test(start_paused = true)]
 async fn modelled_nodes_pass_the_suite_of_dqlite() {
-    suite::run_all(|| {
-        let links = Arc::new(Links::new(Chance::new(1, 2)));
-        let cluster = Cluster::start(&[1], links, Chance::new(1, 3), None, Trace::begin());
-        Alone { cluster, dir: Arc::new(TempDir::new().expect("a directory can be made")) }
-    })
-    .await;
+    suite::run_all(Alone::new).await;
+    suite::a_writer_that_was_replaced_changes_nothing(Alone::new().rivals(None)).await;
+}
+
+#[tokio::test(start_paused = true)]
+#[should_panic = "a row of a writer that was replaced"]
+async fn a_store_without_the_guard_of_the_epoch_fails_the_suite() {
+    let rivals = Alone::new().rivals(Some(Plant::SkipEpochGuard));
+    suite::a_writer_that_was_replaced_changes_nothing(rivals).await;
 }

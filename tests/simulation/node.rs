@@ -1,13 +1,14 @@
 //! A modelled node as its process sees it: it speaks dqlite's protocol, so
 //! that the client below the store is the one of production.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use dqlite::wire::{HEADER_BYTES, Header, Request, Response, RowsEnd};
-use dqlite::{Connection, DatabaseName, Error, MemberId, NodeError, Value};
+use dqlite::{Connection, DatabaseName, Error, MemberId, NodeError, Role, Value};
 use skiff_datastore::member::peers::raft_address;
 use skiff_datastore::store::node::SqlNode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -24,6 +25,8 @@ const BUSY: u64 = 5;
 const NOT_FOUND: u64 = 12;
 /// What a socket of the own process buffers.
 const BUFFER_BYTES: usize = 64 << 10;
+/// How often a change of roles is tried before it is refused.
+const ASSIGN_TRIES: u32 = 50;
 
 /// See the module's words.
 pub struct SimNode {
@@ -31,7 +34,6 @@ pub struct SimNode {
     pub id: u64,
     pub killed: watch::Receiver<bool>,
     pub dir: PathBuf,
-    pub all: Vec<u64>,
     /// Decides how long statements take, and when the database is busy.
     pub chance: Arc<Mutex<Chance>>,
     /// Of a thousand statements so many find the database busy.
@@ -58,7 +60,6 @@ impl SqlNode for SimNode {
         let talk = Talk {
             cluster: self.cluster.clone(),
             id: self.id,
-            all: self.all.clone(),
             chance: self.chance.clone(),
             busy: self.busy,
             plant: self.plant,
@@ -109,7 +110,6 @@ impl SqlNode for SimNode {
 struct Talk {
     cluster: Arc<Cluster>,
     id: u64,
-    all: Vec<u64>,
     chance: Arc<Mutex<Chance>>,
     busy: u64,
     plant: Option<Plant>,
@@ -127,6 +127,7 @@ impl Talk {
             let header = Header::decode(header);
             let mut body = vec![0; header.body_bytes() as usize];
             stream.read_exact(&mut body).await?;
+            self.cluster.awake(self.id).await;
             let request = Request::decode(header, Bytes::from(body)).expect("we speak it too");
             let response = match self.answer(request).await {
                 Ok(response) => response,
@@ -134,6 +135,7 @@ impl Talk {
             };
             let mut bytes = BytesMut::new();
             response.encode(&mut bytes).expect("it is small");
+            self.cluster.awake(self.id).await;
             stream.write_all(&bytes).await?;
         }
     }
@@ -147,8 +149,11 @@ impl Talk {
                 Ok(Response::Server { id: leader.unwrap_or(0), address })
             }
             Request::Cluster => {
-                let line = |id: &u64| (*id, raft_address(MemberId(*id)).to_string(), 0);
-                Ok(Response::Servers(self.all.iter().map(line).collect()))
+                let line = |(id, role): (&u64, &Role)| {
+                    (*id, raft_address(MemberId(*id)).to_string(), role.code())
+                };
+                let members = self.cluster.members(self.id);
+                Ok(Response::Servers(members.iter().map(line).collect()))
             }
             Request::Open { .. } => {
                 self.opened = Some(self.cluster.leads(self.id).ok_or_else(not_leader)?);
@@ -157,22 +162,35 @@ impl Talk {
             Request::Prepare { sql, .. } => {
                 self.ready().await?;
                 let params = self.cluster.parameters(self.id, &sql).map_err(refused)?;
-                self.statements.push(sql.into_owned());
+                self.statements.push(self.planted(sql));
                 Ok(Response::Statement { db: 0, id: self.statements.len() as u32 - 1, params })
             }
             Request::Exec { statement, params, .. } => {
                 let sql = self.statements[statement as usize].clone();
                 self.exec(&sql, &params).await
             }
-            Request::ExecSql { sql, params, .. } => self.exec(&sql, &params).await,
+            Request::ExecSql { sql, params, .. } => {
+                let sql = self.planted(sql);
+                self.exec(&sql, &params).await
+            }
             Request::QuerySql { sql, params, .. } => {
                 self.ready().await?;
                 let table = self.cluster.query(self.id, &sql, &params).map_err(refused)?;
                 Ok(Response::Rows { columns: table.columns, rows: table.rows, end: RowsEnd::Done })
             }
+            Request::Assign { id, role } => self.assign(id, role).await,
             Request::Transfer { id } => self.transfer(id).await,
             other => Err((1, format!("a modelled node does not {}", other.kind().name()))),
         }
+    }
+
+    /// The statement, with the mistake of this history.
+    fn planted(&self, sql: Cow<'_, str>) -> String {
+        if self.plant != Some(Plant::SkipEpochGuard) {
+            return sql.into_owned();
+        }
+        let guard = "EXISTS (SELECT 1 FROM meta WHERE id = 1 AND epoch = ?)";
+        sql.replace(guard, "EXISTS (SELECT 1 FROM meta WHERE id = 1 AND ? >= 0)")
     }
 
     /// Waits until the statement's turn has come, if this node leads.
@@ -216,6 +234,24 @@ impl Talk {
             last_insert_id: ran.last_insert_id.cast_unsigned(),
             rows_affected: ran.rows_affected,
         })
+    }
+
+    async fn assign(&mut self, to: u64, role: u64) -> Result<Response, (u64, String)> {
+        let role = Role::from_code(role).ok_or((1, "no such role".to_owned()))?;
+        for _ in 0..ASSIGN_TRIES {
+            self.cluster.leads(self.id).ok_or_else(not_leader)?;
+            let Some(fate) = self.cluster.assign(self.id, to, role) else {
+                sleep(Duration::from_millis(20)).await;
+                continue;
+            };
+            return match fate.await {
+                Ok(Fate::Done(_)) => Ok(Response::Empty),
+                Ok(Fate::Lost) => Err((LEADERSHIP_LOST, "leadership lost".to_owned())),
+                // The process is gone, and this connection with it.
+                Err(_) => std::future::pending().await,
+            };
+        }
+        Err((1, "a change of members is in progress".to_owned()))
     }
 
     async fn transfer(&mut self, to: u64) -> Result<Response, (u64, String)> {

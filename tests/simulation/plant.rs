@@ -18,11 +18,17 @@ pub enum Plant {
     ResumeEarly,
     /// Voters do not ask how much a candidate has.
     VoteForAnyone,
+    /// Voters forget whom they voted for.
+    VoteTwice,
+    /// The barrier of reads changes nothing, so nothing is replicated.
+    EmptyBarrier,
+    /// Statements are done whoever has claimed the store meanwhile.
+    SkipEpochGuard,
 }
 
 impl Plant {
-    /// All of them, by their names.
-    pub const ALL: [(&'static str, Plant); 7] = [
+    /// Those of histories, by their names.
+    pub const ALL: [(&'static str, Plant); 10] = [
         ("answer-before-commit", Plant::AnswerBeforeCommit),
         ("answer-before-sync", Plant::AnswerBeforeSync),
         ("unknown-as-refused", Plant::UnknownAsRefused),
@@ -30,6 +36,9 @@ impl Plant {
         ("resume-late", Plant::ResumeLate),
         ("resume-early", Plant::ResumeEarly),
         ("vote-for-anyone", Plant::VoteForAnyone),
+        ("vote-twice", Plant::VoteTwice),
+        ("empty-barrier", Plant::EmptyBarrier),
+        ("skip-epoch-guard", Plant::SkipEpochGuard),
     ];
 
     /// The bug of that name.

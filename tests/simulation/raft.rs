@@ -1,14 +1,16 @@
 //! Raft as libdqlite does it, as far as a datastore can tell: a pure machine
 //! from ticks and messages to messages. Pre-votes, a leader that steps down
-//! without a majority's word, transfer of leadership, a log on disk.
+//! without a majority's word, transfer of leadership, a log on disk, and roles,
+//! which change one at a time by entries of the log.
 //!
-//! What is left out: snapshots (the log stays whole) and changes of members.
+//! What is left out: snapshots (the log stays whole), and members that are added
+//! or removed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dqlite::Value;
+use dqlite::{Role as Vote, Value};
 use tokio::time::Instant;
 
 use super::plant::Plant;
@@ -19,6 +21,8 @@ const HEARTBEAT: Duration = Duration::from_millis(30);
 const ELECTION: Duration = Duration::from_millis(300);
 /// Entries in one message.
 const ENTRIES_MAX: usize = 64;
+/// A member that lacks no more than so many entries may vote.
+const LAG_MAX: u64 = 16;
 
 /// What an entry does.
 #[derive(Clone, Debug)]
@@ -29,13 +33,33 @@ pub enum Command {
         sql: Arc<str>,
         values: Arc<[Value]>,
     },
+    /// Counts from the moment that it stands in a log, committed or not.
+    Members(Members),
 }
+
+/// Who there is, and whether it votes.
+pub type Members = Arc<BTreeMap<u64, Vote>>;
 
 /// An entry of the log.
 #[derive(Clone, Debug)]
 pub struct Entry {
     pub term: u64,
     pub command: Command,
+}
+
+impl Entry {
+    /// Whether that is the very same, wherever it is kept.
+    pub fn is(&self, other: &Entry) -> bool {
+        let is_same = match (&self.command, &other.command) {
+            (Command::Nothing, Command::Nothing) => true,
+            (Command::Sql { values, .. }, Command::Sql { values: others, .. }) => {
+                Arc::ptr_eq(values, others)
+            }
+            (Command::Members(members), Command::Members(others)) => Arc::ptr_eq(members, others),
+            _ => false,
+        };
+        is_same && self.term == other.term
+    }
 }
 
 /// A place in the log: its term, its index from 1.
@@ -94,7 +118,8 @@ pub enum Role {
 #[derive(Debug)]
 pub struct Raft {
     own: u64,
-    others: Vec<u64>,
+    /// Where in the log members were said; the first before it begins.
+    members: Vec<(u64, Members)>,
     pub term: u64,
     voted: Option<u64>,
     pub log: Vec<Entry>,
@@ -114,6 +139,8 @@ pub struct Raft {
     matched: BTreeMap<u64, u64>,
     /// Acknowledgements that wait for the disk.
     owed: Vec<(u64, u64)>,
+    /// Until when nothing is proposed, because leadership is given away.
+    giving_until: Option<Instant>,
     chance: Chance,
     plant: Option<Plant>,
     out: Vec<Out>,
@@ -121,12 +148,11 @@ pub struct Raft {
 
 impl Raft {
     /// A member that begins with an empty log.
-    pub fn new(own: u64, all: &[u64], chance: Chance, plant: Option<Plant>) -> Raft {
+    pub fn new(own: u64, members: Members, chance: Chance, plant: Option<Plant>) -> Raft {
         let now = Instant::now();
-        let others = all.iter().copied().filter(|id| *id != own).collect();
         let mut raft = Raft {
             own,
-            others,
+            members: vec![(0, members)],
             term: 0,
             voted: None,
             log: Vec::new(),
@@ -144,6 +170,7 @@ impl Raft {
             next: BTreeMap::new(),
             matched: BTreeMap::new(),
             owed: Vec::new(),
+            giving_until: None,
             chance,
             plant,
             out: Vec::new(),
@@ -156,7 +183,7 @@ impl Raft {
     /// that was torn counts as lost.
     pub fn crash(&mut self) {
         let kept = self.chance.within(self.synced, self.length() + 1);
-        self.log.truncate(kept as usize);
+        self.cut(kept);
         self.synced = kept;
         self.generation += 1;
         (self.role, self.leader, self.heard, self.commit) = (Role::Follower, None, None, 0);
@@ -187,8 +214,55 @@ impl Raft {
         if index == 0 { 0 } else { self.log.get(index as usize - 1).map_or(0, |one| one.term) }
     }
 
+    /// Who there is, as far as this member's log says.
+    pub fn members(&self) -> Members {
+        self.members.last().expect("the first ones stay").1.clone()
+    }
+
+    fn votes(&self, id: u64) -> bool {
+        self.members().get(&id) == Some(&Vote::Voter)
+    }
+
     fn majority(&self) -> usize {
-        self.others.len().div_ceil(2) + 1
+        self.members().values().filter(|role| **role == Vote::Voter).count() / 2 + 1
+    }
+
+    /// Those of `some` that vote.
+    fn voters_of(&self, some: &BTreeSet<u64>) -> usize {
+        some.iter().filter(|id| self.votes(**id)).count()
+    }
+
+    /// The others, spares or not.
+    fn others(&self) -> Vec<u64> {
+        self.members().keys().copied().filter(|id| *id != self.own).collect()
+    }
+
+    fn cut(&mut self, length: u64) {
+        self.log.truncate(length as usize);
+        self.members.retain(|(index, _)| *index <= length);
+    }
+
+    fn push(&mut self, entry: Entry) {
+        self.log.push(entry);
+        if let Some(Entry { command: Command::Members(members), .. }) = self.log.last() {
+            self.members.push((self.length(), members.clone()));
+        }
+    }
+
+    /// Gives a member a role; the place of that in the log. One that is to vote
+    /// has to have the log first, and one change is made at a time.
+    pub fn assign(&mut self, id: u64, role: Vote) -> Option<u64> {
+        let (known, members) = self.members.last().cloned().expect("the first ones stay");
+        let is_proven = self.commit > 0 && self.term_at(self.commit) == self.term;
+        let has_log = |matched: &u64| *matched > 0 && matched + LAG_MAX >= self.length();
+        let has_all = self.matched.get(&id).is_some_and(has_log);
+        let is_free = self.role == Role::Leader && is_proven && known <= self.commit;
+        if !is_free || (role == Vote::Voter && !has_all) {
+            return None;
+        }
+        let mut members = (*members).clone();
+        members.insert(id, role);
+        Some(self.propose(Command::Members(Arc::new(members))))
     }
 
     fn wait_anew(&mut self) {
@@ -204,7 +278,7 @@ impl Raft {
     pub fn tick(&mut self) {
         let now = Instant::now();
         if self.role != Role::Leader {
-            if now >= self.due {
+            if now >= self.due && self.votes(self.own) {
                 self.ask(true, false);
             }
             return;
@@ -214,14 +288,16 @@ impl Raft {
         }
         if now >= self.quorum_due {
             self.quorum_due = now + ELECTION;
-            let heard = std::mem::take(&mut self.contacts).len() + 1;
-            if heard < self.majority() {
+            let mut heard = std::mem::take(&mut self.contacts);
+            heard.insert(self.own);
+            if self.voters_of(&heard) < self.majority() {
                 self.step_down(self.term);
             }
         }
     }
 
     fn step_down(&mut self, term: u64) {
+        self.giving_until = None;
         if term > self.term {
             (self.term, self.voted) = (term, None);
         }
@@ -242,14 +318,14 @@ impl Raft {
         self.votes = BTreeSet::from([self.own]);
         self.wait_anew();
         let last = self.last();
-        for to in self.others.clone() {
+        for to in self.others().into_iter().filter(|id| self.votes(*id)).collect::<Vec<_>>() {
             self.send(to, Message::Vote { term, last, pre, disrupts });
         }
         self.count();
     }
 
     fn count(&mut self) {
-        if self.votes.len() < self.majority() {
+        if self.voters_of(&self.votes) < self.majority() {
             return;
         }
         match self.role {
@@ -264,14 +340,14 @@ impl Raft {
         (self.role, self.leader) = (Role::Leader, Some(self.own));
         (self.quorum_due, self.contacts) = (now + ELECTION, BTreeSet::new());
         let next = self.length() + 1;
-        self.next = self.others.iter().map(|id| (*id, next)).collect();
-        self.matched = self.others.iter().map(|id| (*id, 0)).collect();
+        self.next = self.others().into_iter().map(|id| (id, next)).collect();
+        self.matched = self.others().into_iter().map(|id| (id, 0)).collect();
         self.propose(Command::Nothing);
     }
 
     /// Adds an entry; its index.
     pub fn propose(&mut self, command: Command) -> u64 {
-        self.log.push(Entry { term: self.term, command });
+        self.push(Entry { term: self.term, command });
         self.out.push(Out::Sync(self.length(), self.generation));
         self.beat();
         self.advance();
@@ -280,7 +356,9 @@ impl Raft {
 
     fn beat(&mut self) {
         self.beat_due = Instant::now() + HEARTBEAT;
-        for to in self.others.clone() {
+        // Spares are told nothing.
+        let members = self.members();
+        for to in self.others().into_iter().filter(|id| members[id] != Vote::Spare) {
             self.append_to(to);
         }
     }
@@ -298,11 +376,18 @@ impl Raft {
 
     /// Gives leadership away to a member that has the whole log.
     pub fn transfer(&mut self, to: u64) -> bool {
-        let is_equal = self.matched.get(&to).is_some_and(|matched| *matched == self.length());
+        let is_equal = self.matched.get(&to).is_some_and(|matched| *matched == self.length())
+            && self.votes(to);
         if is_equal {
+            self.giving_until = Some(Instant::now() + ELECTION);
             self.send(to, Message::Lead { term: self.term });
         }
         is_equal
+    }
+
+    /// Whether leadership is being given away: then nothing is proposed.
+    pub fn is_giving(&self) -> bool {
+        self.giving_until.is_some_and(|until| Instant::now() < until)
     }
 
     /// So many entries are on disk.
@@ -331,7 +416,8 @@ impl Raft {
         if self.role != Role::Leader {
             return;
         }
-        let mut all: Vec<u64> = self.matched.values().copied().collect();
+        let voters = self.matched.iter().filter(|(id, _)| self.votes(**id));
+        let mut all: Vec<u64> = voters.map(|(_, matched)| *matched).collect();
         all.push(self.on_disk());
         all.sort_unstable();
         let index = all[all.len() - self.majority()];
@@ -352,7 +438,7 @@ impl Raft {
             }
             Message::Appended { term, matched } => self.appended(from, term, matched),
             Message::Lead { term } => {
-                if term == self.term && self.role == Role::Follower {
+                if term == self.term && self.role == Role::Follower && self.votes(self.own) {
                     self.ask(false, true);
                 }
             }
@@ -362,6 +448,7 @@ impl Raft {
     fn vote(&mut self, from: u64, (term, last): (u64, Place), pre: bool, disrupts: bool) {
         let recent = self.heard.is_some_and(|heard| heard.elapsed() < ELECTION);
         let has_leader = self.role == Role::Leader || (recent && self.leader.is_some());
+        // Whether this member votes is for the candidate's log to say: its own may lack that.
         if has_leader && !disrupts {
             return;
         }
@@ -369,7 +456,8 @@ impl Raft {
             self.step_down(term);
             (self.role, self.leader) = (Role::Follower, None);
         }
-        let is_free = pre || self.voted.is_none_or(|voted| voted == from);
+        let forgets = self.plant == Some(Plant::VoteTwice);
+        let is_free = pre || forgets || self.voted.is_none_or(|voted| voted == from);
         let is_blind = self.plant == Some(Plant::VoteForAnyone);
         let has_all = is_blind || last >= self.last();
         let granted = term >= self.term + u64::from(pre) && is_free && has_all;
@@ -410,12 +498,12 @@ impl Raft {
                 continue;
             }
             if index <= self.length() {
-                self.log.truncate(index as usize - 1);
+                self.cut(index - 1);
                 self.synced = self.synced.min(self.length());
                 self.generation += 1;
                 self.owed.clear();
             }
-            self.log.push(entry);
+            self.push(entry);
         }
         self.commit = self.commit.max(commit.min(end));
         if end <= self.on_disk() {

@@ -2,13 +2,21 @@ use std::time::{Duration, Instant};
 
 use http::Request;
 use tokio::sync::watch;
+use tokio_stream::StreamExt;
+use tonic::Code;
 use tonic::body::Body;
 use tonic::codegen::Service;
 
 use super::*;
 use crate::engine::Engine;
 use crate::proto::kv_server::KvServer;
+use crate::proto::lease_client::LeaseClient;
+use crate::proto::lease_server::LeaseServer;
 use crate::proto::maintenance_server::MaintenanceServer;
+use crate::proto::watch_client::WatchClient;
+use crate::proto::watch_request::RequestUnion;
+use crate::proto::watch_server::WatchServer;
+use crate::proto::{LeaseKeepAliveRequest, WatchCreateRequest, WatchRequest};
 use crate::server::front::Front;
 use crate::server::status::status;
 use crate::shared::{Damage, Integrity, Limits};
@@ -79,5 +87,34 @@ async fn a_damaged_member_answers_nothing_from_its_data_and_its_alarm_cannot_be_
         assert!(status(&server).errors.iter().all(|error| error.contains("alarm:CORRUPT")));
         let corrupt = format!("skiff_datastore_corrupt {}", alarms.len());
         assert!(shared.metrics.text(shared).contains(&corrupt), "{integrity:?}");
+    }
+}
+
+#[tokio::test]
+async fn open_streams_end_when_their_member_is_found_damaged() {
+    let (_stop, stopping) = watch::channel(false);
+    let server = Server { stopping, ..server().await };
+    let origin = || "http://member".parse().unwrap();
+    let front = Front::new(WatchServer::new(server.clone()), server.clone(), 1 << 20);
+    let create = WatchCreateRequest { key: "key".into(), ..WatchCreateRequest::default() };
+    let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+    let requests = tokio_stream::iter([create]).chain(tokio_stream::pending());
+    let watched = WatchClient::with_origin(front, origin()).watch(requests).await;
+    let mut watching = watched.unwrap().into_inner();
+    assert!(watching.message().await.unwrap().unwrap().created);
+
+    let front = Front::new(LeaseServer::new(server.clone()), server.clone(), 1 << 20);
+    let (asks, requests) = tokio::sync::mpsc::channel(1);
+    asks.send(LeaseKeepAliveRequest { id: 7 }).await.unwrap();
+    let requests = tokio_stream::wrappers::ReceiverStream::new(requests);
+    let alive = LeaseClient::with_origin(front, origin()).lease_keep_alive(requests).await;
+    let mut alive = alive.unwrap().into_inner();
+    assert_eq!(alive.message().await.unwrap().unwrap().ttl, 0);
+
+    server.engine.shared().set_integrity(Integrity::Damaged(Damage::Differs));
+    asks.send(LeaseKeepAliveRequest { id: 7 }).await.unwrap();
+    for status in [watching.message().await.unwrap_err(), alive.message().await.unwrap_err()] {
+        assert_eq!(status.code(), Code::Unavailable);
+        assert_eq!(status.message(), "etcdserver: corrupt cluster");
     }
 }

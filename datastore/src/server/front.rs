@@ -21,7 +21,7 @@ use super::Server;
 use super::range_body::RangeBody;
 use crate::error::RequestError;
 use crate::proto::{RangeRequest, RangeResponse};
-use crate::trace::{self, Traced};
+use crate::trace::{self, Traced, TracedBody};
 
 const RANGE: &str = "/etcdserverpb.KV/Range";
 /// What is not answered while the data is damaged.
@@ -111,8 +111,7 @@ impl Call {
     fn begin(server: &Server, request: &Request<Body>) -> Call {
         let path = request.uri().path().to_owned();
         server.engine.shared().metrics.begin(&path);
-        let is_stream = STREAMS.contains(&path.as_str());
-        let traced = if is_stream { None } else { trace::begin(request.headers(), &path) };
+        let traced = trace::begin(request.headers(), &path);
         Call { path, began: Instant::now(), traced }
     }
 
@@ -132,12 +131,18 @@ impl Call {
     fn end(self, server: &Server, answer: Response<Body>) -> Response<Body> {
         let metrics = &server.engine.shared().metrics;
         let code = answer.extensions().get::<Status>().map_or(Code::Ok, Status::code);
-        if !(code == Code::Ok && STREAMS.contains(&self.path.as_str())) {
+        let streams = code == Code::Ok && STREAMS.contains(&self.path.as_str());
+        if !streams {
             metrics.end(&self.path, code);
         }
-        if let Some(traced) = self.traced {
-            traced.end(code);
-        }
+        let answer = match self.traced {
+            Some(traced) if streams => answer.map(|body| Body::new(TracedBody::new(body, traced))),
+            Some(traced) => {
+                traced.end(code);
+                answer
+            }
+            None => answer,
+        };
         let took = self.began.elapsed();
         if took >= server.slow_after {
             metrics.slow_requests.inc();

@@ -6,6 +6,7 @@ use tonic::{Status, Streaming};
 use super::Server;
 use super::front::as_etcd_says;
 use super::services::Answers;
+use crate::error::RequestError;
 use crate::proto::{LeaseKeepAliveRequest, LeaseKeepAliveResponse};
 use crate::record::LeaseId;
 
@@ -29,6 +30,9 @@ async fn renew(
     request: Result<LeaseKeepAliveRequest, Status>,
 ) -> Result<LeaseKeepAliveResponse, Status> {
     let request = request.map_err(as_etcd_says)?;
+    if !server.engine.shared().is_sound() {
+        return Err(RequestError::Corrupt.into());
+    }
     let ttl = server.engine.renew(LeaseId(request.id)).await?.unwrap_or(0);
     let header = server.engine.identity().header(server.engine.revision());
     Ok(LeaseKeepAliveResponse { header, id: request.id, ttl })

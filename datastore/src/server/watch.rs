@@ -12,6 +12,7 @@ use super::Server;
 use super::front::as_etcd_says;
 use super::services::Answers;
 use super::watch_stream::{Gone, WatchStream};
+use crate::error::RequestError;
 use crate::proto::WatchRequest;
 use crate::proto::watch_request::RequestUnion;
 
@@ -47,6 +48,8 @@ async fn serve(
     wake: &Notify,
 ) -> Result<(), Gone> {
     let mut stopping = server.stopping.clone();
+    let shared = server.engine.shared().clone();
+    let mut unsound = std::pin::pin!(shared.unsound());
     let period = server.progress_interval;
     let mut progress = interval_at(Instant::now() + period, period);
     progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -59,6 +62,7 @@ async fn serve(
             },
             () = wake.notified() => stream.send_due().await?,
             _ = progress.tick(), if stream.wants_progress() => stream.send_progress().await?,
+            () = &mut unsound => return stream.fail(RequestError::Corrupt.into()).await,
             () = stopped(&mut stopping) => {
                 return stream.fail(Status::unavailable("etcdserver: server stopped")).await;
             }

@@ -50,7 +50,7 @@ impl Default for MemoryStore {
 }
 
 impl MemoryStore {
-    /// Makes the next write meet `fault`.
+    /// Makes the next write meet `fault`; a barrier meets damage too.
     pub fn plan_fault(&self, fault: Fault) {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner).push(fault);
     }
@@ -73,6 +73,13 @@ impl MemoryStore {
 
     fn tables(&self) -> MutexGuard<'_, Tables> {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was planned for now, if it is such a fault.
+    fn next_fault(&self, is_such: impl Fn(Fault) -> bool) -> Option<Fault> {
+        let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_next = faults.first().is_some_and(|fault| is_such(*fault));
+        is_next.then(|| faults.remove(0))
     }
 
     fn check_epoch(&self) -> Result<(), StoreError> {
@@ -111,10 +118,7 @@ impl Store for MemoryStore {
 
     async fn append(&mut self, row: &LogRow) -> Result<(), StoreError> {
         self.check_epoch()?;
-        let fault = {
-            let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
-            if faults.is_empty() { None } else { Some(faults.remove(0)) }
-        };
+        let fault = self.next_fault(|_| true);
         match fault {
             Some(Fault::NoSpace) => {
                 return Err(StoreError::NoSpace { available_bytes: 0, needed_bytes: 1 });
@@ -136,6 +140,9 @@ impl Store for MemoryStore {
     }
 
     async fn barrier(&mut self) -> Result<(), StoreError> {
+        if self.next_fault(|fault| fault == Fault::Damaged).is_some() {
+            return Err(StoreError::Damaged("planned".into()));
+        }
         self.check_epoch()
     }
 

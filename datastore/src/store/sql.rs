@@ -157,9 +157,7 @@ impl SqlStore {
 
     /// Nothing was written; with other members, perhaps because one of them leads.
     fn refused(&self, error: dqlite::Error) -> StoreError {
-        if let dqlite::Error::Sql { code, .. } = &error
-            && CODES_OF_DAMAGE.contains(&(code & 0xff))
-        {
+        if is_damage(&error) {
             return damaged(&error.to_string());
         }
         let lost =
@@ -175,6 +173,10 @@ impl SqlStore {
         let not_executed = error.not_executed();
         if is_link_lost(&error) || !not_executed {
             self.link = None;
+        }
+        // SQLite stops at damage before anything is replicated.
+        if is_damage(&error) {
+            return self.refused(error);
         }
         if let Err(full) = disk::check(&self.dir)
             && not_executed
@@ -221,6 +223,11 @@ impl SqlStore {
 /// Whether the connection or the leadership behind it is gone.
 fn is_link_lost(error: &dqlite::Error) -> bool {
     !matches!(error, dqlite::Error::Sql { .. } | dqlite::Error::Busy { .. })
+}
+
+/// Whether SQLite says that the database's pages make no sense.
+fn is_damage(error: &dqlite::Error) -> bool {
+    error.sqlite_primary().is_some_and(|code| CODES_OF_DAMAGE.contains(&code))
 }
 
 impl Store for SqlStore {
