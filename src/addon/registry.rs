@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::definition::{Definition, DefinitionError};
 use super::facts::Facts;
+use super::folder::read_text;
 use super::manifest::{Manifest, read_folder};
 use super::object::CONFIG_DIGEST;
 use super::order::{self, OrderError};
@@ -77,13 +78,8 @@ impl Registry {
 
 fn load(name: &str, folder: &Path, images: &[&str]) -> Result<Addon, DefinitionError> {
     let failed = |problems| DefinitionError { addon: name.into(), problems };
-    let path = folder.join("addon.toml");
-    let text = fs::metadata(&path)
-        .and_then(|meta| match meta.len() {
-            0..=DEFINITION_BYTES_MAX => fs::read_to_string(&path),
-            _ => Err(std::io::Error::other(format!("larger than {DEFINITION_BYTES_MAX} bytes"))),
-        })
-        .map_err(|e| failed(vec![format!("cannot read addon.toml: {e}")]))?;
+    let text = read_text(folder, "addon.toml", DEFINITION_BYTES_MAX)
+        .map_err(|problem| failed(vec![format!("cannot read addon.toml: {problem}")]))?;
     let definition = Definition::parse(name, &text, images)?;
     let manifests = read_folder(&folder.join("manifests")).map_err(failed)?;
     let missing: Vec<String> = definition
@@ -153,6 +149,18 @@ mod tests {
         let (registry, errors) = registry();
         assert!(errors.is_empty(), "{errors:?}");
         assert!(registry.get("dns").is_some());
+    }
+
+    #[test]
+    fn a_folder_that_is_a_link_is_no_addon() {
+        let dir = tempfile::tempdir().unwrap();
+        let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("addons/dns");
+        fs::create_dir(dir.path().join("addons")).unwrap();
+        std::os::unix::fs::symlink(ours, dir.path().join("addons/dns")).unwrap();
+        fs::write(dir.path().join("components.toml"), "arch = 'amd64'\n").unwrap();
+        let (registry, errors) = Registry::load(&Distribution::open(dir.path()).unwrap());
+        assert!(registry.get("dns").is_none());
+        assert!(errors[0].to_string().ends_with("is a link, which is not followed"), "{errors:?}");
     }
 
     #[test]
