@@ -10,6 +10,9 @@ pub struct Addon {
     pub description: String,
     /// Version of what it installs.
     pub version: String,
+    /// Other names that people know it by.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
     pub state: AddonState,
     /// Why it is not healthy, in the words of the objects themselves.
     #[serde(default, skip_serializing_if = "String::is_empty")]

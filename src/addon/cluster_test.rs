@@ -62,7 +62,7 @@ fn addons(clients: ClientSource, name: &str, health: &str, files: &[&str]) -> Ad
     let definition = Definition::parse(name, &text, &[]).unwrap();
     let manifests = files.iter().enumerate().map(manifest).collect();
     let mut addons = Addons::new(settings);
-    addons.registry = Registry::of([Addon { name: name.into(), definition, manifests }]);
+    addons.registry = Registry::of([Addon { name: name.into(), definition, manifests }]).0;
     addons
 }
 

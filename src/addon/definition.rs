@@ -34,6 +34,9 @@ pub struct Definition {
     pub description: String,
     /// Version of what it installs.
     pub version: String,
+    /// Other names that people know it by.
+    #[serde(default)]
+    pub aliases: Vec<String>,
     /// Namespace of the objects that name none.
     #[serde(default = "kube_system")]
     pub namespace: String,
@@ -134,6 +137,11 @@ impl Definition {
                 problems.push(format!("{field} is empty or more than one line"));
             }
         }
+        for alias in self.aliases.iter().filter(|alias| *alias == addon || !is_word(alias)) {
+            problems
+                .push(format!("{alias:?} cannot be an alias: it is no name or the addon's own"));
+        }
+        problems.extend(twice("alias", self.aliases.iter().map(String::as_str)));
         for option in &self.options {
             problems.extend(option.problems());
         }
@@ -250,6 +258,19 @@ mod tests {
                 "it needs or excludes itself",
                 "\"X y\" is not the name of an addon",
                 "health of Widget w: api-version is missing",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_alias_is_another_name_and_there_once() {
+        let problems = problems(&format!("{SMALL}aliases = ['sample', '../x', 'a', 'a']\n"));
+        assert_eq!(
+            problems,
+            [
+                "\"sample\" cannot be an alias: it is no name or the addon's own",
+                "\"../x\" cannot be an alias: it is no name or the addon's own",
+                "alias a is there twice",
             ]
         );
     }

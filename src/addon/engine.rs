@@ -15,7 +15,7 @@ use super::record::{Phase, merge_options};
 use super::registry::{Addon, Registry};
 use super::store::Store;
 use super::work::{Report, Work, step};
-use super::{object, remove};
+use super::{inherent, object, remove};
 use crate::distribution::Distribution;
 use crate::kube::{ClientSource, Resources};
 
@@ -71,7 +71,10 @@ impl Addons {
         facts: &Facts,
         report: Report<'_>,
     ) -> Result<Progress, AddonError> {
-        self.find(name)?;
+        if let Some(fact) = inherent::look_up(name) {
+            return answer_inherent(name, fact, request);
+        }
+        let name = &self.find(name)?.name;
         let order = self.registry.order_needs(name)?;
         let _changing = self.changing.lock().await;
         let mut changed = false;
@@ -95,7 +98,7 @@ impl Addons {
         request: &EnableRequest,
         report: Report<'_>,
     ) -> Result<Progress, AddonError> {
-        self.find(name)?;
+        let name = &self.find(name)?.name;
         let _changing = self.changing.lock().await;
         let work = self.begin(name, report).await?;
         remove::remove(work, self.needed_by(name), request).await
@@ -115,7 +118,7 @@ impl Addons {
         let request = EnableRequest::default();
         let mut changed = Vec::new();
         for (name, record) in records {
-            let Some(addon) = self.registry.get(&name) else { continue };
+            let Some(addon) = self.registry.named(&name) else { continue };
             let differs = match record.phase {
                 Phase::Disabling => {
                     let work = self.begin(&name, report).await?;
@@ -131,7 +134,11 @@ impl Addons {
         Ok(changed)
     }
 
-    pub(super) fn find(&self, name: &str) -> Result<&Addon, AddonError> {
+    /// The addon of a name or alias.
+    pub fn find(&self, name: &str) -> Result<&Addon, AddonError> {
+        if let Some(fact) = inherent::look_up(name) {
+            return Err(AddonError::Inherent { name: name.into(), fact });
+        }
         self.registry.get(name).ok_or_else(|| AddonError::Unknown {
             name: name.into(),
             near: self.registry.nearest(name).into_iter().map(str::to_owned).collect(),
@@ -246,4 +253,15 @@ impl Addons {
         }
         Ok(())
     }
+}
+
+/// Enabling what is always on does nothing and says so; options it has none.
+fn answer_inherent(
+    name: &str,
+    fact: &str,
+    request: &EnableRequest,
+) -> Result<Progress, AddonError> {
+    option::resolve(&[], None, &request.options)
+        .map_err(|problems| AddonError::Options { addon: name.into(), problems })?;
+    Ok(Progress::Done { message: format!("{name} is always on: {fact}"), changed: false })
 }

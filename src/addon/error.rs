@@ -10,6 +10,8 @@ use crate::kube::{ClusterError, WaitError};
 pub enum AddonError {
     #[error("there is no addon {name}")]
     Unknown { name: String, near: Vec<String> },
+    #[error("{name} is always on and no addon: {fact}")]
+    Inherent { name: String, fact: &'static str },
     #[error(transparent)]
     Order(#[from] OrderError),
     #[error(transparent)]

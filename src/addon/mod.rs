@@ -17,6 +17,7 @@ mod error;
 mod facts;
 mod folder;
 mod image;
+mod inherent;
 mod manifest;
 mod object;
 mod option;

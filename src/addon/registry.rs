@@ -1,12 +1,13 @@
 //! The addons that a distribution brings.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
 use super::definition::{Definition, DefinitionError};
 use super::facts::Facts;
 use super::folder::read_text;
+use super::inherent;
 use super::manifest::{Manifest, read_folder};
 use super::object::CONFIG_DIGEST;
 use super::order::{self, OrderError};
@@ -28,6 +29,8 @@ pub struct Addon {
 #[derive(Clone, Debug, Default)]
 pub struct Registry {
     addons: BTreeMap<String, Addon>,
+    /// The addon that each alias stands for.
+    aliases: BTreeMap<String, String>,
 }
 
 impl Registry {
@@ -48,15 +51,55 @@ impl Registry {
                 Err(error) => errors.push(error),
             }
         }
-        (Self { addons }, errors)
+        let (registry, clashes) = Self::of(addons.into_values());
+        errors.extend(clashes);
+        (registry, errors)
     }
 
-    #[cfg(test)]
-    pub(super) fn of(addons: impl IntoIterator<Item = Addon>) -> Self {
-        Self { addons: addons.into_iter().map(|addon| (addon.name.clone(), addon)).collect() }
+    /// An alias that means something else already leaves its addon out: what a name stands for
+    /// must not depend on who else is there.
+    pub(super) fn of(addons: impl IntoIterator<Item = Addon>) -> (Self, Vec<DefinitionError>) {
+        let mut addons: BTreeMap<_, _> =
+            addons.into_iter().map(|addon| (addon.name.clone(), addon)).collect();
+        let claims = addons.values().flat_map(|addon| &addon.definition.aliases);
+        let mut claimed = BTreeMap::<String, usize>::new();
+        claims.for_each(|alias| *claimed.entry(alias.clone()).or_default() += 1);
+        let names: BTreeSet<String> = addons.keys().cloned().collect();
+        let taken = |alias: &str| {
+            names.contains(alias) || claimed[alias] > 1 || inherent::look_up(alias).is_some()
+        };
+        let mut errors = Vec::new();
+        addons.retain(|name, addon| {
+            let clashing = addon.definition.aliases.iter().filter(|alias| taken(alias));
+            let mut problems: Vec<String> =
+                clashing.map(|alias| format!("the alias {alias} is another's name too")).collect();
+            if let Some(fact) = inherent::look_up(name) {
+                problems.push(format!("the name means something else: {fact}"));
+            }
+            let is_clear = problems.is_empty();
+            if !is_clear {
+                errors.push(DefinitionError { addon: name.clone(), problems });
+            }
+            is_clear
+        });
+        let aliases = addons
+            .values()
+            .flat_map(|addon| {
+                let name = &addon.name;
+                addon.definition.aliases.iter().map(move |alias| (alias.clone(), name.clone()))
+            })
+            .collect();
+        (Self { addons, aliases }, errors)
     }
 
+    /// The addon of this name or alias.
     pub fn get(&self, name: &str) -> Option<&Addon> {
+        let name = self.aliases.get(name).map_or(name, String::as_str);
+        self.addons.get(name)
+    }
+
+    /// The addon of exactly this name, as records have it.
+    pub(super) fn named(&self, name: &str) -> Option<&Addon> {
         self.addons.get(name)
     }
 
@@ -66,7 +109,8 @@ impl Registry {
 
     /// Names that come near to one that is not there.
     pub fn nearest(&self, name: &str) -> Vec<&str> {
-        order::nearest(name, self.addons.keys().map(String::as_str))
+        let known = self.addons.keys().chain(self.aliases.keys());
+        order::nearest(name, known.map(String::as_str).chain(inherent::names()))
     }
 
     /// The addon and all that it needs, each after what it needs itself.
@@ -149,6 +193,43 @@ mod tests {
         let (registry, errors) = registry();
         assert!(errors.is_empty(), "{errors:?}");
         assert!(registry.get("dns").is_some());
+    }
+
+    fn addon(name: &str, aliases: &[&str]) -> Addon {
+        let text = format!("description = 'd'\nversion = '1'\naliases = {aliases:?}\n");
+        let definition = Definition::parse(name, &text, &[]).unwrap();
+        Addon { name: name.into(), definition, manifests: vec![] }
+    }
+
+    #[test]
+    fn an_alias_finds_its_addon_and_is_among_what_may_be_meant() {
+        let (shipped, _) = registry();
+        assert_eq!(shipped.get("coredns").unwrap().name, "dns");
+        let (registry, errors) = Registry::of([addon("metrics", &["metrics-server"])]);
+        assert!(errors.is_empty());
+        assert_eq!(registry.get("metrics-server").unwrap().name, "metrics");
+        assert_eq!(registry.nearest("metric-server"), ["metrics-server"]);
+        assert_eq!(registry.iter().count(), 1, "an alias is no addon of its own");
+    }
+
+    #[test]
+    fn an_alias_that_means_something_else_leaves_its_addon_out() {
+        let all = [
+            addon("dns", &[]),
+            addon("thief", &["dns"]),
+            addon("one", &["same"]),
+            addon("two", &["same"]),
+            addon("free", &["rbac"]),
+            addon("ha-cluster", &[]),
+        ];
+        let (registry, errors) = Registry::of(all);
+        let left: Vec<&str> = registry.iter().map(|addon| addon.name.as_str()).collect();
+        assert_eq!(left, ["dns"]);
+        let first = errors.iter().find(|error| error.addon == "thief").unwrap();
+        assert_eq!(first.problems, ["the alias dns is another's name too"]);
+        assert_eq!(errors.len(), 5);
+        assert_eq!(registry.get("dns").unwrap().name, "dns");
+        assert!(registry.get("same").is_none());
     }
 
     #[test]

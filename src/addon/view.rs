@@ -233,7 +233,7 @@ impl View {
 
     /// Kinds that enabled addons are judged by and that are not watched yet.
     fn kinds_to_begin(&self, registry: &Registry) -> BTreeSet<TypeRef> {
-        let enabled = self.records.keys().filter_map(|name| registry.get(name));
+        let enabled = self.records.keys().filter_map(|name| registry.named(name));
         enabled
             .flat_map(|addon| checks(&addon.definition))
             .map(|check| check.types)
@@ -257,7 +257,7 @@ impl View {
 
     /// The first health condition of an addon that does not hold.
     fn complaint(&self, registry: &Registry, name: &str) -> Option<String> {
-        let addon = registry.get(name)?;
+        let addon = registry.named(name)?;
         checks(&addon.definition).iter().find_map(|check| self.judge(check).err())
     }
 
@@ -288,6 +288,7 @@ impl View {
                 name: addon.name.clone(),
                 description: addon.definition.description.clone(),
                 version: addon.definition.version.clone(),
+                aliases: addon.definition.aliases.clone(),
                 state,
                 message,
             }
@@ -335,6 +336,7 @@ fn unknown(registry: &Registry) -> Vec<State> {
         name: addon.name.clone(),
         description: addon.definition.description.clone(),
         version: addon.definition.version.clone(),
+        aliases: addon.definition.aliases.clone(),
         state: AddonState::Unknown,
         message: "the API server does not answer".into(),
     };
@@ -353,7 +355,7 @@ mod tests {
         let text =
             "description = 'd'\nversion = '1'\n[[health]]\nkind = 'Deployment'\nname = 'x'\n";
         let definition = Definition::parse("sample", text, &[]).unwrap();
-        Registry::of([Addon { name: "sample".into(), definition, manifests: vec![] }])
+        Registry::of([Addon { name: "sample".into(), definition, manifests: vec![] }]).0
     }
 
     fn view(phase: Option<Phase>, available: Option<i64>) -> View {

@@ -22,6 +22,7 @@ mod session;
 mod skiffd;
 mod span;
 mod ui;
+mod values_file;
 mod word;
 
 use std::ffi::OsString;

@@ -234,6 +234,11 @@ impl Node {
         credential::certificate(authorities, request, OffsetDateTime::now_utc())
     }
 
+    /// The name of the addon that a name or an alias stands for.
+    pub fn addon_name(&self, name: &str) -> Result<&str, AddonError> {
+        self.addons.find(name).map(|addon| addon.name.as_str())
+    }
+
     pub async fn enable(
         &self,
         name: &str,

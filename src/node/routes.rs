@@ -49,12 +49,15 @@ pub async fn route(node: &Arc<Node>, method: &Method, path: &str, body: Bytes) -
 }
 
 fn addon(node: &Node, name: &str) -> Answer {
-    let addons = node.status().addons;
-    match addons.into_iter().find(|addon| addon.name == name) {
-        Some(addon) => Ok(json(&addon)),
-        None => Err(Refusal::new(StatusCode::NOT_FOUND, format!("there is no addon {name}"))
-            .hint("skiff addons list")),
-    }
+    let refuse = |error: addon::AddonError| {
+        let refusal = Refusal::new(StatusCode::NOT_FOUND, error.to_string());
+        refusal.hint(error.hint().unwrap_or_else(|| "skiff addons list".into()))
+    };
+    let name = node.addon_name(name).map_err(refuse)?;
+    let known = node.status().addons.into_iter().find(|addon| addon.name == name);
+    known
+        .map(|addon| json(&addon))
+        .ok_or_else(|| refuse(addon::AddonError::Unknown { name: name.to_owned(), near: vec![] }))
 }
 
 async fn service(node: &Node, name: &str, action: &str) -> Answer {

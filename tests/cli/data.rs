@@ -75,6 +75,7 @@ fn addon(name: &str, state: AddonState, message: &str) -> Addon {
         name: name.into(),
         description: "Names of Services and pods, and those of the world".into(),
         version: "1.15.0".into(),
+        aliases: if name == "dns" { vec!["coredns".into()] } else { vec![] },
         state,
         message: message.into(),
     }
@@ -299,7 +300,16 @@ fn node(status: &Status) -> StandIn {
 fn a_node_that_is_well_is_shown_on_one_screen() {
     let place = Place::new();
     node(&status()).listen(&place);
-    for line in ["status", "services", "addons", "addons show dns", "version"] {
+    let lines = [
+        "status",
+        "services",
+        "addons",
+        "addons search COREDNS names",
+        "addons search nothing of it",
+        "addons show dns",
+        "version",
+    ];
+    for line in lines {
         let screen = place.run(&line.split(' ').collect::<Vec<_>>());
         screen.assert_fits();
         assert_eq!(screen.code, 0, "{}", screen.whole());

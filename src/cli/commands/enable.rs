@@ -1,16 +1,18 @@
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use skiff_api::EnableRequest;
 
 use super::Outcome;
 use crate::addon::argument;
-use crate::cli::{Session, interrupt, progress, span, ui};
+use crate::cli::{Session, interrupt, progress, span, ui, values_file};
 
 /// Enable addons
 ///
 /// `skiff addons` lists what there is. Applies an addon's objects. Enabling again
 /// with other options changes them, with the same it does nothing. What an addon
-/// needs is enabled before it. An argument may follow the name.
+/// needs is enabled before it. An argument may follow the name. Names that other
+/// distributions use (`coredns`, `rbac`, `ha-cluster`) are understood.
 ///
 /// Ctrl-C ends the waiting; skiffd goes on with the addon that it has begun.
 ///
@@ -27,6 +29,10 @@ pub struct Arguments {
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = pair)]
     options: Vec<(String, String)>,
 
+    /// File of options, YAML or JSON; --set has the last word
+    #[arg(long, value_name = "FILE")]
+    values: Option<PathBuf>,
+
     /// Wait until the cluster calls it healthy
     #[arg(long)]
     wait: bool,
@@ -41,8 +47,14 @@ pub struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments, session: &Session) -> Outcome {
+    let from_file = match &arguments.values {
+        Some(path) => values_file::read(path, &arguments.options)?,
+        None => Vec::new(),
+    };
     for (index, text) in arguments.names.iter().enumerate() {
         let (name, mut options) = argument::parse(text);
+        let behind_name: Vec<String> = options.iter().map(|(key, _)| key.clone()).collect();
+        options.extend(from_file.iter().filter(|(key, _)| !behind_name.contains(key)).cloned());
         options.extend(arguments.options.iter().cloned());
         let request = EnableRequest {
             options,
