@@ -1,16 +1,9 @@
-//! Manifest files: read with bounds, parsed as YAML, turned into plain data.
-
-use std::path::Path;
+//! Manifest files: parsed as YAML with bounds, turned into plain data.
 
 use serde_json::Value;
 
-use super::folder;
 use super::unfold::{Budget, unfold};
 
-/// Largest manifest file, in bytes; the largest that upstreams publish are CRDs of about 1 MiB.
-const FILE_BYTES_MAX: u64 = 4 << 20;
-/// Most files of an addon.
-const FILES_MAX: usize = 200;
 /// Most objects of an addon.
 const OBJECTS_MAX: usize = 1000;
 
@@ -21,16 +14,16 @@ pub struct Manifest {
     pub documents: Vec<Value>,
 }
 
-/// Reads every `*.yaml` in a folder, in the order of names. Nothing outside the folder is read.
-pub fn read_folder(folder: &Path) -> Result<Vec<Manifest>, Vec<String>> {
-    let names = folder::list_yaml(folder, FILES_MAX).map_err(|problem| vec![problem])?;
+/// Parses the manifests of one addon: names and texts of files.
+pub fn parse_all<'a>(
+    files: impl Iterator<Item = (&'a str, &'a str)>,
+) -> Result<Vec<Manifest>, Vec<String>> {
     let mut budget = Budget::of_addon();
     let mut manifests = Vec::new();
     let mut problems = Vec::new();
-    for file in names {
-        let text = folder::read_text(folder, &file, FILE_BYTES_MAX);
-        match text.and_then(|text| parse_within(&text, &mut budget)) {
-            Ok(documents) => manifests.push(Manifest { file, documents }),
+    for (file, text) in files {
+        match parse_within(text, &mut budget) {
+            Ok(documents) => manifests.push(Manifest { file: file.into(), documents }),
             Err(problem) => problems.push(format!("{file}: {problem}")),
         }
     }

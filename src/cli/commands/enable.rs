@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use skiff_api::EnableRequest;
 
 use super::Outcome;
+use super::addons::path_of;
 use crate::addon::argument;
 use crate::cli::{Session, interrupt, progress, span, ui, values_file};
 
@@ -12,7 +13,11 @@ use crate::cli::{Session, interrupt, progress, span, ui, values_file};
 /// `skiff addons` lists what there is. Applies an addon's objects. Enabling again
 /// with other options changes them, with the same it does nothing. What an addon
 /// needs is enabled before it. An argument may follow the name. Names that other
-/// distributions use (`coredns`, `rbac`, `ha-cluster`) are understood.
+/// distributions use (`coredns`, `rbac`, `ha-cluster`) are understood. The options
+/// of an addon: `skiff enable NAME --help`.
+///
+/// With --wait, an addon that does not become healthy is put back to what it was
+/// before: disabled, or as it was enabled. The error says why, in its pods' words.
 ///
 /// Ctrl-C ends the waiting; skiffd goes on with the addon that it has begun.
 ///
@@ -46,6 +51,13 @@ pub struct Arguments {
     dry_run: bool,
 }
 
+impl Arguments {
+    /// The first addon, without what stands behind its name.
+    pub(super) fn first(&self) -> Option<String> {
+        self.names.first().map(|text| argument::parse(text).0)
+    }
+}
+
 pub(super) async fn run(arguments: Arguments, session: &Session) -> Outcome {
     let from_file = match &arguments.values {
         Some(path) => values_file::read(path, &arguments.options)?,
@@ -61,8 +73,9 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Outcome {
             wait: arguments.wait,
             timeout_s: arguments.timeout,
             dry_run: arguments.dry_run,
+            ..EnableRequest::default()
         };
-        let path = format!("/v1/addons/{name}/enable");
+        let path = format!("{}/enable", path_of(&name));
         let client = session.client();
         let work = progress::follow(&client, &path, &request);
         let goes_on = format!("skiffd goes on enabling {name}");
