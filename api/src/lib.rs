@@ -16,7 +16,10 @@ pub mod node;
 pub mod service;
 pub mod setting;
 
-pub use addon::{Addon, AddonAction, AddonState, EnableRequest, Progress};
+pub use addon::{
+    Addon, AddonAction, AddonDetails, AddonDiff, AddonOption, AddonState, ChangeAction,
+    EnableRequest, FieldChange, ObjectChange, Progress, Repository, RepositoryContent,
+};
 pub use backup::BackupPart;
 pub use certificate::{Certificate, CertificateState, Certificates};
 pub use client::{Client, ClientError};

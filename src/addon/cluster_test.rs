@@ -61,9 +61,8 @@ fn addons(clients: ClientSource, name: &str, health: &str, files: &[&str]) -> Ad
     };
     let definition = Definition::parse(name, &text, &[]).unwrap();
     let manifests = files.iter().enumerate().map(manifest).collect();
-    let mut addons = Addons::new(settings);
-    addons.registry = Registry::of([Addon { name: name.into(), definition, manifests }]);
-    addons
+    let addon = Addon { name: name.into(), definition, manifests, repository: None };
+    Addons::of(settings, vec![addon])
 }
 
 fn facts() -> Facts {
@@ -160,8 +159,10 @@ async fn two_addons_do_not_take_each_others_objects() {
     let two = addons(clients.clone(), "engine-two", "", &[EXTRA]);
     one.enable("engine-one", &request(&[]), &facts(), &quiet).await.unwrap();
     let error = two.enable("engine-two", &request(&[]), &facts(), &quiet).await.unwrap_err();
-    assert!(matches!(error, AddonError::Foreign { .. }), "{error}");
-    two.disable("engine-two", &request(&[]), &quiet).await.unwrap();
+    let AddonError::Returned { source, .. } = &error else { panic!("{error}") };
+    assert!(matches!(**source, AddonError::Foreign { .. }), "{source}");
+    let gone = two.disable("engine-two", &request(&[]), &quiet).await.unwrap();
+    assert!(!changed(&gone), "nothing of it was left");
     assert_eq!(owned(&clients, "engine-one").await, ["ConfigMap engine-test-extra"]);
     one.disable("engine-one", &request(&[]), &quiet).await.unwrap();
     assert!(owned(&clients, "engine-one").await.is_empty());
@@ -188,12 +189,13 @@ async fn an_addon_whose_pods_do_not_run_says_why_and_the_view_follows() {
         let begun = std::time::Instant::now();
         let error = addons.enable("engine-sick", &request, &facts(), &quiet).await.unwrap_err();
         assert!(begun.elapsed() < Duration::from_secs(20));
-        let AddonError::Unhealthy { cause, .. } = &error else { panic!("{error}") };
-        eprintln!("{error}");
-        assert!(cause.as_deref().is_some_and(|cause| !cause.is_empty()), "{error}");
-        let last = *seen.lock().unwrap().last().unwrap();
-        assert!(matches!(last, AddonState::Progressing | AddonState::Unhealthy), "{last:?}");
-        addons.disable("engine-sick", &Default::default(), &quiet).await.unwrap();
+        let AddonError::Returned { now, source } = &error else { panic!("{error}") };
+        assert_eq!(now, "engine-sick is not enabled, as it was before");
+        let AddonError::Unhealthy { cause, .. } = &**source else { panic!("{source}") };
+        eprintln!("{source}");
+        assert!(cause.as_deref().is_some_and(|cause| !cause.is_empty()), "{source}");
+        let was = |wanted| seen.lock().unwrap().contains(&wanted);
+        assert!(was(AddonState::Progressing) || was(AddonState::Unhealthy));
         state(AddonState::Disabled).await;
     };
     let follow = addons.follow(|list| seen.lock().unwrap().push(list[0].state));
@@ -212,7 +214,8 @@ async fn the_objects_of_dns_are_accepted() {
     std::os::unix::fs::symlink(addons, dir.path().join("addons")).unwrap();
     let image = "[[image]]\nname = 'dns'\nreference = 'skiff.local/coredns:1'\nfile = 'a.tar'\n";
     std::fs::write(dir.path().join("components.toml"), format!("arch = 'amd64'\n{image}")).unwrap();
-    let (registry, _) = Registry::load(&Distribution::open(dir.path()).unwrap());
+    let (addons, _) = Registry::load(&Distribution::open(dir.path()).unwrap());
+    let (registry, _) = Registry::of(addons);
     let dns = registry.get("dns").unwrap();
     let mut values = super::option::resolve(&dns.definition.options, None, &[]).unwrap();
     values.extend(facts().values());

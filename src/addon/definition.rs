@@ -29,11 +29,15 @@ use super::option::{OptionDefinition, is_word};
 /// name = "coredns"
 /// ```
 #[derive(Clone, Debug, PartialEq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Definition {
     pub description: String,
     /// Version of what it installs.
     pub version: String,
+    /// Other names that people know it by.
+    #[serde(default)]
+    pub aliases: Vec<String>,
     /// Namespace of the objects that name none.
     #[serde(default = "kube_system")]
     pub namespace: String,
@@ -66,6 +70,7 @@ pub struct Definition {
 
 /// When a manifest file is applied.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct ManifestCondition {
     /// Below `manifests/`.
@@ -76,6 +81,7 @@ pub struct ManifestCondition {
 
 /// Something that is true of a healthy addon.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct HealthCondition {
     pub kind: String,
@@ -91,11 +97,16 @@ pub struct HealthCondition {
     pub condition: Option<String>,
 }
 
-/// Objects that hold what users stored.
+/// An object that holds what users stored: one of the manifests, or one that the addon makes.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct UserData {
     pub kind: String,
+    /// Needed for kinds that are not Kubernetes' own.
+    #[serde(default)]
+    pub api_version: Option<String>,
+    /// The addon's own when absent.
     #[serde(default)]
     pub namespace: Option<String>,
     pub name: String,
@@ -134,6 +145,11 @@ impl Definition {
                 problems.push(format!("{field} is empty or more than one line"));
             }
         }
+        for alias in self.aliases.iter().filter(|alias| *alias == addon || !is_word(alias)) {
+            problems
+                .push(format!("{alias:?} cannot be an alias: it is no name or the addon's own"));
+        }
+        problems.extend(twice("alias", self.aliases.iter().map(String::as_str)));
         for option in &self.options {
             problems.extend(option.problems());
         }
@@ -158,6 +174,7 @@ impl Definition {
             problems.push(format!("it needs {other} and excludes it"));
         }
         problems.extend(self.health.iter().filter_map(HealthCondition::problem));
+        problems.extend(self.user_data.iter().filter_map(UserData::problem));
         problems.extend(twice("manifest", self.manifests.iter().map(|m| m.file.as_str())));
         problems
     }
@@ -202,6 +219,26 @@ impl HealthCondition {
     }
 }
 
+impl UserData {
+    /// The API version, given or known.
+    pub fn api_version(&self) -> Option<&str> {
+        self.api_version.as_deref().or(match self.kind.as_str() {
+            "PersistentVolumeClaim" | "PersistentVolume" | "Secret" | "ConfigMap" => Some("v1"),
+            _ => None,
+        })
+    }
+
+    fn problem(&self) -> Option<String> {
+        let Self { kind, name, description, .. } = self;
+        if self.api_version().is_none() {
+            return Some(format!("user-data {kind} {name}: api-version is missing"));
+        }
+        description.trim().is_empty().then(|| {
+            format!("user-data {kind} {name}: the description is empty: who keeps it must know it")
+        })
+    }
+}
+
 fn twice<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> Vec<String> {
     let mut seen = BTreeSet::new();
     names
@@ -238,7 +275,9 @@ mod tests {
         let text = "description = ''\nversion = '1'\nneeds = ['sample', 'X y']\nimages = ['gone']\n\
                     positional = 'nothing'\n[[option]]\nname = 'a'\ntype = 'int'\n\
                     description = 'd'\ndefault = 'x'\n[[option]]\nname = 'a'\ntype = 'bool'\n\
-                    description = 'd'\n[[health]]\nkind = 'Widget'\nname = 'w'\n";
+                    description = 'd'\n[[health]]\nkind = 'Widget'\nname = 'w'\n\
+                    [[user-data]]\nkind = 'Widget'\nname = 'w'\ndescription = 'd'\n\
+                    [[user-data]]\nkind = 'Secret'\nname = 's'\ndescription = ' '\n";
         assert_eq!(
             problems(text),
             [
@@ -250,6 +289,21 @@ mod tests {
                 "it needs or excludes itself",
                 "\"X y\" is not the name of an addon",
                 "health of Widget w: api-version is missing",
+                "user-data Widget w: api-version is missing",
+                "user-data Secret s: the description is empty: who keeps it must know it",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_alias_is_another_name_and_there_once() {
+        let problems = problems(&format!("{SMALL}aliases = ['sample', '../x', 'a', 'a']\n"));
+        assert_eq!(
+            problems,
+            [
+                "\"sample\" cannot be an alias: it is no name or the addon's own",
+                "\"../x\" cannot be an alias: it is no name or the addon's own",
+                "alias a is there twice",
             ]
         );
     }

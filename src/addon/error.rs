@@ -10,6 +10,8 @@ use crate::kube::{ClusterError, WaitError};
 pub enum AddonError {
     #[error("there is no addon {name}")]
     Unknown { name: String, near: Vec<String> },
+    #[error("{name} is always on and no addon: {fact}")]
+    Inherent { name: String, fact: &'static str },
     #[error(transparent)]
     Order(#[from] OrderError),
     #[error(transparent)]
@@ -24,6 +26,19 @@ pub enum AddonError {
     Conflict { addon: String, other: String },
     #[error("{addon} cannot be disabled: it is needed by {}", .by.join(", "))]
     Needed { addon: String, by: Vec<String> },
+    #[error("the repository {name} is refused: {}", .problems.join("; "))]
+    Repository { name: String, problems: Vec<String> },
+    #[error("there is no repository {name}")]
+    NoRepository { name: String },
+    #[error("the repository {name} is needed: enabled, or with data that is kept, are {}",
+        .addons.join(", "))]
+    RepositoryUsed { name: String, addons: Vec<String> },
+    #[error("{addon} is not enabled")]
+    NotEnabled { addon: String },
+    #[error("{now}, since the change failed")]
+    Returned { now: String, source: Box<Self> },
+    #[error("{addon} could not be brought back to what it was ({reason}), and its change failed")]
+    Stuck { addon: String, reason: String, source: Box<Self> },
     #[error("{addon} is being changed by somebody else at the same time")]
     Busy { addon: String },
     #[error("{addon}: {object} belongs to {owner}")]
@@ -56,6 +71,17 @@ impl AddonError {
             Self::Unknown { .. } | Self::Options { .. } => Some("skiff addons list".into()),
             Self::Needed { by, .. } => Some(format!("skiff disable {}", by.join(" "))),
             Self::Conflict { other, .. } => Some(format!("skiff disable {other}")),
+            Self::Repository { .. } => Some("skiff addons lint FOLDER".into()),
+            Self::NoRepository { .. } => Some("skiff addons repo list".into()),
+            Self::RepositoryUsed { addons, .. } => {
+                Some(format!("skiff disable {} --delete-data", addons.join(" ")))
+            }
+            Self::NotEnabled { addon } => Some(format!("skiff enable {addon}")),
+            Self::Returned { source, .. } => match &**source {
+                Self::Unhealthy { .. } => None,
+                other => other.hint(),
+            },
+            Self::Stuck { addon, .. } => Some(format!("skiff addons diff {addon}")),
             Self::Busy { addon } | Self::Remaining { addon, .. } => {
                 Some(format!("skiff addons show {addon}"))
             }

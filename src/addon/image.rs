@@ -8,6 +8,8 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::process::Command;
 
+use crate::distribution::Image;
+
 /// Longest time for a question to the runtime.
 const ASK_TIMEOUT: Duration = Duration::from_secs(20);
 /// Longest time for one import: the largest images take seconds, slow disks and emulated
@@ -26,6 +28,10 @@ pub enum ImageError {
     Archive(PathBuf, #[source] io::Error),
     #[error("{} is not an image archive", .0.display())]
     Damaged(PathBuf),
+    #[error("{} holds no image {reference}", archive.display())]
+    Absent { archive: PathBuf, reference: String },
+    #[error("{} holds {found}, and {wanted} belongs to this build", archive.display())]
+    Other { archive: PathBuf, found: String, wanted: String },
     #[error("cannot run {}", .0.display())]
     Run(PathBuf, #[source] io::Error),
     #[error("{what}: no answer within {} s", bound.as_secs())]
@@ -54,13 +60,16 @@ impl ImageStore {
         Self { ctr: ctr.into(), socket: containerd_socket.into() }
     }
 
-    /// Makes the image in `archive` be there under its reference, pinned. `true`: it was not.
-    pub async fn ensure(&self, reference: &str, archive: &Path) -> Result<bool, ImageError> {
-        let digest = digest_of(archive, reference)?;
-        let filter = format!("name=={reference}");
-        let what = format!("looking for image {reference}");
-        let listing = self.run(&what, &["list", &filter], ASK_TIMEOUT).await?;
-        match plan(&listing, reference, &digest) {
+    /// Makes an image of the distribution in `folder` be there under its reference, pinned. An
+    /// archive that holds another image than the distribution says is not touched: containerd
+    /// checks by the digest what is below it. `true`: it was not there.
+    pub async fn ensure(&self, image: &Image, folder: &Path) -> Result<bool, ImageError> {
+        let (reference, archive) = (&*image.reference, folder.join(&image.file));
+        let digest = digest_of(&archive, reference)?;
+        if let Some(wanted) = image.digest.as_ref().filter(|wanted| **wanted != digest) {
+            return Err(ImageError::Other { archive, found: digest, wanted: wanted.clone() });
+        }
+        match self.look(reference, &digest).await? {
             Plan::Nothing => Ok(false),
             Plan::Pin => {
                 let what = format!("pinning image {reference}");
@@ -72,9 +81,22 @@ impl ImageStore {
                 let archive = archive.to_string_lossy();
                 let arguments = ["import", "--local", "--label", PINNED, &archive];
                 self.run(&what, &arguments, IMPORT_TIMEOUT).await?;
-                Ok(true)
+                match self.look(reference, &digest).await? {
+                    Plan::Import => {
+                        let message = "the runtime does not list it afterwards".into();
+                        Err(ImageError::Failed { what, message })
+                    }
+                    Plan::Pin | Plan::Nothing => Ok(true),
+                }
             }
         }
+    }
+
+    async fn look(&self, reference: &str, digest: &str) -> Result<Plan, ImageError> {
+        let filter = format!("name=={reference}");
+        let what = format!("looking for image {reference}");
+        let listing = self.run(&what, &["list", &filter], ASK_TIMEOUT).await?;
+        Ok(plan(&listing, reference, digest))
     }
 
     async fn run(
@@ -136,7 +158,9 @@ fn digest_of(archive: &Path, reference: &str) -> Result<String, ImageError> {
         entry.pointer("/annotations/io.containerd.image.name").and_then(Value::as_str)
             == Some(reference)
     };
-    let entry = entries.iter().find(named).or(entries.first()).ok_or_else(damaged)?;
+    let absent =
+        || ImageError::Absent { archive: archive.to_path_buf(), reference: reference.into() };
+    let entry = entries.iter().find(named).ok_or_else(absent)?;
     entry["digest"].as_str().map(str::to_owned).ok_or_else(damaged)
 }
 
@@ -201,23 +225,51 @@ mod tests {
         assert_eq!(plan(&line("sha256:a", labels), REFERENCE, "sha256:a"), Plan::Nothing);
     }
 
+    /// An archive with this table of contents.
+    fn archive(folder: &Path, index: &str) -> PathBuf {
+        for (name, content) in [("oci-layout", "{}"), ("index.json", index)] {
+            std::fs::write(folder.join(name), content).unwrap();
+        }
+        let status = std::process::Command::new("tar")
+            .args(["cf", "a.tar", "oci-layout", "index.json"])
+            .current_dir(folder)
+            .status()
+            .unwrap();
+        assert!(status.success());
+        folder.join("a.tar")
+    }
+
     #[test]
     fn the_digest_is_found_behind_other_entries() {
         let dir = tempfile::tempdir().unwrap();
         let index = format!(
             r#"{{"manifests":[{{"digest":"sha256:x"}},{{"digest":"sha256:y","annotations":{{"io.containerd.image.name":"{REFERENCE}"}}}}]}}"#
         );
-        for (name, content) in [("oci-layout", "{}"), ("index.json", &index)] {
-            std::fs::write(dir.path().join(name), content).unwrap();
-        }
-        let status = std::process::Command::new("tar")
-            .args(["cf", "a.tar", "oci-layout", "index.json"])
-            .current_dir(dir.path())
-            .status()
-            .unwrap();
-        assert!(status.success());
-        let digest = digest_of(&dir.path().join("a.tar"), REFERENCE).unwrap();
-        assert_eq!(digest, "sha256:y");
+        let archive = archive(dir.path(), &index);
+        assert_eq!(digest_of(&archive, REFERENCE).unwrap(), "sha256:y");
+        let error = digest_of(&archive, "skiff.local/other:1").unwrap_err();
+        assert!(error.to_string().ends_with("a.tar holds no image skiff.local/other:1"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_image_whose_digest_differs_is_refused_before_the_runtime_is_asked() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = format!(
+            r#"{{"manifests":[{{"digest":"sha256:y","annotations":{{"io.containerd.image.name":"{REFERENCE}"}}}}]}}"#
+        );
+        archive(dir.path(), &index);
+        let image = |digest: &str| Image {
+            name: "dns".into(),
+            reference: REFERENCE.into(),
+            file: "a.tar".into(),
+            digest: Some(digest.into()),
+        };
+        let store = ImageStore::new("/nonexistent/ctr", "/nonexistent");
+        let error = store.ensure(&image("sha256:z"), dir.path()).await.unwrap_err();
+        let sentence = "a.tar holds sha256:y, and sha256:z belongs to this build";
+        assert!(error.to_string().ends_with(sentence), "{error}");
+        let error = store.ensure(&image("sha256:y"), dir.path()).await.unwrap_err();
+        assert!(matches!(error, ImageError::Run(..)), "the right one is looked for: {error}");
     }
 
     #[test]

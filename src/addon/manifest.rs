@@ -1,16 +1,9 @@
-//! Manifest files: read with bounds, parsed as YAML, turned into plain data.
+//! Manifest files: parsed as YAML with bounds, turned into plain data.
 
-use std::fs;
-use std::io::Read;
-use std::path::Path;
-
-use serde::Deserialize;
 use serde_json::Value;
 
-/// Largest manifest file, in bytes; the largest that upstreams publish are CRDs of about 1 MiB.
-const FILE_BYTES_MAX: u64 = 4 << 20;
-/// Most files of an addon.
-const FILES_MAX: usize = 200;
+use super::unfold::{Budget, unfold};
+
 /// Most objects of an addon.
 const OBJECTS_MAX: usize = 1000;
 
@@ -21,25 +14,16 @@ pub struct Manifest {
     pub documents: Vec<Value>,
 }
 
-/// Reads every `*.yaml` in a folder, in the order of names. Nothing outside the folder is read.
-pub fn read_folder(folder: &Path) -> Result<Vec<Manifest>, Vec<String>> {
-    let listing = match fs::read_dir(folder) {
-        Ok(listing) => listing,
-        Err(e) => return Err(vec![format!("cannot read {}: {e}", folder.display())]),
-    };
-    let mut names: Vec<String> = listing
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| name.ends_with(".yaml") && !name.starts_with('.'))
-        .collect();
-    names.sort();
-    if names.len() > FILES_MAX {
-        return Err(vec![format!("{} manifest files are more than {FILES_MAX}", names.len())]);
-    }
+/// Parses the manifests of one addon: names and texts of files.
+pub fn parse_all<'a>(
+    files: impl Iterator<Item = (&'a str, &'a str)>,
+) -> Result<Vec<Manifest>, Vec<String>> {
+    let mut budget = Budget::of_addon();
     let mut manifests = Vec::new();
     let mut problems = Vec::new();
-    for file in names {
-        match read_file(folder, &file).and_then(|text| parse(&text)) {
-            Ok(documents) => manifests.push(Manifest { file, documents }),
+    for (file, text) in files {
+        match parse_within(text, &mut budget) {
+            Ok(documents) => manifests.push(Manifest { file: file.into(), documents }),
             Err(problem) => problems.push(format!("{file}: {problem}")),
         }
     }
@@ -50,30 +34,17 @@ pub fn read_folder(folder: &Path) -> Result<Vec<Manifest>, Vec<String>> {
     if problems.is_empty() { Ok(manifests) } else { Err(problems) }
 }
 
-fn read_file(folder: &Path, name: &str) -> Result<String, String> {
-    let words = |e: std::io::Error| e.to_string();
-    let path = folder.join(name).canonicalize().map_err(words)?;
-    if !path.starts_with(folder.canonicalize().map_err(words)?) {
-        return Err("it leads out of the addon's folder".into());
-    }
-    let file = fs::File::open(&path).map_err(words)?;
-    if !file.metadata().map_err(words)?.is_file() {
-        return Err("it is not a file".into());
-    }
-    let mut text = String::new();
-    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(words)?;
-    if text.len() as u64 > FILE_BYTES_MAX {
-        return Err(format!("it is larger than {FILE_BYTES_MAX} bytes"));
-    }
-    Ok(text)
+/// Parses the documents of a text that is an addon of its own.
+#[cfg(test)]
+pub fn parse(text: &str) -> Result<Vec<Value>, String> {
+    parse_within(text, &mut Budget::of_addon())
 }
 
-/// Parses the documents of a file; empty ones are left out. Nesting and repeated aliases are
-/// bounded by the parser.
-pub fn parse(text: &str) -> Result<Vec<Value>, String> {
+/// Parses the documents of a file; empty ones are left out. Nesting is bounded by the parser.
+fn parse_within(text: &str, budget: &mut Budget) -> Result<Vec<Value>, String> {
     let mut documents = Vec::new();
     for document in serde_yaml::Deserializer::from_str(text) {
-        let value = Value::deserialize(document).map_err(|e| e.to_string())?;
+        let value = unfold(document, budget).map_err(|e| e.to_string())?;
         if value.is_null() {
             continue;
         }
@@ -154,16 +125,5 @@ mod tests {
             text += &format!("a{i}: &a{i} [{items}]\n");
         }
         assert!(parse(&text).is_err());
-    }
-
-    #[test]
-    fn a_link_out_of_the_folder_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let folder = dir.path().join("manifests");
-        fs::create_dir(&folder).unwrap();
-        fs::write(dir.path().join("outside.yaml"), ONE).unwrap();
-        std::os::unix::fs::symlink("../outside.yaml", folder.join("in.yaml")).unwrap();
-        let problems = read_folder(&folder).unwrap_err();
-        assert_eq!(problems, ["in.yaml: it leads out of the addon's folder"]);
     }
 }

@@ -128,6 +128,10 @@ fn own(mut object: Value, addon: &Addon) -> Value {
     };
     let path = [template, &["metadata", "labels", OWNER_LABEL]].concat();
     put(&mut object, &path, &addon.name);
+    let claims = object.pointer_mut("/spec/volumeClaimTemplates").and_then(Value::as_array_mut);
+    for claim in claims.into_iter().flatten() {
+        put(claim, &["metadata", "labels", OWNER_LABEL], &addon.name);
+    }
     object
 }
 
@@ -156,6 +160,18 @@ fn digest(objects: &[DynamicObject]) -> String {
     hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Groups and kinds of the addon's own CustomResourceDefinitions that live outside namespaces: the
+/// API server does not know them yet.
+pub fn cluster_wide_kinds(objects: &[DynamicObject]) -> BTreeSet<(String, String)> {
+    let brought = |object: &DynamicObject| {
+        let spec = object.data.get("spec")?;
+        let wide = type_of(object).kind == "CustomResourceDefinition" && spec["scope"] == "Cluster";
+        let (group, kind) = (spec["group"].as_str()?, spec["names"]["kind"].as_str()?);
+        wide.then(|| (group.to_owned(), kind.to_owned()))
+    };
+    objects.iter().filter_map(brought).collect()
+}
+
 /// How a person calls an object.
 pub fn name_of(object: &DynamicObject) -> String {
     format!("{} {}", type_of(object).kind, object.name_any())
@@ -179,7 +195,7 @@ mod tests {
             .map(|(file, text)| Manifest { file: (*file).into(), documents: parse(text).unwrap() })
             .collect();
         let definition = Definition::parse("sample", &text, &[]).unwrap();
-        Addon { name: "sample".into(), definition, manifests }
+        Addon { name: "sample".into(), definition, manifests, repository: None }
     }
 
     fn size(text: &str) -> Values {
@@ -219,6 +235,21 @@ mod tests {
             build(&addon, &Values::new()).unwrap_err(),
             ["a.yaml: there is no value size", "b.yaml: data.a: there is no value size"]
         );
+    }
+
+    #[test]
+    fn a_kind_that_the_addon_brings_is_known_to_live_outside_namespaces() {
+        let definition = |kind: &str, scope: &str| {
+            serde_json::from_value(json!({
+                "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+                "metadata": { "name": kind },
+                "spec": { "group": "example.org", "scope": scope, "names": { "kind": kind } },
+            }))
+            .unwrap()
+        };
+        let objects = [definition("Wide", "Cluster"), definition("Narrow", "Namespaced")];
+        let expected = BTreeSet::from([("example.org".to_owned(), "Wide".to_owned())]);
+        assert_eq!(cluster_wide_kinds(&objects), expected);
     }
 
     #[test]

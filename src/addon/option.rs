@@ -15,6 +15,7 @@ const VALUE_BYTES_MAX: usize = 4096;
 /// What a value must be. Each is a single line without control characters, so that none of them
 /// can end the line or the block that it is put into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum OptionType {
     String,
@@ -36,6 +37,7 @@ pub enum OptionType {
 
 /// One option as `addon.toml` declares it.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct OptionDefinition {
     pub name: String,
@@ -46,6 +48,7 @@ pub struct OptionDefinition {
     pub items: Option<OptionType>,
     pub description: String,
     #[serde(default)]
+    #[cfg_attr(test, schemars(with = "Option<serde_json::Value>"))]
     pub default: Option<toml::Value>,
     /// The only values allowed, when there are any.
     #[serde(default)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, PostParams};
+use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, PostParams, Preconditions};
 use kube::{Client, ResourceExt};
 
 use super::record::Record;
@@ -19,7 +19,39 @@ const KEY: &str = "record.json";
 #[derive(Clone, Debug)]
 pub struct Stored {
     pub record: Record,
-    resource_version: Option<String>,
+    version: ReadVersion,
+}
+
+/// Which state of a record was read.
+#[derive(Clone, Debug, Default)]
+pub struct ReadVersion(Option<String>);
+
+/// What lies where a record should be.
+#[derive(Clone, Debug)]
+pub enum Found {
+    Record(Stored),
+    /// Somebody wrote into it, or a newer build did.
+    Damaged {
+        problem: String,
+        version: ReadVersion,
+    },
+}
+
+impl Found {
+    /// Whether an addon has something in the cluster, as far as can be known.
+    pub fn is_enabled(&self) -> bool {
+        match self {
+            Self::Record(stored) => stored.record.is_enabled(),
+            Self::Damaged { .. } => true,
+        }
+    }
+}
+
+impl Stored {
+    /// What takes the place of a damaged record.
+    pub fn mended(record: Record, version: ReadVersion) -> Self {
+        Self { record, version }
+    }
 }
 
 /// Reads and writes records.
@@ -33,17 +65,26 @@ impl Store {
         Self { api: Api::namespaced(client, NAMESPACE) }
     }
 
-    pub async fn read(&self, addon: &str) -> Result<Option<Stored>, ClusterError> {
+    pub async fn read(&self, addon: &str) -> Result<Option<Found>, ClusterError> {
         let what = format!("reading the record of addon {addon}");
         let found = bounded(&what, self.api.get_opt(&object_name(addon))).await?;
-        Ok(found.as_ref().and_then(parse))
+        Ok(found.as_ref().map(parse))
     }
 
-    /// Every addon that has a record.
+    /// Every addon that has a record that can be read.
     pub async fn list(&self) -> Result<BTreeMap<String, Record>, ClusterError> {
         let params = ListParams::default().labels(RECORD_LABEL);
         let list = bounded("reading the records of addons", self.api.list(&params)).await?;
-        let named = |map: &ConfigMap| Some((addon_of(map)?.to_owned(), parse(map)?.record));
+        let named = |map: &ConfigMap| {
+            let addon = addon_of(map)?.to_owned();
+            match parse(map) {
+                Found::Record(stored) => Some((addon, stored.record)),
+                Found::Damaged { problem, .. } => {
+                    tracing::warn!(addon, problem, "the record of an addon is damaged");
+                    None
+                }
+            }
+        };
         Ok(list.items.iter().filter_map(named).collect())
     }
 
@@ -63,12 +104,16 @@ impl Store {
             None => bounded(&what, self.api.create(&params, &map)).await?,
             Some(_) => bounded(&what, self.api.replace(&name, &params, &map)).await?,
         };
-        Ok(Stored { record, resource_version: written.metadata.resource_version })
+        Ok(Stored { record, version: ReadVersion(written.metadata.resource_version) })
     }
 
-    pub async fn remove(&self, addon: &str) -> Result<(), ClusterError> {
+    /// Removes what was read. Refused as a conflict when somebody else wrote in between; that
+    /// another one removed it first is as good.
+    pub async fn remove(&self, addon: &str, former: &Stored) -> Result<(), ClusterError> {
         let what = format!("removing the record of addon {addon}");
-        let (name, params) = (object_name(addon), DeleteParams::default());
+        let resource_version = former.version.0.clone();
+        let seen = Preconditions { uid: None, resource_version };
+        let (name, params) = (object_name(addon), DeleteParams::default().preconditions(seen));
         match bounded(&what, self.api.delete(&name, &params)).await {
             Err(error) if !error.is_not_found() => Err(error),
             _ => Ok(()),
@@ -81,13 +126,18 @@ pub fn addon_of(map: &ConfigMap) -> Option<&str> {
     map.labels().get(RECORD_LABEL).map(String::as_str)
 }
 
-/// A record that cannot be read counts as none: enabling again writes a good one.
-pub fn parse(map: &ConfigMap) -> Option<Stored> {
-    let text = map.data.as_ref()?.get(KEY)?;
-    let record = serde_json::from_str(text)
-        .inspect_err(|error| tracing::warn!(%error, "the record {} is damaged", map.name_any()))
-        .ok()?;
-    Some(Stored { record, resource_version: map.resource_version() })
+/// Reads what a record's ConfigMap holds.
+pub fn parse(map: &ConfigMap) -> Found {
+    let version = ReadVersion(map.resource_version());
+    let text = map.data.as_ref().and_then(|data| data.get(KEY));
+    let record = match text {
+        Some(text) => serde_json::from_str(text).map_err(|error| error.to_string()),
+        None => Err(format!("{KEY} is not in it")),
+    };
+    match record {
+        Ok(record) => Found::Record(Stored { record, version }),
+        Err(problem) => Found::Damaged { problem, version },
+    }
 }
 
 fn object_name(addon: &str) -> String {
@@ -102,10 +152,48 @@ fn config_map(addon: &str, record: &Record, former: Option<&Stored>) -> ConfigMa
             name: Some(object_name(addon)),
             namespace: Some(NAMESPACE.into()),
             labels: Some(labels.map(|(key, value)| (key.into(), value.into())).into()),
-            resource_version: former.and_then(|stored| stored.resource_version.clone()),
+            resource_version: former.and_then(|stored| stored.version.0.clone()),
             ..ObjectMeta::default()
         },
         data: Some(BTreeMap::from([(KEY.into(), text)])),
         ..ConfigMap::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(data: &[(&str, &str)]) -> ConfigMap {
+        let pair = |(key, text): &(&str, &str)| ((*key).to_owned(), (*text).to_owned());
+        ConfigMap {
+            data: Some(data.iter().map(pair).collect()),
+            metadata: ObjectMeta { resource_version: Some("7".into()), ..ObjectMeta::default() },
+            ..ConfigMap::default()
+        }
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_read_is_not_taken_for_none() {
+        for (data, expected) in [
+            (vec![], "record.json is not in it"),
+            (vec![("record.json", "{")], "EOF while parsing an object at line 1 column 1"),
+            (vec![("record.json", r#"{"phase":"dancing"}"#)], "unknown variant `dancing`"),
+        ] {
+            let found = parse(&map(&data));
+            assert!(found.is_enabled(), "something of it may be there");
+            let Found::Damaged { problem, version } = found else { panic!("{data:?} was read") };
+            assert!(problem.starts_with(expected), "{problem}");
+            assert_eq!(version.0.as_deref(), Some("7"), "what takes its place has seen it");
+        }
+    }
+
+    #[test]
+    fn an_addon_whose_data_alone_is_left_is_not_enabled() {
+        let record = r#"{"phase":"PHASE","version":"1","digest":"","objects":[]}"#;
+        for (phase, enabled) in [("enabled", true), ("disabling", true), ("kept", false)] {
+            let text = record.replace("PHASE", phase);
+            assert_eq!(parse(&map(&[("record.json", &text)])).is_enabled(), enabled);
+        }
     }
 }

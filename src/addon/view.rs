@@ -1,13 +1,14 @@
 //! The list of addons and their states, kept true by watches.
 //!
 //! ```text
-//! records (ConfigMaps) ──watch──┐
+//! records, repositories ──watch─┐
 //! Deployments, EndpointSlices … ├─> View ── judge ──> list ── publish, when it changed
 //!   with the owner label ─watch─┘                └─ not healthy: pods are asked for their trouble
 //! ```
 //!
 //! Kinds are watched from the moment that an enabled addon's health asks for them, one watch a
-//! kind. Kept in memory are the records and those objects, without what nobody here reads.
+//! kind. Kept in memory are the records, the repositories (compressed, as they are kept) and those
+//! objects, without what nobody here reads.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -26,8 +27,9 @@ use super::check::{Check, checks};
 use super::engine::Addons;
 use super::object::OWNER_LABEL;
 use super::record::{Phase, Record};
-use super::registry::Registry;
-use super::store::{self, RECORD_LABEL};
+use super::registry::{Addon, Registry};
+use super::repository;
+use super::store::{self, Found, RECORD_LABEL};
 use crate::kube::{ClusterError, Resources, TypeRef};
 
 /// Pause before the cluster is asked again after it did not answer.
@@ -41,11 +43,12 @@ const TROUBLE_INTERVAL: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Source {
     Records,
+    Repositories,
     Objects(TypeRef),
 }
 
 enum Seen {
-    Record(Event<ConfigMap>),
+    Map(Event<ConfigMap>),
     Object(Event<DynamicObject>),
 }
 
@@ -63,14 +66,14 @@ impl Addons {
     /// not answer, the state of every addon is unknown.
     pub async fn follow(&self, publish: impl Fn(Vec<State>) + Send + Sync) {
         let mut healthy_once = BTreeSet::new();
-        publish(unknown(&self.registry));
+        publish(unknown(&self.registry()));
         loop {
             match self.follow_once(&publish, &mut healthy_once).await {
                 Ok(End::Renewed) => {}
-                Ok(End::Unreachable) => publish(unknown(&self.registry)),
+                Ok(End::Unreachable) => publish(unknown(&self.registry())),
                 Err(error) => {
                     tracing::debug!(%error, "the addons cannot be watched");
-                    publish(unknown(&self.registry));
+                    publish(unknown(&self.registry()));
                 }
             }
             sleep(RETRY_PAUSE).await;
@@ -87,14 +90,19 @@ impl Addons {
         let mut resources = Resources::discover(client.clone()).await?;
         let mut view = View::default();
         let mut watches = Watches::new();
-        watches.push(watch_records(client.clone()));
-        view.begun.insert(Source::Records);
+        watches.push(watch_maps(client.clone(), RECORD_LABEL, Source::Records));
+        watches.push(watch_maps(client.clone(), repository::LABEL, Source::Repositories));
+        view.begun.extend([Source::Records, Source::Repositories]);
         let mut published = Vec::new();
+        let mut has_news = false;
         let mut look_again = Instant::now() + CREDENTIALS_INTERVAL;
         loop {
             tokio::select! {
                 seen = watches.next() => match seen {
-                    Some((source, Ok(event))) => view.take(&source, event),
+                    Some((source, Ok(event))) => {
+                        has_news |= source == Source::Repositories;
+                        view.take(&source, event);
+                    }
                     Some((_, Err(error))) if is_lost(&error) => return Ok(End::Unreachable),
                     Some((_, Err(_))) => sleep(RETRY_PAUSE).await,
                     None => return Ok(End::Unreachable),
@@ -107,7 +115,12 @@ impl Addons {
                     }
                 }
             }
-            for types in view.kinds_to_begin(&self.registry) {
+            if has_news && view.complete.contains(&Source::Repositories) {
+                self.take_repositories(&view.repositories.values().collect::<Vec<_>>());
+                has_news = false;
+            }
+            let registry = self.registry();
+            for types in view.kinds_to_begin(&registry) {
                 resources.resolve_fresh(&types).await?;
                 // A kind that is not served yet is looked for again at the next event.
                 if let Ok(api) = resources.api(&types, None) {
@@ -118,8 +131,8 @@ impl Addons {
             if view.begun != view.complete {
                 continue;
             }
-            let trouble = view.trouble(&client, &self.registry).await;
-            let states = view.states(&self.registry, healthy_once, &trouble);
+            let trouble = view.trouble(&client, &registry).await;
+            let states = view.states(&registry, healthy_once, &trouble);
             let settled = states.iter().all(|state| is_settled(state.state));
             look_again =
                 Instant::now() + if settled { CREDENTIALS_INTERVAL } else { TROUBLE_INTERVAL };
@@ -146,10 +159,14 @@ fn is_lost(error: &watcher::Error) -> bool {
     !matches!(source, kube::Error::Api(status) if status.code != 401 && status.code != 503)
 }
 
-fn watch_records(client: Client) -> BoxStream<'static, (Source, Result<Seen, watcher::Error>)> {
+fn watch_maps(
+    client: Client,
+    label: &str,
+    source: Source,
+) -> BoxStream<'static, (Source, Result<Seen, watcher::Error>)> {
     let api: Api<ConfigMap> = Api::namespaced(client, store::NAMESPACE);
-    watcher(api, watcher::Config::default().labels(RECORD_LABEL))
-        .map(|event| (Source::Records, event.map(Seen::Record)))
+    watcher(api, watcher::Config::default().labels(label))
+        .map(move |event| (source.clone(), event.map(Seen::Map)))
         .boxed()
 }
 
@@ -178,6 +195,9 @@ fn slim(object: &mut DynamicObject) {
 #[derive(Default)]
 struct View {
     records: BTreeMap<String, Record>,
+    /// Addons whose record cannot be read.
+    damaged: BTreeSet<String>,
+    repositories: BTreeMap<String, ConfigMap>,
     objects: BTreeMap<TypeRef, BTreeMap<(String, String), DynamicObject>>,
     begun: BTreeSet<Source>,
     /// Watches whose first list is complete.
@@ -187,9 +207,24 @@ struct View {
 impl View {
     fn take(&mut self, source: &Source, seen: Seen) {
         match (source, seen) {
-            (_, Seen::Record(event)) => self.take_record(event),
+            (Source::Repositories, Seen::Map(event)) => self.take_repository(event),
+            (_, Seen::Map(event)) => self.take_record(event),
             (Source::Objects(types), Seen::Object(event)) => self.take_object(types, event),
-            (Source::Records, Seen::Object(_)) => {}
+            (Source::Records | Source::Repositories, Seen::Object(_)) => {}
+        }
+    }
+
+    fn take_repository(&mut self, event: Event<ConfigMap>) {
+        match event {
+            Event::Init => {
+                self.repositories.clear();
+                self.complete.remove(&Source::Repositories);
+            }
+            Event::InitDone => drop(self.complete.insert(Source::Repositories)),
+            Event::Apply(map) | Event::InitApply(map) => {
+                self.repositories.insert(map.name_any(), map);
+            }
+            Event::Delete(map) => drop(self.repositories.remove(&map.name_any())),
         }
     }
 
@@ -197,18 +232,34 @@ impl View {
         match event {
             Event::Init => {
                 self.records.clear();
+                self.damaged.clear();
                 self.complete.remove(&Source::Records);
             }
             Event::InitDone => drop(self.complete.insert(Source::Records)),
             Event::Apply(map) | Event::InitApply(map) => {
-                if let (Some(addon), Some(stored)) = (store::addon_of(&map), store::parse(&map)) {
-                    self.records.insert(addon.to_owned(), stored.record);
+                if let Some(addon) = store::addon_of(&map) {
+                    self.take_found(addon, store::parse(&map));
                 }
             }
             Event::Delete(map) => {
                 if let Some(addon) = store::addon_of(&map) {
                     self.records.remove(addon);
+                    self.damaged.remove(addon);
                 }
+            }
+        }
+    }
+
+    fn take_found(&mut self, addon: &str, found: Found) {
+        match found {
+            Found::Record(stored) => {
+                self.damaged.remove(addon);
+                self.records.insert(addon.to_owned(), stored.record);
+            }
+            Found::Damaged { problem, .. } => {
+                tracing::warn!(addon, problem, "the record of an addon is damaged");
+                self.records.remove(addon);
+                self.damaged.insert(addon.to_owned());
             }
         }
     }
@@ -233,7 +284,7 @@ impl View {
 
     /// Kinds that enabled addons are judged by and that are not watched yet.
     fn kinds_to_begin(&self, registry: &Registry) -> BTreeSet<TypeRef> {
-        let enabled = self.records.keys().filter_map(|name| registry.get(name));
+        let enabled = self.records.keys().filter_map(|name| registry.named(name));
         enabled
             .flat_map(|addon| checks(&addon.definition))
             .map(|check| check.types)
@@ -257,7 +308,7 @@ impl View {
 
     /// The first health condition of an addon that does not hold.
     fn complaint(&self, registry: &Registry, name: &str) -> Option<String> {
-        let addon = registry.get(name)?;
+        let addon = registry.named(name)?;
         checks(&addon.definition).iter().find_map(|check| self.judge(check).err())
     }
 
@@ -282,17 +333,18 @@ impl View {
         healthy_once: &mut BTreeSet<String>,
         trouble: &BTreeMap<String, Cause>,
     ) -> Vec<State> {
-        let state = |addon: &super::registry::Addon| {
+        let mut state = |addon: &Addon| {
             let (state, message) = self.state(registry, &addon.name, healthy_once, trouble);
+            let record = self.records.get(&addon.name).filter(|record| record.is_enabled());
+            let version = record.map(|record| &record.version);
+            let another = version.filter(|version| **version != addon.definition.version);
             State {
-                name: addon.name.clone(),
-                description: addon.definition.description.clone(),
-                version: addon.definition.version.clone(),
-                state,
-                message,
+                applied: another.cloned(),
+                chosen: record.map(|record| record.options.clone()).unwrap_or_default(),
+                ..plain(addon, state, message)
             }
         };
-        registry.iter().map(state).collect()
+        registry.iter().map(|addon| state(addon)).collect()
     }
 
     fn state(
@@ -302,6 +354,10 @@ impl View {
         healthy_once: &mut BTreeSet<String>,
         trouble: &BTreeMap<String, Cause>,
     ) -> (AddonState, String) {
+        if self.damaged.contains(name) {
+            let sentence = format!("its record is damaged: skiff enable {name} makes a new one");
+            return (AddonState::Unhealthy, sentence);
+        }
         let Some(record) = self.records.get(name) else {
             healthy_once.remove(name);
             return (AddonState::Disabled, String::new());
@@ -313,6 +369,14 @@ impl View {
             }
             Phase::Disabling => {
                 return (AddonState::Progressing, "its objects are being removed".into());
+            }
+            Phase::Kept => {
+                healthy_once.remove(name);
+                let kept: Vec<&str> = record.data.iter().map(|d| d.description.as_str()).collect();
+                return (
+                    AddonState::Disabled,
+                    format!("kept for the next time: {}", kept.join(", ")),
+                );
             }
             Phase::Enabled => {}
         }
@@ -331,14 +395,27 @@ impl View {
 }
 
 fn unknown(registry: &Registry) -> Vec<State> {
-    let state = |addon: &super::registry::Addon| State {
+    let message = "the API server does not answer";
+    registry.iter().map(|addon| plain(addon, AddonState::Unknown, message.into())).collect()
+}
+
+/// An addon of which the list does not know yet: its repository has only just come.
+pub fn unseen(addon: &Addon) -> State {
+    plain(addon, AddonState::Unknown, "the cluster was not asked for it yet".into())
+}
+
+/// What the definition says of an addon, with its state.
+fn plain(addon: &Addon, state: AddonState, message: String) -> State {
+    State {
         name: addon.name.clone(),
         description: addon.definition.description.clone(),
         version: addon.definition.version.clone(),
-        state: AddonState::Unknown,
-        message: "the API server does not answer".into(),
-    };
-    registry.iter().map(state).collect()
+        applied: None,
+        chosen: BTreeMap::new(),
+        aliases: addon.definition.aliases.clone(),
+        state,
+        message,
+    }
 }
 
 #[cfg(test)]
@@ -347,24 +424,32 @@ mod tests {
 
     use super::*;
     use crate::addon::definition::Definition;
-    use crate::addon::registry::Addon;
+    use crate::addon::record::{DataRef, ObjectRef};
 
     fn registry() -> Registry {
         let text =
             "description = 'd'\nversion = '1'\n[[health]]\nkind = 'Deployment'\nname = 'x'\n";
         let definition = Definition::parse("sample", text, &[]).unwrap();
-        Registry::of([Addon { name: "sample".into(), definition, manifests: vec![] }])
+        let (name, manifests) = ("sample".into(), vec![]);
+        Registry::of([Addon { name, definition, manifests, repository: None }]).0
     }
 
     fn view(phase: Option<Phase>, available: Option<i64>) -> View {
         let mut view = View::default();
         if let Some(phase) = phase {
+            let object = ObjectRef {
+                types: TypeRef::new("v1", "PersistentVolumeClaim"),
+                namespace: Some("kube-system".into()),
+                name: "claim".into(),
+            };
             let record = Record {
                 phase,
-                version: "1".into(),
-                options: BTreeMap::new(),
+                version: "0.9".into(),
+                options: BTreeMap::from([("size".into(), "1Gi".into())]),
                 digest: String::new(),
                 objects: vec![],
+                data: vec![DataRef { object, description: "images".into() }],
+                refused: None,
             };
             view.records.insert("sample".into(), record);
         }
@@ -401,6 +486,35 @@ mod tests {
         // It was healthy: now it is not merely on its way.
         assert_eq!(state(&view(Some(Phase::Enabled), Some(0)), once, None), AddonState::Unhealthy);
         assert_eq!(state(&view(Some(Phase::Disabling), None), once, None), AddonState::Progressing);
+        let kept = view(Some(Phase::Kept), None);
+        assert_eq!(state(&kept, once, None), AddonState::Disabled);
+        let shown = &kept.states(&registry(), once, &BTreeMap::new())[0];
+        assert_eq!(shown.message, "kept for the next time: images");
+    }
+
+    #[test]
+    fn what_the_user_chose_and_another_version_are_told_of_what_is_enabled() {
+        let shown = |phase| {
+            let states =
+                view(phase, None).states(&registry(), &mut BTreeSet::new(), &BTreeMap::new());
+            (states[0].applied.clone(), states[0].chosen.len())
+        };
+        assert_eq!(shown(Some(Phase::Enabled)), (Some("0.9".into()), 1));
+        assert_eq!(shown(Some(Phase::Kept)), (None, 0));
+        assert_eq!(shown(None), (None, 0));
+    }
+
+    #[test]
+    fn a_damaged_record_is_not_taken_for_none() {
+        let mut view = view(Some(Phase::Enabled), Some(1));
+        let map = json!({ "metadata": { "name": "m", "labels": { RECORD_LABEL: "sample" } } });
+        let map: ConfigMap = serde_json::from_value(map).unwrap();
+        view.take(&Source::Records, Seen::Map(Event::Apply(map.clone())));
+        let shown = &view.states(&registry(), &mut BTreeSet::new(), &BTreeMap::new())[0];
+        assert_eq!(shown.state, AddonState::Unhealthy);
+        assert_eq!(shown.message, "its record is damaged: skiff enable sample makes a new one");
+        view.take(&Source::Records, Seen::Map(Event::Delete(map)));
+        assert_eq!(state(&view, &mut BTreeSet::new(), None), AddonState::Disabled);
     }
 
     #[test]
@@ -416,9 +530,9 @@ mod tests {
     fn nothing_is_told_before_every_list_is_complete() {
         let mut view = View::default();
         view.begun.insert(Source::Records);
-        view.take(&Source::Records, Seen::Record(Event::Init));
+        view.take(&Source::Records, Seen::Map(Event::Init));
         assert_ne!(view.begun, view.complete);
-        view.take(&Source::Records, Seen::Record(Event::InitDone));
+        view.take(&Source::Records, Seen::Map(Event::InitDone));
         assert_eq!(view.begun, view.complete);
     }
 }

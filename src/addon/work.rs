@@ -1,23 +1,28 @@
 //! One addon in one cluster, while it is being changed.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures::future::try_join_all;
+use futures::future::join_all;
 use kube::ResourceExt;
-use kube::api::DynamicObject;
+use kube::api::{DynamicObject, PartialObjectMeta};
 use skiff_api::Progress;
 use tokio::time::Instant;
 
+use super::applied::Applied as Kept;
 use super::check::{self, checks};
+use super::definition::UserData;
 use super::error::AddonError;
 use super::object::{self, OWNER_LABEL, Objects};
 use super::order::rank;
-use super::record::{ObjectRef, Phase, Record};
+use super::record::{DataRef, ObjectRef, Phase, Record};
 use super::registry::Addon;
 use super::store::{Store, Stored};
-use super::{cause, remove};
-use crate::kube::{Applied, Resources, Selection, TypeRef, WaitError, type_of, wait_until};
+use super::{applied, cause, remove};
+use crate::kube::{
+    Applied, FIELD_MANAGER, Resources, Selection, TypeRef, WaitError, type_of, wait_until,
+};
 
 /// How long a new kind may take to be served.
 const KIND_TIMEOUT: Duration = Duration::from_secs(30);
@@ -34,6 +39,8 @@ pub(super) struct Work<'a> {
     pub store: Store,
     pub stored: Option<Stored>,
     pub report: Report<'a>,
+    /// Whether anything of the addon was there before it was applied now.
+    pub found: AtomicBool,
 }
 
 impl Work<'_> {
@@ -41,33 +48,22 @@ impl Work<'_> {
         (self.report)(step(format!("{}: {sentence}", self.name)));
     }
 
-    pub fn announce(&self, objects: &Objects) {
-        let record = self.stored.as_ref().map(|stored| &stored.record);
-        let former: &[ObjectRef] = record.map_or(&[], |record| &record.objects);
-        if record.is_some_and(|r| r.digest == objects.digest && r.phase == Phase::Enabled) {
-            self.tell("everything is applied already");
-            return;
-        }
-        let next: Vec<ObjectRef> = objects.list.iter().map(ObjectRef::of).collect();
-        for object in &next {
-            let verb = if former.contains(object) { "apply" } else { "create" };
-            self.tell(format!("would {verb} {object}"));
-        }
-        for object in former.iter().filter(|object| !next.contains(object)) {
-            self.tell(format!("would remove {object}"));
-        }
+    pub fn record(&self) -> Option<&Record> {
+        self.stored.as_ref().map(|stored| &stored.record)
     }
 
-    /// Writes down what will exist, makes it exist, removes what should no more. Answers whether
-    /// anything was different from before.
-    pub async fn apply(
-        &mut self,
+    /// What will be remembered of an addon when these objects are applied.
+    pub fn next_record(
+        &self,
         addon: &Addon,
         options: &[(String, String)],
         objects: &mut Objects,
-    ) -> Result<bool, AddonError> {
+    ) -> Record {
+        let brought = object::cluster_wide_kinds(&objects.list);
         for object in &mut objects.list {
-            if self.resources.is_cluster_wide(&type_of(object)) {
+            let types = type_of(object);
+            let kind = (types.group().to_owned(), types.kind.clone());
+            if self.resources.is_cluster_wide(&types) || brought.contains(&kind) {
                 object.metadata.namespace = None;
             }
         }
@@ -77,14 +73,27 @@ impl Work<'_> {
             options: options.iter().cloned().collect::<BTreeMap<_, _>>(),
             digest: objects.digest.clone(),
             objects: objects.list.iter().map(ObjectRef::of).collect(),
+            data: data_of(&self.resources, addon),
+            refused: None,
         };
-        let former = self.stored.as_ref().map(|stored| stored.record.clone());
+        next.keeping_data(self.record())
+    }
+
+    /// Writes down what will exist, makes it exist, removes what should no more. Answers whether
+    /// anything was different from before.
+    pub async fn apply(
+        &mut self,
+        next: Record,
+        objects: &[DynamicObject],
+    ) -> Result<bool, AddonError> {
+        let former = self.record().cloned();
+        let next = next.keeping_data(former.as_ref());
         let same = former.as_ref() == Some(&next);
         if !same {
             self.write(Record::begin(former.as_ref(), &next)).await?;
         }
         let mut changed = !same;
-        let ranked = objects.list.chunk_by(|a, b| rank_of(a) == rank_of(b));
+        let ranked = objects.chunk_by(|a, b| rank_of(a) == rank_of(b));
         for peers in ranked {
             changed |= self.apply_peers(peers).await?;
         }
@@ -104,7 +113,9 @@ impl Work<'_> {
             known.map_err(AddonError::cluster(self.name))?;
         }
         let work = &*self;
-        let outcomes = try_join_all(objects.iter().map(|object| work.apply_one(object))).await?;
+        // All are waited for: what is under way when one fails must not come after it is undone.
+        let outcomes = join_all(objects.iter().map(|object| work.apply_one(object))).await;
+        let outcomes = outcomes.into_iter().collect::<Result<Vec<_>, _>>()?;
         for (object, applied) in objects.iter().zip(&outcomes) {
             let name = object::name_of(object);
             match applied {
@@ -119,7 +130,7 @@ impl Work<'_> {
         Ok(outcomes.iter().any(|applied| *applied != Applied::Unchanged))
     }
 
-    /// What another addon made is not ours to overwrite.
+    /// What another addon or a person made is not ours to overwrite.
     async fn apply_one(&self, object: &DynamicObject) -> Result<Applied, AddonError> {
         let failed = AddonError::cluster(self.name);
         let namespace = object.metadata.namespace.as_deref();
@@ -133,6 +144,14 @@ impl Work<'_> {
                 owner: format!("the addon {owner}"),
             });
         }
+        if owner.is_none() && found.as_ref().is_some_and(|found| !is_applied_by_us(found)) {
+            return Err(AddonError::Foreign {
+                addon: self.name.into(),
+                object: object::name_of(object),
+                owner: "somebody else: it was there before".into(),
+            });
+        }
+        self.found.fetch_or(found.is_some(), Ordering::Relaxed);
         let version = found.as_ref().and_then(|found| found.resource_version());
         self.resources.apply(object, version.as_deref()).await.map_err(&failed)
     }
@@ -157,6 +176,19 @@ impl Work<'_> {
     pub async fn write(&mut self, record: Record) -> Result<(), AddonError> {
         let written = self.store.write(self.name, self.stored.as_ref(), record).await;
         self.stored = Some(written.map_err(AddonError::cluster(self.name))?);
+        Ok(())
+    }
+
+    /// Keeps what was applied, as the way back from the next change.
+    pub async fn keep(&self, applied: Kept) -> Result<(), AddonError> {
+        let client = self.resources.client();
+        let failed = AddonError::cluster(self.name);
+        if applied::read(client, self.name).await.map_err(&failed)?.as_ref() == Some(&applied) {
+            return Ok(());
+        }
+        if !applied::keep(client, self.name, &applied).await.map_err(&failed)? {
+            self.tell("it is too large to be kept: a change that fails will not be undone");
+        }
         Ok(())
     }
 
@@ -195,6 +227,23 @@ impl Work<'_> {
             last = failing.or(last);
         }
     }
+}
+
+/// Where users' data lies, as the definition says it.
+pub(super) fn data_of(resources: &Resources, addon: &Addon) -> Vec<DataRef> {
+    let data = |data: &UserData| {
+        let types = TypeRef::new(data.api_version().unwrap_or_default(), &data.kind);
+        let namespace = data.namespace.as_ref().unwrap_or(&addon.definition.namespace);
+        let namespace = (!resources.is_cluster_wide(&types)).then(|| namespace.clone());
+        let object = ObjectRef { types, namespace, name: data.name.clone() };
+        DataRef { object, description: data.description.clone() }
+    };
+    addon.definition.user_data.iter().map(data).collect()
+}
+
+/// Who takes our label away does not make it another's: we are still one of its field managers.
+fn is_applied_by_us(object: &PartialObjectMeta<DynamicObject>) -> bool {
+    object.managed_fields().iter().any(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER))
 }
 
 fn rank_of(object: &DynamicObject) -> u8 {

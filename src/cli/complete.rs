@@ -33,12 +33,19 @@ pub fn script(shell: Shell, addons: &[String]) -> String {
             command.mut_subcommand(verb, |verb| verb.mut_arg("node", |arg| arg.value_parser(node)));
     }
     if !addons.is_empty() {
+        let names = || PossibleValuesParser::new(addons.iter().map(|name| fixed(name)));
+        let named = |verb: Command, argument: &'static str| {
+            verb.mut_arg(argument, |arg| arg.value_parser(names()))
+        };
         for verb in ["enable", "disable"] {
-            let names = addons.iter().map(|name| fixed(name)).collect::<Vec<_>>();
-            let names = PossibleValuesParser::new(names);
-            command = command
-                .mut_subcommand(verb, |verb| verb.mut_arg("names", |arg| arg.value_parser(names)));
+            command = command.mut_subcommand(verb, |verb| named(verb, "names"));
         }
+        command = command.mut_subcommand("addons", |addons| {
+            addons
+                .mut_subcommand("show", |verb| named(verb, "name"))
+                .mut_subcommand("diff", |verb| named(verb, "names"))
+                .mut_subcommand("upgrade", |verb| named(verb, "names"))
+        });
     }
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command, "skiff", &mut script);

@@ -15,13 +15,16 @@ mod launch;
 mod log_line;
 mod merge;
 mod output;
+mod own_help;
 mod progress;
 mod ready;
 mod replace;
+mod repository;
 mod session;
 mod skiffd;
 mod span;
 mod ui;
+mod values_file;
 mod word;
 
 use std::ffi::OsString;
@@ -84,17 +87,28 @@ pub fn main() -> ExitCode {
         ui::say("hint: this is our bug; please report it with these lines and what you typed");
     }));
     let (own, rest) = split_pass_through(std::env::args_os().collect());
-    let matches = command().try_get_matches_from(own).unwrap_or_else(|error| refuse(&error));
-    let arguments = <Arguments as clap::FromArgMatches>::from_arg_matches(&matches)
-        .unwrap_or_else(|error| refuse(&error));
-    let origin = match matches.value_source("root") {
-        Some(clap::parser::ValueSource::CommandLine) => Origin::Flag,
-        _ => Origin::Elsewhere,
+    let (arguments, origin) = match parse(&own) {
+        Ok(parsed) => parsed,
+        Err(error) if error.kind() == clap::error::ErrorKind::DisplayHelp => {
+            own_help::instead(&own).unwrap_or_else(|| refuse(&error))
+        }
+        Err(error) => refuse(&error),
     };
     let root = std::path::absolute(&arguments.root).unwrap_or(arguments.root);
     let session = Session::new(Paths::new(root), origin, arguments.config, rest);
     let verb = arguments.verb;
     code_of(&session, || carry_out(verb, &session))
+}
+
+/// The arguments, and whether the root was named among them.
+fn parse(args: &[OsString]) -> Result<(Arguments, Origin), clap::Error> {
+    let matches = command().try_get_matches_from(args)?;
+    let arguments = <Arguments as clap::FromArgMatches>::from_arg_matches(&matches)?;
+    let origin = match matches.value_source("root") {
+        Some(clap::parser::ValueSource::CommandLine) => Origin::Flag,
+        _ => Origin::Elsewhere,
+    };
+    Ok((arguments, origin))
 }
 
 /// The exit code of a verb; its error is on the screen then.

@@ -27,6 +27,9 @@ pub struct Image {
     pub reference: String,
     /// The archive, relative to the distribution.
     pub file: PathBuf,
+    /// Of the image in it; an archive with another one is not taken.
+    #[serde(default)]
+    pub digest: Option<String>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -115,6 +118,11 @@ impl Distribution {
             .iter()
             .find(|image| image.name == name)
             .ok_or_else(|| DistributionError::NoImage(name.into()))
+    }
+
+    /// What manifests of addons may call images.
+    pub fn image_names(&self) -> Vec<&str> {
+        self.images.iter().map(|image| &*image.name).collect()
     }
 
     pub fn version_of(&self, component: &str) -> &str {

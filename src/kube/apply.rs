@@ -32,6 +32,11 @@ impl TypeRef {
         Self { api_version: api_version.into(), kind: kind.into() }
     }
 
+    /// Empty for Kubernetes' first kinds.
+    pub fn group(&self) -> &str {
+        self.api_version.split_once('/').map_or("", |(group, _)| group)
+    }
+
     fn gvk(&self) -> GroupVersionKind {
         let (group, version) = self.api_version.split_once('/').unwrap_or(("", &self.api_version));
         GroupVersionKind::gvk(group, version, &self.kind)
@@ -51,6 +56,12 @@ pub enum Applied {
     Changed,
     Unchanged,
 }
+
+/// Answers of the API server to who asks for a kind that cannot be listed.
+const ABSENT: &[u16] = &[404, 405];
+
+/// An object of a listing: its kind, and its name and labels.
+pub type Listed = (TypeRef, PartialObjectMeta<DynamicObject>);
 
 /// The kinds that a cluster serves, and requests on objects of any of them.
 pub struct Resources {
@@ -133,6 +144,15 @@ impl Resources {
         })
     }
 
+    /// What an apply would make of an object, without doing it.
+    pub async fn preview(&self, object: &DynamicObject) -> Result<DynamicObject, ClusterError> {
+        let (types, name) = (type_of(object), object.name_any());
+        let what = format!("asking what an apply would make of {} {name}", types.kind);
+        let api = self.api(&types, object.metadata.namespace.as_deref())?;
+        let params = PatchParams::apply(FIELD_MANAGER).force().dry_run();
+        bounded(&what, api.patch(&name, &params, &Patch::Apply(object))).await
+    }
+
     /// The labels and other metadata of an object, `None` when it (or its kind) is not there.
     pub async fn metadata(
         &self,
@@ -142,6 +162,26 @@ impl Resources {
     ) -> Result<Option<PartialObjectMeta<DynamicObject>>, ClusterError> {
         let Ok(api) = self.api(types, namespace) else { return Ok(None) };
         bounded(&format!("reading {} {name}", types.kind), api.get_metadata_opt(name)).await
+    }
+
+    /// A whole object, `None` when it (or its kind) is not there.
+    pub async fn get(
+        &self,
+        types: &TypeRef,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> Result<Option<DynamicObject>, ClusterError> {
+        let Ok(api) = self.api(types, namespace) else { return Ok(None) };
+        bounded(&format!("reading {} {name}", types.kind), api.get_opt(name)).await
+    }
+
+    /// Every object of one kind, in all namespaces; none of a kind that is not served.
+    pub async fn list_kind(
+        &self,
+        types: &TypeRef,
+    ) -> Result<Vec<PartialObjectMeta<DynamicObject>>, ClusterError> {
+        let Ok(api) = self.api(types, None) else { return Ok(Vec::new()) };
+        list_metadata(&api, &types.kind, &ListParams::default(), ABSENT).await
     }
 
     /// Orders the deletion of exactly this object; its dependents go first. `false`: it is gone
@@ -165,10 +205,31 @@ impl Resources {
     }
 
     /// Every object with these labels, of every kind that can be listed and deleted.
-    pub async fn list_labelled(
+    pub async fn list_labelled(&self, selector: &str) -> Result<Vec<Listed>, ClusterError> {
+        let params = ListParams::default().labels(selector);
+        // An extension API whose server is away owns nothing of ours.
+        let silent = &[ABSENT, &[503]].concat();
+        let all =
+            |resource: &ApiResource, _: &Scope| Some(Api::all_with(self.client.clone(), resource));
+        self.list_all(&params, silent, all).await
+    }
+
+    /// Everything in a namespace that can be listed and deleted. An API that does not answer is an
+    /// error: who asks wants to know that nothing is there.
+    pub async fn list_inside(&self, namespace: &str) -> Result<Vec<Listed>, ClusterError> {
+        self.list_all(&ListParams::default(), ABSENT, |resource, scope| {
+            let inside = *scope == Scope::Namespaced;
+            inside.then(|| Api::namespaced_with(self.client.clone(), namespace, resource))
+        })
+        .await
+    }
+
+    async fn list_all(
         &self,
-        selector: &str,
-    ) -> Result<Vec<(TypeRef, PartialObjectMeta<DynamicObject>)>, ClusterError> {
+        params: &ListParams,
+        none: &[u16],
+        choose: impl Fn(&ApiResource, &Scope) -> Option<Api<DynamicObject>>,
+    ) -> Result<Vec<Listed>, ClusterError> {
         let mut found = Vec::new();
         for group in self.discovery.groups() {
             for (resource, capabilities) in group.recommended_resources() {
@@ -176,20 +237,26 @@ impl Resources {
                 if !works("list") || !works("delete") {
                     continue;
                 }
-                let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
-                let what = format!("listing {}", resource.plural);
-                let params = ListParams::default().labels(selector);
-                let list = match bounded(&what, api.list_metadata(&params)).await {
-                    Ok(list) => list,
-                    // An extension API whose server is away owns nothing of ours.
-                    Err(ClusterError::Refused { code: 404 | 405 | 503, .. }) => continue,
-                    Err(error) => return Err(error),
-                };
+                let Some(api) = choose(&resource, &capabilities.scope) else { continue };
+                let list = list_metadata(&api, &resource.plural, params, none).await?;
                 let types = TypeRef::new(&resource.api_version, &resource.kind);
-                found.extend(list.items.into_iter().map(|object| (types.clone(), object)));
+                found.extend(list.into_iter().map(|object| (types.clone(), object)));
             }
         }
         Ok(found)
+    }
+}
+
+async fn list_metadata(
+    api: &Api<DynamicObject>,
+    name: &str,
+    params: &ListParams,
+    none: &[u16],
+) -> Result<Vec<PartialObjectMeta<DynamicObject>>, ClusterError> {
+    match bounded(&format!("listing {name}"), api.list_metadata(params)).await {
+        Ok(list) => Ok(list.items),
+        Err(ClusterError::Refused { code, .. }) if none.contains(&code) => Ok(Vec::new()),
+        Err(error) => Err(error),
     }
 }
 

@@ -10,7 +10,7 @@ pub mod drain;
 mod error;
 mod wait;
 
-pub use apply::{Applied, FIELD_MANAGER, Resources, TypeRef, bounded, type_of};
+pub use apply::{Applied, FIELD_MANAGER, Listed, Resources, TypeRef, bounded, type_of};
 pub use client::{ClientError, ClientSource};
 pub use error::ClusterError;
 pub use wait::{Selection, WaitError, wait_gone, wait_until};

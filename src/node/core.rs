@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use microcluster::record::NodeRole;
 use skiff_api::{
-    ClientCertificate, CredentialRequest, EnableRequest, KubeconfigRequest, NodeSettings, Progress,
-    Service, ServiceAction, Setting, Status, Version,
+    AddonDetails, AddonDiff, ClientCertificate, CredentialRequest, EnableRequest,
+    KubeconfigRequest, NodeSettings, Progress, Service, ServiceAction, Setting, Status, Version,
 };
 use skiff_supervisor::{DaemonSpec, Handle, HandleError};
 use time::{Duration, OffsetDateTime};
@@ -19,7 +19,7 @@ use super::prepare::{self, Authorities, PrepareError};
 use super::settings::{Kept, renew_notices};
 use super::status::{Board, service};
 use super::{external, route};
-use crate::addon::{AddonError, Addons, Facts};
+use crate::addon::{self, AddonError, Addons, Facts};
 use crate::config::Config;
 use crate::daemons::{self, Context, Probes};
 use crate::distribution::Distribution;
@@ -232,6 +232,27 @@ impl Node {
     ) -> Result<ClientCertificate, CredentialError> {
         let authorities = self.authorities.as_ref().ok_or(CredentialError::Worker)?;
         credential::certificate(authorities, request, OffsetDateTime::now_utc())
+    }
+
+    /// The addon that a name or an alias stands for, with all that can be said of it.
+    pub fn addon(&self, name: &str) -> Result<AddonDetails, AddonError> {
+        let found = self.addons.find(name)?;
+        let known = self.status().addons.into_iter().find(|addon| addon.name == found.name);
+        let known = known.unwrap_or_else(|| addon::unseen(&found));
+        Ok(addon::details(known, &found.definition))
+    }
+
+    pub async fn addon_diff(&self, name: &str) -> Result<AddonDiff, AddonError> {
+        self.addons.diff(name, &self.facts()).await
+    }
+
+    pub async fn upgrade_addon(
+        &self,
+        name: &str,
+        request: &EnableRequest,
+        report: &(dyn Fn(Progress) + Send + Sync),
+    ) -> Result<Progress, AddonError> {
+        self.addons.upgrade(name, request, &self.facts(), report).await
     }
 
     pub async fn enable(

@@ -1,6 +1,5 @@
 //! Probes that need more than a socket: is the API server ready, does the runtime hold our images.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,14 +53,12 @@ async fn readyz(client: &kube::Client, path: &str) -> Result<(), String> {
 pub fn containerd(paths: &Paths, build: &Distribution) -> Probe {
     let socket = paths.containerd_socket();
     let store = ImageStore::new(build.bin("ctr"), &socket);
-    let images: Arc<Vec<(String, PathBuf)>> = Arc::new(
-        build.images.iter().map(|i| (i.reference.clone(), build.dir().join(&i.file))).collect(),
-    );
+    let build = Arc::new(build.clone());
     let held = Arc::new(Once::new(move || {
-        let (store, images) = (store.clone(), images.clone());
+        let (store, build) = (store.clone(), build.clone());
         async move {
-            for (reference, archive) in images.iter() {
-                store.ensure(reference, archive).await.map_err(|error| error.to_string())?;
+            for image in &build.images {
+                store.ensure(image, build.dir()).await.map_err(|error| error.to_string())?;
             }
             Ok(())
         }

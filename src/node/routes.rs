@@ -19,7 +19,7 @@ pub async fn route(node: &Arc<Node>, method: &Method, path: &str, body: Bytes) -
     let Some(("v1", words)) = words.split_first().map(|(first, rest)| (*first, rest)) else {
         return Err(unknown(method, path));
     };
-    if let ["kubeconfig" | "credential" | "addons", ..] = words
+    if let ["kubeconfig" | "credential" | "addons" | "repositories", ..] = words
         && let Some(cluster) = node.worker_of()
     {
         return Err(cluster::routes::on_worker(&cluster));
@@ -35,11 +35,20 @@ pub async fn route(node: &Arc<Node>, method: &Method, path: &str, body: Bytes) -
         ("POST", ["certificates", "rotate"]) => Ok(rotate(node)),
         ("GET", ["addons"]) => Ok(json(&node.status().addons)),
         ("GET", ["addons", name]) => addon(node, name),
+        ("GET", ["repositories"]) => refuse(node.addons.repositories().await),
+        ("POST", ["repositories", name]) => {
+            refuse(node.addons.put_repository(name, &read(&body)?).await)
+        }
+        ("POST", ["repositories", name, "remove"]) => {
+            refuse(node.addons.remove_repository(name).await)
+        }
+        ("GET", ["addons", name, "diff"]) => diff(node, name).await,
         ("POST", ["services", name, action]) => service(node, name, action).await,
         ("POST", ["kubeconfig"]) => kubeconfig(node, &read(&body)?),
         ("POST", ["credential"]) => credential(node, &read(&body)?),
         ("POST", ["addons", name, "enable"]) => enable(node, name, read(&body)?),
         ("POST", ["addons", name, "disable"]) => disable(node, name, read(&body)?),
+        ("POST", ["addons", name, "upgrade"]) => upgrade(node, name, read(&body)?),
         (_, ["cluster", rest @ ..]) => cluster::routes::route(node, method, rest, &body).await,
         ("POST", ["stop"]) => Ok(order(node, |reply| Order::Stop { reply })),
         ("POST", ["restart"]) => Ok(order(node, |reply| Order::Restart { reply })),
@@ -50,12 +59,25 @@ pub async fn route(node: &Arc<Node>, method: &Method, path: &str, body: Bytes) -
 }
 
 fn addon(node: &Node, name: &str) -> Answer {
-    let addons = node.status().addons;
-    match addons.into_iter().find(|addon| addon.name == name) {
-        Some(addon) => Ok(json(&addon)),
-        None => Err(Refusal::new(StatusCode::NOT_FOUND, format!("there is no addon {name}"))
-            .hint("skiff addons list")),
-    }
+    node.addon(name).map(|addon| json(&addon)).map_err(|error| {
+        let refusal = Refusal::new(StatusCode::NOT_FOUND, error.to_string());
+        refusal.hint(error.hint().unwrap_or_else(|| "skiff addons list".into()))
+    })
+}
+
+async fn diff(node: &Node, name: &str) -> Answer {
+    refuse(node.addon_diff(name).await)
+}
+
+/// An answer about addons, or why there is none and what to type.
+fn refuse<T: serde::Serialize>(outcome: Result<T, addon::AddonError>) -> Answer {
+    outcome.map(|answer| json(&answer)).map_err(|error| {
+        let refusal = Refusal::from_error(&error);
+        match error.hint() {
+            Some(hint) => refusal.hint(hint),
+            None => refusal,
+        }
+    })
 }
 
 async fn service(node: &Node, name: &str, action: &str) -> Answer {
@@ -98,6 +120,14 @@ fn disable(node: &Arc<Node>, name: &str, request: EnableRequest) -> Answer {
     let (node, name) = (node.clone(), name.to_owned());
     Ok(json_work(|progress| async move {
         let outcome = node.disable(&name, &request, &reporter(&progress)).await;
+        finish(&progress, outcome).await;
+    }))
+}
+
+fn upgrade(node: &Arc<Node>, name: &str, request: EnableRequest) -> Answer {
+    let (node, name) = (node.clone(), name.to_owned());
+    Ok(json_work(|progress| async move {
+        let outcome = node.upgrade_addon(&name, &request, &reporter(&progress)).await;
         finish(&progress, outcome).await;
     }))
 }

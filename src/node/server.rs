@@ -24,8 +24,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::routes;
 use crate::node::Node;
 
-/// Largest request that is read, in bytes: every request is a handful of options.
+/// Largest request that is read, in bytes: nearly every request is a handful of options.
 const REQUEST_BYTES_MAX: usize = 1 << 20;
+/// Largest request below this path, which brings files: compressed they must fit into one object.
+const CONTENT_BYTES_MAX: usize = 16 << 20;
+const CONTENT_PATH: &str = "/v1/repositories/";
 /// Requests that are served at once; the next ones wait for a place.
 const CONNECTIONS_MAX: usize = 128;
 
@@ -116,7 +119,11 @@ async fn connection(stream: UnixStream, node: Arc<Node>) {
 
 async fn answer(request: Request<Incoming>, node: Arc<Node>) -> Response<Body> {
     let (parts, body) = request.into_parts();
-    let outcome = match Limited::new(body, REQUEST_BYTES_MAX).collect().await {
+    let bound = match parts.uri.path().starts_with(CONTENT_PATH) {
+        true => CONTENT_BYTES_MAX,
+        false => REQUEST_BYTES_MAX,
+    };
+    let outcome = match Limited::new(body, bound).collect().await {
         Ok(body) => routes::route(&node, &parts.method, parts.uri.path(), body.to_bytes()).await,
         Err(error) => Err(Refusal::new(StatusCode::BAD_REQUEST, error.to_string())),
     };

@@ -3,9 +3,10 @@
 use insta::assert_snapshot;
 use serde_json::{Value, json};
 use skiff_api::{
-    Addon, AddonState, BackupPart, Certificate, CertificateState, Certificates, ClusterNode,
-    ClusterPart, Component, Condition, ErrorBody, NodeSettings, NodeState, Notice, OwnSetting,
-    Phase, Progress, Service, ServiceState, SetOutcome, Setting, SettingChange, Status, Token,
+    Addon, AddonDetails, AddonDiff, AddonOption, AddonState, BackupPart, Certificate,
+    CertificateState, Certificates, ChangeAction, ClusterNode, ClusterPart, Component, Condition,
+    ErrorBody, FieldChange, NodeSettings, NodeState, Notice, ObjectChange, OwnSetting, Phase,
+    Progress, Repository, Service, ServiceState, SetOutcome, Setting, SettingChange, Status, Token,
     TokenState, Version,
 };
 use time::format_description::well_known::Rfc3339;
@@ -75,9 +76,61 @@ fn addon(name: &str, state: AddonState, message: &str) -> Addon {
         name: name.into(),
         description: "Names of Services and pods, and those of the world".into(),
         version: "1.15.0".into(),
+        applied: None,
+        chosen: if name == "dns" { [("replicas".into(), "2".into())].into() } else { [].into() },
+        aliases: if name == "dns" { vec!["coredns".into()] } else { vec![] },
         state,
         message: message.into(),
     }
+}
+
+/// One with everything that can be said of an addon.
+fn details(addon: &Addon) -> AddonDetails {
+    let option = |name: &str, form: &str, default: Option<&str>| AddonOption {
+        name: name.into(),
+        form: form.into(),
+        description: "Resolvers for names outside the cluster; those of the node when empty".into(),
+        default: default.map(str::to_owned),
+    };
+    AddonDetails {
+        addon: Addon { applied: Some("1.14.0".into()), ..addon.clone() },
+        needs: vec!["storage".into()],
+        conflicts: vec!["mine.dns".into()],
+        architectures: vec!["amd64".into()],
+        positional: Some("upstream".into()),
+        options: vec![
+            option("upstream", "list of ip-port, 15 items at most", None),
+            option("replicas", "int, 1 to 100", Some("1")),
+        ],
+        data: vec!["zones that you wrote".into()],
+    }
+}
+
+fn diff(ill: bool) -> AddonDiff {
+    let field = |path: &str, before: Option<String>, after: Option<String>| FieldChange {
+        path: path.into(),
+        before,
+        after,
+    };
+    let change =
+        |object: &str, action, fields| ObjectChange { object: object.into(), action, fields };
+    let mut changes = vec![
+        change("ConfigMap kube-system/new", ChangeAction::Create, vec![]),
+        change(
+            "Deployment kube-system/coredns",
+            ChangeAction::Change,
+            vec![
+                field("spec.replicas", Some("0".into()), Some("2".into())),
+                field("spec.paused", Some("true".into()), None),
+            ],
+        ),
+        change("Service kube-system/old", ChangeAction::Remove, vec![]),
+    ];
+    if ill {
+        let fields = vec![field(&long_word(), Some(long_sentence()), Some("one\ntwo\n".into()))];
+        changes = vec![change(&long_word(), ChangeAction::Change, fields)];
+    }
+    AddonDiff { name: "dns".into(), from: "1.14.0".into(), to: "1.15.0".into(), changes }
 }
 
 fn addons() -> Vec<Addon> {
@@ -290,21 +343,45 @@ fn node(status: &Status) -> StandIn {
         .json("GET /v1/cluster/tokens", &tokens())
         .json("GET /v1/certificates", &certificates(false));
     for addon in &status.addons {
-        node = node.json(&format!("GET /v1/addons/{}", addon.name), addon);
+        node = match &*addon.name {
+            "dns" => node.json("GET /v1/addons/dns", &details(addon)),
+            name => node.json(&format!("GET /v1/addons/{name}"), addon),
+        };
     }
-    node
+    node.json("GET /v1/addons/dns/diff", &diff(false)).json(
+        "GET /v1/repositories",
+        &[Repository {
+            name: "mine".into(),
+            source: "https://example.org/addons.git".into(),
+            revision: Some("stable 0123456789abcdef0123456789abcdef01234567".into()),
+            digest: format!("sha256:{}", "0".repeat(64)),
+            addons: vec!["dns".into(), "web".into()],
+        }],
+    )
 }
 
 #[test]
 fn a_node_that_is_well_is_shown_on_one_screen() {
     let place = Place::new();
     node(&status()).listen(&place);
-    for line in ["status", "services", "addons", "addons show dns", "version"] {
+    let lines = [
+        "status",
+        "services",
+        "addons",
+        "addons search COREDNS names",
+        "addons search nothing of it",
+        "addons show dns",
+        "enable dns:10.0.0.1 --help",
+        "addons diff",
+        "addons repo",
+        "version",
+    ];
+    for line in lines {
         let screen = place.run(&line.split(' ').collect::<Vec<_>>());
         screen.assert_fits();
         assert_eq!(screen.code, 0, "{}", screen.whole());
         assert!(screen.stderr.is_empty(), "{}", screen.whole());
-        assert_snapshot!(format!("well-{}", line.replace(' ', "-")), screen.whole());
+        assert_snapshot!(format!("well-{}", line.replace([' ', ':'], "-")), screen.whole());
     }
 }
 
@@ -322,6 +399,51 @@ fn a_node_that_is_ill_is_shown_within_80_columns() {
         assert_eq!(screen.code, i32::from(is_ill), "{}", screen.whole());
         assert_snapshot!(format!("ill-{}", line.replace(' ', "-")), screen.whole());
     }
+}
+
+#[test]
+fn what_an_upgrade_changes_is_said_before_it_begins() {
+    let place = Place::new();
+    let steps = [
+        Progress::Step { message: "dns: Deployment coredns is changed".into() },
+        Progress::Done { message: "dns is upgraded from 1.14.0 to 1.15.0".into(), changed: true },
+    ];
+    node(&status())
+        .lines("POST /v1/addons/dns/upgrade", &steps, false)
+        .json("GET /v1/addons/ill/diff", &diff(true))
+        .listen(&place);
+    let screen = place.run(&["addons", "upgrade", "dns"]);
+    assert_eq!(screen.code, 0, "{}", screen.whole());
+    assert_snapshot!("addons-upgrade", screen.whole());
+    let screen = place.run(&["addons", "diff", "ill"]);
+    screen.assert_fits();
+    assert_snapshot!("ill-addons-diff", screen.whole());
+    // None is enabled in another version.
+    let screen = place.run(&["addons", "upgrade"]);
+    assert_eq!(screen.stderr, "every addon that is enabled is as this build has it\n");
+}
+
+#[test]
+fn an_author_is_told_what_to_change() {
+    let place = Place::new();
+    let new = place.run(&["addons", "new", "hello"]);
+    assert_eq!(new.code, 0, "{}", new.whole());
+    let again = place.run(&["addons", "new", "hello"]);
+    assert_eq!(again.code, 1, "{}", again.whole());
+    let ill = place.run(&["addons", "new", "Hello"]);
+    let home = place.path("home");
+    std::fs::remove_file(home.join("hello/README.md")).expect("the file is there");
+    let definition = home.join("hello/addon.toml");
+    let text = std::fs::read_to_string(&definition).expect("the file is there");
+    let text = text.replace("images = [\"pause\"]", "images = [\"paus\"]");
+    std::fs::write(&definition, text).expect("the file is written");
+    let lint = place.run(&["addons", "lint", "hello"]);
+    assert_eq!(lint.code, 1, "{}", lint.whole());
+    let screens = [new, again, ill, lint].map(|screen| {
+        screen.assert_fits();
+        screen.whole()
+    });
+    assert_snapshot!("addons-author", screens.join("\n"));
 }
 
 /// What this version does not do is said before anybody relies on it.

@@ -26,6 +26,23 @@ fn an_addon_is_repaired_by_its_repetition_and_leaves_nothing_but_what_the_user_m
     let said = again.stdout + &again.stderr;
     assert!(!said.contains("is created") && !said.contains("is changed"), "{said}");
 
+    // Names of other distributions, and options from a file.
+    let screen = node.skiff(&["enable", "coredns"]);
+    assert!(screen.ok() && screen.stderr.contains("dns is enabled already"), "{screen:?}");
+    let screen = node.skiff(&["enable", "rbac", "ha-cluster"]);
+    assert!(screen.ok() && screen.stderr.contains("rbac is always on"), "{screen:?}");
+    let screen = node.skiff(&["disable", "rbac"]);
+    assert!(!screen.ok() && screen.stderr.contains("rbac is always on"), "{screen:?}");
+    let shown = node.skiff(&["addons", "show", "coredns", "--output=json"]).must();
+    assert!(shown.contains("\"name\": \"dns\""), "{shown}");
+    let values = node.root().join("values.yaml");
+    std::fs::write(&values, "replicas: 0\n").expect("a file beside the node");
+    let line = ["enable", "dns", "--values", values.to_str().expect("UTF-8")];
+    let screen = node.skiff(&line);
+    assert!(!screen.ok() && screen.stderr.contains("0 is less than 1"), "{screen:?}");
+    std::fs::write(&values, "replicas: 1\n").expect("a file beside the node");
+    node.skiff(&line).must();
+
     // Somebody scales it away and removes a part.
     node.kubectl(&["delete", "service", "kube-dns", system]).must();
     node.kubectl(&["scale", "deployment/coredns", system, "--replicas=0"]).must();

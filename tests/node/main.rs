@@ -3,6 +3,7 @@
 //! Needs root and the components; skips with the reason otherwise. Tests run one at a time.
 
 mod addon;
+mod addon_own;
 mod address;
 mod archive;
 mod bad_day;

@@ -1,16 +1,23 @@
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use skiff_api::EnableRequest;
 
 use super::Outcome;
+use super::addons::path_of;
 use crate::addon::argument;
-use crate::cli::{Session, interrupt, progress, span, ui};
+use crate::cli::{Session, interrupt, progress, span, ui, values_file};
 
 /// Enable addons
 ///
 /// `skiff addons` lists what there is. Applies an addon's objects. Enabling again
 /// with other options changes them, with the same it does nothing. What an addon
-/// needs is enabled before it. An argument may follow the name.
+/// needs is enabled before it. An argument may follow the name. Names that other
+/// distributions use (`coredns`, `rbac`, `ha-cluster`) are understood. The options
+/// of an addon: `skiff enable NAME --help`.
+///
+/// With --wait, an addon that does not become healthy is put back to what it was
+/// before: disabled, or as it was enabled. The error says why, in its pods' words.
 ///
 /// Ctrl-C ends the waiting; skiffd goes on with the addon that it has begun.
 ///
@@ -27,6 +34,10 @@ pub struct Arguments {
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = pair)]
     options: Vec<(String, String)>,
 
+    /// File of options, YAML or JSON; --set has the last word
+    #[arg(long, value_name = "FILE")]
+    values: Option<PathBuf>,
+
     /// Wait until the cluster calls it healthy
     #[arg(long)]
     wait: bool,
@@ -40,17 +51,31 @@ pub struct Arguments {
     dry_run: bool,
 }
 
+impl Arguments {
+    /// The first addon, without what stands behind its name.
+    pub(super) fn first(&self) -> Option<String> {
+        self.names.first().map(|text| argument::parse(text).0)
+    }
+}
+
 pub(super) async fn run(arguments: Arguments, session: &Session) -> Outcome {
+    let from_file = match &arguments.values {
+        Some(path) => values_file::read(path, &arguments.options)?,
+        None => Vec::new(),
+    };
     for (index, text) in arguments.names.iter().enumerate() {
         let (name, mut options) = argument::parse(text);
+        let behind_name: Vec<String> = options.iter().map(|(key, _)| key.clone()).collect();
+        options.extend(from_file.iter().filter(|(key, _)| !behind_name.contains(key)).cloned());
         options.extend(arguments.options.iter().cloned());
         let request = EnableRequest {
             options,
             wait: arguments.wait,
             timeout_s: arguments.timeout,
             dry_run: arguments.dry_run,
+            ..EnableRequest::default()
         };
-        let path = format!("/v1/addons/{name}/enable");
+        let path = format!("{}/enable", path_of(&name));
         let client = session.client();
         let work = progress::follow(&client, &path, &request);
         let goes_on = format!("skiffd goes on enabling {name}");

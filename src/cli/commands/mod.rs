@@ -94,6 +94,19 @@ pub enum Verb {
 }
 
 impl Verb {
+    /// The first addon that is named.
+    pub(super) fn addon(&self) -> Option<String> {
+        match self {
+            Self::Enable(arguments) => arguments.first(),
+            Self::Disable(arguments) => arguments.first(),
+            _ => None,
+        }
+    }
+
+    pub(super) fn show_addon(name: String) -> Self {
+        Self::Addons(addons::Arguments::show(name))
+    }
+
     /// What must be done while this process has a single thread and no file open.
     pub(super) fn before_runtime(&self) -> Result<(), CommandError> {
         match self {

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use super::builder::Built;
 use super::cache::CacheShelf;
 use crate::hash::hex;
-use crate::image::{ImageFile, build_archive};
+use crate::image::{ImageFile, build_archive, image_digest};
 use crate::project::{Arch, Project};
 use crate::table::{Image, Table};
 
@@ -44,6 +44,8 @@ struct ManifestImage {
     reference: String,
     build: String,
     file: String,
+    /// Under which the archive holds it.
+    digest: String,
 }
 
 /// Makes `folder` hold what was built: the wanted images, and every program that is not only
@@ -72,13 +74,14 @@ pub fn assemble(
     }
     for image in images {
         let Some((build, archive)) = cached_image(project, image, built, arch)? else { continue };
-        files.insert(image.file.clone(), archive);
         manifest.image.push(ManifestImage {
             name: image.name.clone(),
             reference: image.reference.clone(),
             build,
             file: image.file.clone(),
+            digest: image_digest(&archive)?,
         });
+        files.insert(image.file.clone(), archive);
     }
     for (name, source) in &files {
         place(source, &folder.join(name))?;

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::tar::TarWriter;
@@ -46,6 +46,23 @@ pub fn build_archive(image: &Image, files: &[ImageFile], arch: &str, path: &Path
     }
     tar.finish()?.flush()?;
     Ok(())
+}
+
+/// The digest under which an archive of ours holds its image.
+pub fn image_digest(path: &Path) -> Result<String> {
+    const BLOCK: usize = 512;
+    /// The table of contents is the second file, behind one of a single block.
+    const HEADER: usize = 2 * BLOCK;
+    const INDEX: usize = HEADER + BLOCK;
+    let mut start = Vec::new();
+    fs::File::open(path)?.take(64 << 10).read_to_end(&mut start)?;
+    let damaged = || format!("{} is not an archive of ours", path.display());
+    ensure!(start.get(HEADER..INDEX).is_some_and(|h| h.starts_with(b"index.json\0")), damaged());
+    let size = String::from_utf8_lossy(&start[HEADER + 124..HEADER + 135]).into_owned();
+    let size = usize::from_str_radix(&size, 8).with_context(damaged)?;
+    let index = start.get(INDEX..INDEX + size).with_context(damaged)?;
+    let index: Value = serde_json::from_slice(index).with_context(damaged)?;
+    index["manifests"][0]["digest"].as_str().map(str::to_owned).with_context(damaged)
 }
 
 /// The file system of the image: folders first, then files, then links.
@@ -132,6 +149,17 @@ mod tests {
         let path = folder.join("image.tar");
         build_archive(image, &files, "arm64", &path).unwrap();
         fs::read(path).unwrap()
+    }
+
+    #[test]
+    fn the_digest_of_an_archive_is_that_of_its_manifest() {
+        let folder = tempfile::tempdir().unwrap();
+        let bytes = build(folder.path());
+        let found = image_digest(&folder.path().join("image.tar")).unwrap();
+        let blob = format!("blobs/sha256/{}", found.strip_prefix("sha256:").unwrap());
+        assert!(bytes.windows(blob.len()).any(|window| window == blob.as_bytes()));
+        fs::write(folder.path().join("image.tar"), &bytes[..1600]).unwrap();
+        assert!(image_digest(&folder.path().join("image.tar")).is_err());
     }
 
     #[test]

@@ -3,4 +3,4 @@
 mod archive;
 mod tar;
 
-pub use archive::{ImageFile, build_archive};
+pub use archive::{ImageFile, build_archive, image_digest};
