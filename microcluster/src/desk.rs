@@ -332,6 +332,7 @@ impl<S: Store, G: Signer, C: Clock> Desk<S, G, C> {
             | Outcome::Turn(_)
             | Outcome::Recovered
             | Outcome::TokenAdded(_)
+            | Outcome::Rotation(_)
             | Outcome::TokenRevoked(_) => return Err(inconsistent()),
         })
     }

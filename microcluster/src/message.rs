@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 pub use refusal::{Refusal, RefusalCode};
 
 use crate::record::{
-    AppliedSettings, ClusterId, ClusterSettings, MemberView, NodeId, NodeName, NodeRole,
+    AppliedSettings, ClusterId, ClusterSettings, DoneSteps, MemberView, NodeId, NodeName, NodeRole,
 };
 use crate::token::{Proven, Statement};
 use crate::trust::{AuthorityBundle, IssuedLeaf, Purpose};
@@ -178,6 +178,9 @@ pub struct Renew {
     /// Which of the cluster's settings it runs with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings: Option<AppliedSettings>,
+    /// How far it is with new authorities of the cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<DoneSteps>,
 }
 
 /// Leaving takes a while: pods are moved, the datastore's member is removed.

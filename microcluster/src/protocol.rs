@@ -27,6 +27,7 @@ mod remove;
 mod renew;
 mod request;
 mod restore;
+mod rotation;
 mod settings;
 mod token;
 mod undo;
@@ -45,6 +46,10 @@ pub use recover::decide_recover;
 pub use remove::{RemoveRequest, decide_remove};
 pub use renew::decide_renew;
 pub use restore::decide_restore;
+pub use rotation::{
+    ROTATION_SINCE, RotationRequest, decide_rotation_advance, decide_rotation_begin,
+    decide_rotation_finish, decide_rotation_turn, decide_rotation_without, missing_in_rotation,
+};
 pub use settings::{decide_api_port, decide_set, decide_trial_turn, decide_turn, decide_turn_end};
 pub use token::{TOKENS_MAX, TokenSpec, decide_add_token, decide_revoke_token};
 pub use undo::decide_undo;

@@ -13,7 +13,8 @@ use crate::message::{
 };
 use crate::protocol::{Caller, Founder, TokenSpec, decide_add_token, decide_found};
 use crate::record::{
-    ClusterId, ClusterRecord, ClusterSettings, Fingerprint, NodeId, NodeRole, Rest, SharedSettings,
+    ClusterId, ClusterRecord, ClusterSettings, Fingerprint, NodeId, NodeRole, Rest, RotationRecord,
+    SharedSettings,
 };
 use crate::store::MemoryStore;
 use crate::token::{JoinToken, Proven, Secret};
@@ -40,6 +41,7 @@ pub(crate) fn settings() -> ClusterSettings {
         authorities: vec![Fingerprint::of(b"authority")],
         datastore: None,
         shared: SharedSettings::default(),
+        rotation: RotationRecord::default(),
         rest: Rest::default(),
     }
 }

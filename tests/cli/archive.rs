@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use age::secrecy::ExposeSecret;
 use microcluster::protocol::{Founder, TokenSpec, decide_add_token, decide_found};
 use microcluster::record::{
-    ClusterId, ClusterRecord, ClusterSettings, Fingerprint, NodeId, NodeRole, Rest, SharedSettings,
+    ClusterId, ClusterRecord, ClusterSettings, Fingerprint, NodeId, NodeRole, Rest, RotationRecord,
+    SharedSettings,
 };
 use microcluster::store::Store;
 use microcluster::token::{Secret, TokenState};
@@ -557,6 +558,7 @@ impl RecordStoreOf<'_> {
             authorities: vec![Fingerprint::of(b"authority")],
             datastore: None,
             shared: SharedSettings::default(),
+            rotation: RotationRecord::default(),
             rest: Rest::default(),
         };
         let founder = |name: &str, last| Founder {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Fingerprint, NodeName, Rest, SharedSettings};
+use super::{Fingerprint, NodeName, Rest, RotationRecord, SharedSettings};
 
 /// Names below which everything is the cluster's own: the datastore's members, nodes.
 const OWN_DOMAIN: &str = "skiff.internal";
@@ -50,6 +50,9 @@ pub struct ClusterSettings {
     /// What somebody has set for all nodes.
     #[serde(default, skip_serializing_if = "SharedSettings::is_untouched")]
     pub shared: SharedSettings,
+    /// New authorities that take the place of the old ones.
+    #[serde(default, skip_serializing_if = "RotationRecord::is_untouched")]
+    pub rotation: RotationRecord,
     /// What a newer version wrote and this one does not know.
     #[serde(flatten)]
     pub rest: Rest,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use microcluster::message::Refusal;
 use microcluster::protocol::{Founder, decide_found};
 use microcluster::record::{
-    ClusterId, ClusterSettings, Fingerprint, NodeRole, Rest, SharedSettings,
+    ClusterId, ClusterSettings, Fingerprint, NodeRole, Rest, RotationRecord, SharedSettings,
 };
 use microcluster::store::Change;
 use microcluster::trust::{Purpose, Signer, order_leaf, read_request};
@@ -218,6 +218,7 @@ fn settings(
         authorities: vec![authority],
         datastore: datastore_name(config.datastore.endpoint()),
         shared,
+        rotation: RotationRecord::default(),
         rest: Rest::default(),
     })
 }

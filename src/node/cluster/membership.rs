@@ -247,7 +247,7 @@ pub(super) use tests::membership as sample;
 #[cfg(test)]
 mod tests {
     use microcluster::record::{
-        AppliedSettings, ClusterId, Fingerprint, MemberState, Rest, SharedSettings,
+        AppliedSettings, ClusterId, Fingerprint, MemberState, Rest, RotationRecord, SharedSettings,
     };
     use microcluster::version::Version;
     use time::OffsetDateTime;
@@ -289,6 +289,7 @@ mod tests {
                 authorities: vec![Fingerprint::of(b"authority")],
                 datastore: None,
                 shared: SharedSettings::default(),
+                rotation: RotationRecord::default(),
                 rest: Rest::default(),
             },
             members: vec![

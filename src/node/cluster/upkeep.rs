@@ -317,6 +317,7 @@ pub async fn renew(node: &Node, cluster: &Cluster, is_due: bool) -> Result<(), U
         kubernetes: Some(node.kubernetes()),
         failure_domain: None,
         settings: None,
+        rotation: None,
     };
     let mut answer = cluster.ask(Request::Renew(renew.clone())).await;
     let refused = refused_address(&answer).cloned();
