@@ -54,6 +54,9 @@ pub enum Request {
     Members {},
     /// I go.
     Leave(LeaveStep),
+    /// The authorities' keys for me, a control-plane node, sealed to this age recipient, whose
+    /// identity I forget afterwards.
+    Keys { recipient: String },
 }
 
 impl Request {
@@ -62,7 +65,7 @@ impl Request {
     pub fn is_repeatable(&self) -> bool {
         match self {
             Self::Ask(_) | Self::Confirm {} | Self::Undo(_) | Self::Renew(_) => true,
-            Self::Members {} | Self::Leave(_) => true,
+            Self::Members {} | Self::Leave(_) | Self::Keys { .. } => true,
             Self::Enter(_) => false,
         }
     }
@@ -209,6 +212,11 @@ pub enum Answer {
         settings: Option<ClusterSettings>,
     },
     Leaving(LeaveStep),
+    /// As in [`Entered`].
+    Keys {
+        sealed: String,
+        settings: ClusterSettings,
+    },
     Refused(Refusal),
 }
 

@@ -21,6 +21,7 @@ mod decision;
 mod expire;
 mod found;
 mod join;
+mod keys;
 mod leave;
 mod recover;
 mod remove;
@@ -41,6 +42,7 @@ pub use decision::{Decision, Outcome, TurnAnswer};
 pub use expire::{EXPIRED_AT_ONCE_MAX, decide_expire};
 pub use found::{Founder, decide_found};
 pub use join::{JOIN_TIME_MAX, decide_ask, decide_enter};
+pub use keys::decide_keys;
 pub use leave::decide_leave;
 pub use recover::decide_recover;
 pub use remove::{RemoveRequest, decide_remove};
@@ -93,6 +95,7 @@ pub fn decide(
             Ok(Decision::of(Outcome::Members))
         }
         Request::Leave(step) => decide_leave(record, *step, caller, now),
+        Request::Keys { recipient } => decide_keys(record, recipient, caller, now),
     }
 }
 

@@ -2,6 +2,7 @@
 //! happen on it.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::LazyLock;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair};
 
@@ -14,6 +15,8 @@ use crate::store::MemoryStore;
 use crate::token::JoinToken;
 
 const HOLD: Duration = Duration::hours(24);
+/// Any will do where nobody verifies it.
+static CROSSED: LazyLock<String> = LazyLock::new(|| certificate("crossed"));
 
 fn certificate(name: &str) -> String {
     let key = KeyPair::generate().unwrap();
@@ -38,6 +41,7 @@ fn request() -> RotationRequest {
         new: certificates("skiff 2"),
         hold: HOLD,
         without: BTreeSet::new(),
+        distrust: false,
     }
 }
 
@@ -84,7 +88,8 @@ fn begin(store: &MemoryStore, request: &RotationRequest) -> Result<State, String
 }
 
 fn turn(store: &MemoryStore, way: Way) -> Result<State, String> {
-    act(store, |record| decide_rotation_turn(record, way, NOW))
+    let crossed = certificate("crossed");
+    act(store, |record| decide_rotation_turn(record, way, &crossed, NOW))
 }
 
 fn advance(store: &MemoryStore, later: Duration) -> State {
@@ -99,7 +104,7 @@ fn arrive(store: &MemoryStore, joiners: &[Joiner]) {
 }
 
 fn done(store: &MemoryStore, caller: &Caller, step: RotationStep) {
-    let renew = Renew { rotation: Some(DoneSteps { step }), ..Renew::default() };
+    let renew = Renew { rotation: Some(DoneSteps { step, failed: None }), ..Renew::default() };
     say(store, &sample::message(Request::Renew(renew)), caller);
 }
 
@@ -319,7 +324,8 @@ fn follow(world: &World, base: &ClusterRecord, word: fn(&Walker) -> Word) -> Vec
     let mut all = Vec::new();
     let record = record_of(world, base);
     for way in [Way::On, Way::Back] {
-        all.extend(decide_rotation_turn(&record, way, NOW).ok().map(|d| after(world, &d)));
+        let turned = decide_rotation_turn(&record, way, CROSSED.as_str(), NOW);
+        all.extend(turned.ok().map(|d| after(world, &d)));
     }
     let finished = decide_rotation_finish(&record).ok();
     all.extend(finished.and_then(|finished| advanced(world, base, &finished)));
@@ -410,7 +416,7 @@ fn is_broken(world: &World) -> bool {
 
 /// When everybody does and says what is to be done: where all are at last.
 fn end(mut world: World, base: &ClusterRecord, way: Way) -> Option<Position> {
-    if let Ok(turned) = decide_rotation_turn(&record_of(&world, base), way, NOW) {
+    if let Ok(turned) = decide_rotation_turn(&record_of(&world, base), way, CROSSED.as_str(), NOW) {
         world = after(&world, &turned);
     }
     for _ in 0..Position::ALL.len() {

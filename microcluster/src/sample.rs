@@ -241,15 +241,15 @@ impl TestSigner {
 }
 
 impl Signer for TestSigner {
-    fn sign(&self, order: &LeafOrder) -> Result<IssuedLeaf, SignError> {
+    fn sign(&self, order: &LeafOrder, _: &ClusterSettings) -> Result<IssuedLeaf, SignError> {
         certify(order, &self.issuer)
     }
 
-    fn bundle(&self) -> AuthorityBundle {
+    fn bundle(&self, _: &ClusterSettings) -> AuthorityBundle {
         AuthorityBundle { cluster: self.authority.pem(), front_proxy: String::new() }
     }
 
-    fn seal(&self, recipient: &str) -> Result<String, SignError> {
+    fn seal(&self, recipient: &str, _: &ClusterSettings) -> Result<String, SignError> {
         Ok(format!("sealed to {recipient}"))
     }
 }

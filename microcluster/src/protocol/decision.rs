@@ -50,6 +50,10 @@ pub enum Outcome {
     Turn(TurnAnswer),
     /// Which step of replacing the authorities holds from now on.
     Rotation(RotationStep),
+    /// The authorities' keys are sealed to this recipient.
+    Keys {
+        recipient: String,
+    },
     /// The cluster goes on from one survivor.
     Recovered,
     TokenAdded(TokenId),

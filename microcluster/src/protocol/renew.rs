@@ -39,7 +39,7 @@ pub fn decide_renew(
         member.settings = settings.cleaned();
     }
     if let Some(rotation) = &renew.rotation {
-        member.rotation.clone_from(rotation);
+        member.rotation = rotation.cleaned();
     }
     member.kubernetes = renew.kubernetes.unwrap_or(member.kubernetes);
     let keys = read_requests(&renew.requests, member.role)?;

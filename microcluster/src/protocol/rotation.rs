@@ -19,10 +19,12 @@ use time::{Duration, OffsetDateTime};
 use super::decision::{Decision, Outcome};
 use crate::message::{Refusal, RefusalCode};
 use crate::record::{
-    AuthorityCertificates, ClusterRecord, ClusterSettings, HOLD_MAX, MemberRecord, NodeId,
-    NodeName, NodeRole, Position, Rotation, RotationRecord, Side, TOKEN_HOLD, Way,
+    AuthorityCertificates, ClusterRecord, ClusterSettings, FORMER_KEPT, FORMER_MAX, FormerAuthority,
+    HOLD_MAX, MemberRecord, NodeId, NodeName, NodeRole, Position, Rotation, RotationRecord,
+    Side, TOKEN_HOLD, Way,
 };
 use crate::store::Change;
+use crate::token::TokenRecord;
 use crate::version::Version;
 
 /// Nodes of an earlier release would never say that they are there. It is to be the release in which
@@ -37,6 +39,8 @@ pub struct RotationRequest {
     /// How long the old ones are believed after the last one has stopped signing.
     pub hold: Duration,
     pub without: BTreeSet<NodeName>,
+    /// Nothing is kept of the old ones in the end.
+    pub distrust: bool,
 }
 
 /// Begins. Whoever asks has the new keys.
@@ -77,20 +81,30 @@ pub fn decide_rotation_begin(
         hold_s: u32::try_from(request.hold.whole_seconds()).unwrap_or(u32::MAX),
         finished: false,
         without: spare(record, &request.without, &BTreeSet::new())?,
+        distrust: request.distrust,
     };
     Ok(to_target(record, &rotation, Position::BothOld, Way::On, now))
 }
 
-/// Turns round: where the nodes came from is the target again, whoever has left it.
+/// Turns round: where the nodes came from is the target again, whoever has left it. On the way back
+/// from where only the new authority is believed, `crossed` is the old one's certificate that the new
+/// one has signed.
 pub fn decide_rotation_turn(
     record: &ClusterRecord,
     way: Way,
+    crossed: &str,
     now: OffsetDateTime,
 ) -> Result<Decision, Refusal> {
     let rotation = current(record)?;
     if rotation.way == way {
         return Ok(Decision::of(Outcome::Rotation(record.settings.value.rotation.step)));
     }
+    let mut rotation = rotation.clone();
+    if rotation.target == Position::New && way == Way::Back {
+        crossed.clone_into(&mut rotation.old.crossed);
+        rotation.old.check().map_err(senseless("old"))?;
+    }
+    let rotation = &rotation;
     let from = rotation.target.next(way).ok_or_else(|| {
         // The first target of a way is never its beginning.
         Refusal::new(RefusalCode::NotAllowed, "there is nothing to turn round for")
@@ -107,7 +121,7 @@ pub fn decide_rotation_advance(record: &ClusterRecord, now: OffsetDateTime) -> D
         return rest;
     }
     let Some(next) = rotation.target.next(rotation.way) else {
-        return put(record, settle(&record.settings.value, rotation));
+        return put(record, settle(&record.settings.value, rotation, now));
     };
     let go_on = || to_target(record, rotation, next, rotation.way, now);
     let Some(hold) = rotation.hold() else { return go_on() };
@@ -172,10 +186,10 @@ fn check_certificates(
     request: &RotationRequest,
 ) -> Result<(), Refusal> {
     let refused = |message: String| Err(Refusal::new(RefusalCode::RequestInvalid, message));
-    for (side, certificates) in [("old", &request.old), ("new", &request.new)] {
-        if let Err(why) = certificates.check() {
-            return refused(format!("the {side} authorities make no sense: {why}"));
-        }
+    request.old.check().map_err(senseless("old"))?;
+    request.new.check().map_err(senseless("new"))?;
+    if request.new.crossed.is_empty() {
+        return refused("the old authority has not signed the new one".into());
     }
     let (old, new) = (request.old.fingerprint(), request.new.fingerprint());
     if settings.authorities.iter().copied().map(Some).ne([old]) {
@@ -185,6 +199,13 @@ fn check_certificates(
         return refused("the new authorities are the old ones".into());
     }
     Ok(())
+}
+
+fn senseless(side: &'static str) -> impl Fn(&'static str) -> Refusal {
+    move |why| {
+        let message = format!("the {side} authorities make no sense: {why}");
+        Refusal::new(RefusalCode::RequestInvalid, message)
+    }
 }
 
 /// Adds nodes by name to those that are not waited for. Somebody must have the keys.
@@ -227,17 +248,47 @@ fn to_target(
         ..settings.rotation.clone()
     };
     let authorities = rotation.authorities();
-    put(record, ClusterSettings { authorities, rotation: after, ..settings.clone() })
+    let mut decision =
+        put(record, ClusterSettings { authorities, rotation: after, ..settings.clone() });
+    decision.changes.extend(end_tokens(record, &rotation));
+    decision
+}
+
+/// Whoever has a token of an authority that nobody shows any more could verify nobody.
+fn end_tokens(record: &ClusterRecord, rotation: &Rotation) -> Vec<Change> {
+    let authorities = rotation.authorities();
+    let is_over =
+        |token: &TokenRecord| !token.revoked && !authorities.contains(&token.authority);
+    let over = record.tokens.values().filter(|token| is_over(&token.value));
+    over.map(|token| {
+        Change::token(TokenRecord { revoked: true, ..token.value.clone() }, token)
+    })
+    .collect()
 }
 
 /// All are at the end of the way, and know only one of the two.
-fn settle(settings: &ClusterSettings, rotation: &Rotation) -> ClusterSettings {
-    let left = match rotation.way {
-        Way::On => Side::New,
-        Way::Back => Side::Old,
+fn settle(settings: &ClusterSettings, rotation: &Rotation, now: OffsetDateTime) -> ClusterSettings {
+    let (left, dropped) = match rotation.way {
+        Way::On => (Side::New, Side::Old),
+        Way::Back => (Side::Old, Side::New),
     };
-    let authorities = rotation.side(left).fingerprint().into_iter().collect();
-    let rotation = RotationRecord { current: None, ..settings.rotation.clone() };
+    let left = rotation.side(left);
+    let mut former = settings.rotation.former.clone();
+    former.retain(|former| now < former.until);
+    // On a way back that nobody began by itself, nobody knows only the new one.
+    if !rotation.distrust && !left.crossed.is_empty() {
+        former.push(FormerAuthority {
+            cluster: rotation.side(dropped).cluster.clone(),
+            crossed: left.crossed.clone(),
+            until: now.saturating_add(FORMER_KEPT),
+        });
+    }
+    if rotation.distrust && rotation.way == Way::On {
+        former.clear();
+    }
+    former.drain(..former.len().saturating_sub(FORMER_MAX));
+    let authorities = left.fingerprint().into_iter().collect();
+    let rotation = RotationRecord { current: None, former, ..settings.rotation.clone() };
     ClusterSettings { authorities, rotation, ..settings.clone() }
 }
 

@@ -154,6 +154,7 @@ impl MemberRecord {
             expires: self.certificates.iter().map(|certificate| certificate.not_after).min(),
             last_contact: self.last_contact,
             settings: self.settings.clone(),
+            rotation: self.rotation.clone(),
         }
     }
 }
@@ -177,4 +178,6 @@ pub struct MemberView {
     pub last_contact: OffsetDateTime,
     #[serde(default)]
     pub settings: AppliedSettings,
+    #[serde(default)]
+    pub rotation: DoneSteps,
 }

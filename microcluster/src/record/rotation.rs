@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 use x509_parser::pem::Pem;
 
+use super::shared::in_one_line;
 use super::{Fingerprint, NodeId, Rest};
 
 /// Certificates of an authority in one text, PEM: one has 700 bytes.
@@ -22,6 +23,12 @@ const PEM_BYTES_MAX: usize = 8 * 1024;
 pub const TOKEN_HOLD: Duration = Duration::minutes(70);
 /// Longer than anybody needs to hand out new kubeconfigs.
 pub const HOLD_MAX: Duration = Duration::days(30);
+/// How long a former authority is kept, as removed nodes are.
+pub const FORMER_KEPT: Duration = Duration::days(365);
+/// So many of them.
+pub const FORMER_MAX: usize = 3;
+/// So many choices of a target can a record have lost: nobody turns round that often meanwhile.
+const STEPS_LOST_MAX: u64 = 1000;
 
 /// Counts targets, those of former rotations too. 0 is before the first.
 #[derive(
@@ -74,7 +81,10 @@ pub struct AuthorityCertificates {
     /// PEM, one each.
     pub cluster: String,
     pub front_proxy: String,
-    /// The cluster's, signed by the other side's: for whoever believes only that one.
+    /// The cluster's, signed by the other side's: for whoever believes only that one. Of the old one
+    /// it is empty until the way back needs it: with it, whoever has the old key passes for a server
+    /// in the eyes of those that believe only the new one.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub crossed: String,
     /// The public half of what signs service accounts' tokens.
     pub service_account: String,
@@ -102,6 +112,20 @@ pub struct Rotation {
     /// Who is not waited for.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub without: BTreeSet<NodeId>,
+    /// Nothing is kept of what is dropped: nobody comes back by it.
+    #[serde(default)]
+    pub distrust: bool,
+}
+
+/// What was dropped, for those who know nothing else: nodes that were off, and pods.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FormerAuthority {
+    /// PEM.
+    pub cluster: String,
+    /// The one that took its place, signed by it.
+    pub crossed: String,
+    #[serde(with = "time::serde::rfc3339")]
+    pub until: OffsetDateTime,
 }
 
 /// The part of the settings that is about this.
@@ -112,9 +136,19 @@ pub struct RotationRecord {
     pub step: RotationStep,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub current: Option<Box<Rotation>>,
+    /// The latest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former: Vec<FormerAuthority>,
     /// What a newer version wrote and this one does not know.
     #[serde(flatten)]
     pub rest: Rest,
+}
+
+/// Where a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReachedStep {
+    pub step: RotationStep,
+    pub at: Position,
 }
 
 /// What a node says of itself.
@@ -123,6 +157,34 @@ pub struct DoneSteps {
     /// The last one that it has done.
     #[serde(default)]
     pub step: RotationStep,
+    /// The later one that it could not do, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<FailedStep>,
+}
+
+/// See [`DoneSteps`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedStep {
+    pub step: RotationStep,
+    pub reason: String,
+}
+
+impl DoneSteps {
+    /// As it may be kept: anybody's text is cut, and is one line.
+    #[must_use]
+    pub fn cleaned(&self) -> Self {
+        let failed = self.failed.as_ref().map(|failed| FailedStep {
+            step: failed.step,
+            reason: in_one_line(&failed.reason),
+        });
+        Self { step: self.step, failed }
+    }
+
+    /// Why that step was not done, if it was tried.
+    pub fn failure(&self, step: RotationStep) -> Option<&str> {
+        let failed = self.failed.as_ref().filter(|failed| failed.step == step)?;
+        Some(failed.reason.as_str())
+    }
 }
 
 impl Position {
@@ -189,7 +251,9 @@ impl AuthorityCertificates {
         if texts.iter().any(|text| text.len() > PEM_BYTES_MAX) {
             return Err("one of its texts is too long");
         }
-        if texts[..3].iter().any(|text| fingerprint(text).is_none()) {
+        let is_one = |text: &String| fingerprint(text).is_some();
+        let crossed = self.crossed.is_empty() || is_one(&self.crossed);
+        if !(is_one(&self.cluster) && is_one(&self.front_proxy) && crossed) {
             return Err("one of its texts is not one certificate");
         }
         if self.service_account.is_empty() {
@@ -233,6 +297,27 @@ impl Rotation {
 }
 
 impl RotationRecord {
+    /// This in a record that may be out of date, with one control-plane node left. Whoever was waited
+    /// for is one position from that node at most.
+    #[must_use]
+    pub(super) fn resumed(&self, own: ReachedStep, now: OffsetDateTime) -> Self {
+        let Some(current) = self.current.as_deref() else { return self.clone() };
+        let current = Rotation {
+            target: own.at,
+            since: now,
+            complete: None,
+            finished: false,
+            ..current.clone()
+        };
+        let step = self.step.max(own.step).0.saturating_add(STEPS_LOST_MAX);
+        Self { step: RotationStep(step), current: Some(Box::new(current)), ..self.clone() }
+    }
+
+    /// What is kept of former authorities at this moment.
+    pub fn former_at(&self, now: OffsetDateTime) -> impl Iterator<Item = &FormerAuthority> {
+        self.former.iter().filter(move |former| now < former.until)
+    }
+
     /// Whether there has never been one.
     pub fn is_untouched(&self) -> bool {
         *self == Self::default()

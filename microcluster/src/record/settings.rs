@@ -6,7 +6,9 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Fingerprint, NodeName, Rest, RotationRecord, SharedSettings};
+use time::OffsetDateTime;
+
+use super::{Fingerprint, NodeName, ReachedStep, Rest, RotationRecord, SharedSettings};
 
 /// Names below which everything is the cluster's own: the datastore's members, nodes.
 const OWN_DOMAIN: &str = "skiff.internal";
@@ -72,6 +74,18 @@ impl ClusterSettings {
             return Err("there is no authority or too many");
         }
         Ok(())
+    }
+
+    /// These in a record that may be out of date, when only one control-plane node is left: new
+    /// authorities that were on their way go on from where it is.
+    #[must_use]
+    pub fn resumed(&self, own: ReachedStep, now: OffsetDateTime) -> Self {
+        let rotation = self.rotation.resumed(own, now);
+        let authorities = match &rotation.current {
+            Some(current) => current.authorities(),
+            None => self.authorities.clone(),
+        };
+        Self { authorities, rotation, ..self.clone() }
     }
 
     /// Whether a node of this name could pass for something else of the cluster: its certificate

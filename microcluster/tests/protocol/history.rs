@@ -236,7 +236,7 @@ async fn found(world: &Rc<World>) {
     let request = data_encoding::BASE64.decode(request.as_bytes()).expect("base64");
     let proven = read_request(&request).expect("a request of ours");
     let order = order_leaf(Purpose::Node, &member, &proven, BEGINNING);
-    let issued = world.signer.sign(&order).expect("it can be signed");
+    let issued = world.signer.sign(&order, &settings).expect("it can be signed");
     let membership = Membership {
         name: member.name.clone(),
         id: member.id,
