@@ -32,10 +32,11 @@ use crate::distribution::Distribution;
 use crate::host::address;
 use crate::node::cluster::join::{Stand, stand};
 use crate::node::cluster::{FoundError, MembershipError, restored, version_of};
-use crate::node::prepare::{Authorities, PrepareError};
+use crate::node::authorities::{Authorities, AuthoritiesError};
+use crate::node::prepare::PrepareError;
 use crate::node::{Lock, LockError};
 use crate::paths::Paths;
-use crate::pki::{AuthorityError, StoreError, write_private};
+use crate::pki::{StoreError, write_private};
 
 /// Where to, and how.
 pub struct Options<'a> {
@@ -108,7 +109,7 @@ pub enum RestoreError {
     #[error(transparent)]
     Cluster(#[from] FoundError),
     #[error(transparent)]
-    Authority(#[from] AuthorityError),
+    Authority(#[from] AuthoritiesError),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -208,7 +209,7 @@ async fn build(
         let name = &opened.began.node_name;
         let node = restored::restored(&kept.record, &plan.config, name, address, kubernetes, now)?;
         cluster = Some(kept.write(&node.changes, &staged.root().join("cluster"))?);
-        node.settle(staged, &Authorities::ensure(&staged.pki(), now)?, now)?;
+        node.settle(staged, Authorities::ensure(&staged.pki(), now)?, now)?;
         let members = kept.record.living().map(|member| member.name.to_string());
         removed = members.filter(|member| member != name).collect();
     }

@@ -39,7 +39,8 @@ pub async fn show(node: &Node) -> Certificates {
         Some(cluster) => cluster.clock().await,
         None => None,
     };
-    of_disk(&node.paths(), OffsetDateTime::now_utc(), cluster)
+    let now = OffsetDateTime::now_utc();
+    Certificates { rotation: cluster::rotation_of(node), ..of_disk(&node.paths(), now, cluster) }
 }
 
 /// All that lie on the disk. `cluster` is what time it is there, if somebody has said so.
@@ -53,6 +54,7 @@ pub fn of_disk(
         now: in_rfc3339(now),
         clock: doubt(now, &found, cluster),
         certificates: found.iter().map(|found| view(found, now)).collect(),
+        rotation: None,
     }
 }
 

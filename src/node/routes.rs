@@ -40,6 +40,9 @@ pub async fn route(node: &Arc<Node>, method: &Method, path: &str, body: Bytes) -
         ("POST", ["credential"]) => credential(node, &read(&body)?),
         ("POST", ["addons", name, "enable"]) => enable(node, name, read(&body)?),
         ("POST", ["addons", name, "disable"]) => disable(node, name, read(&body)?),
+        ("POST", ["authorities", action]) => {
+            cluster::routes::authorities(node, action, &body).await
+        }
         (_, ["cluster", rest @ ..]) => cluster::routes::route(node, method, rest, &body).await,
         ("POST", ["stop"]) => Ok(order(node, |reply| Order::Stop { reply })),
         ("POST", ["restart"]) => Ok(order(node, |reply| Order::Restart { reply })),

@@ -177,10 +177,7 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
 impl Authority {
     /// The signer's subject as it stands in the leaves.
     pub fn subject_der(&self) -> Vec<u8> {
-        Pem::iter_from_buffer(self.certificate_pem().as_bytes())
-            .filter_map(Result::ok)
-            .find_map(|block| Some(block.parse_x509().ok()?.subject().as_raw().to_vec()))
-            .unwrap_or_default()
+        subject_der(self.certificate_pem())
     }
 
     /// The certificate as it is compared by its sum.
@@ -219,6 +216,23 @@ impl Authority {
         let certificate = params.signed_by(&key, &self.issuer()?)?;
         Ok((certificate.pem(), key.serialize_pem()))
     }
+}
+
+/// The subject of an authority as it stands in leaves that it has signed.
+pub fn subject_der(authority_pem: &str) -> Vec<u8> {
+    Pem::iter_from_buffer(authority_pem.as_bytes())
+        .filter_map(Result::ok)
+        .find_map(|block| Some(block.parse_x509().ok()?.subject().as_raw().to_vec()))
+        .unwrap_or_default()
+}
+
+/// What the first certificate of a text is called.
+pub fn common_name(certificate_pem: &str) -> Option<String> {
+    let blocks = Pem::iter_from_buffer(certificate_pem.as_bytes()).filter_map(Result::ok);
+    let block = blocks.into_iter().next()?;
+    let certificate = block.parse_x509().ok()?;
+    let name = certificate.subject().iter_common_name().next()?;
+    name.as_str().ok().map(str::to_owned)
 }
 
 /// A serial number nobody can guess and nobody repeats: the key that it belongs to is random.

@@ -18,7 +18,7 @@ use microcluster::token::{Secret, TokenState};
 use microcluster::version::Version;
 use serde_json::{Value, json};
 use skiff::node::cluster::store::RecordStore;
-use skiff::node::prepare::Authorities;
+use skiff::node::authorities::Authorities;
 use skiff::paths::Paths;
 use skiff::pki::{encryption_config, service_account_key};
 use skiff_datastore::Listen;

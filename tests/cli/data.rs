@@ -241,7 +241,7 @@ fn certificates(ill: bool) -> Certificates {
     }
     // The screen says when it was made: the same in each test.
     let now = "2026-11-27T12:00:00Z".into();
-    Certificates { now, clock: ill.then(long_sentence), certificates }
+    Certificates { now, clock: ill.then(long_sentence), certificates, rotation: None }
 }
 
 fn version() -> Version {

@@ -31,6 +31,9 @@ use crate::version::Version;
 /// nodes first take part.
 pub const ROTATION_SINCE: Version = Version::new(0, 1, 0);
 
+/// So many are ended in one change; with the others nobody comes in either.
+const TOKENS_AT_ONCE_MAX: usize = 80;
+
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RotationRequest {
@@ -260,7 +263,7 @@ fn end_tokens(record: &ClusterRecord, rotation: &Rotation) -> Vec<Change> {
     let is_over =
         |token: &TokenRecord| !token.revoked && !authorities.contains(&token.authority);
     let over = record.tokens.values().filter(|token| is_over(&token.value));
-    over.map(|token| {
+    over.take(TOKENS_AT_ONCE_MAX).map(|token| {
         Change::token(TokenRecord { revoked: true, ..token.value.clone() }, token)
     })
     .collect()

@@ -268,6 +268,7 @@ mod tests {
             expires: None,
             last_contact: OffsetDateTime::UNIX_EPOCH,
             settings: AppliedSettings::default(),
+            rotation: Default::default(),
         }
     }
 

@@ -25,10 +25,12 @@ use super::{Begun, Cluster, ClusterDesk, GroundError, MembershipError, Stage, pe
 use crate::daemons::datastore;
 use crate::kube::ClientError;
 use crate::node::account::{self, AccountError};
+use crate::node::authorities::{Standing, store_public};
 use crate::node::bootstrap;
 use crate::node::core::{ElectError, Node};
 use crate::node::plan::{JOINED, REMOVED};
-use crate::pki::{self, StoreError, write_private};
+use crate::paths::Paths;
+use crate::pki::{self, StoreError};
 
 /// How often the cluster is looked at: who comes or goes is known within this time.
 const INTERVAL: Duration = Duration::from_secs(15);
@@ -261,6 +263,7 @@ async fn note(
     members: Vec<MemberView>,
     settings: Option<ClusterSettings>,
 ) -> Result<(), UpkeepError> {
+    let before = cluster.membership();
     cluster.update(|membership| {
         // Whoever tells of nobody knows nothing: the ones that were known are still worth a try.
         if members.iter().any(|member| member.role == NodeRole::ControlPlane) {
@@ -270,16 +273,11 @@ async fn note(
     })?;
     cluster.settings_wake.notify_one();
     let membership = cluster.membership();
+    if membership != before {
+        node.rotation_wake.notify_one();
+    }
     store_lists(&cluster.paths, &membership)?;
     Ok(node.elect(membership.elects()).await?)
-}
-
-/// What the cluster certifies for a node; the rest is signed with the authority that lies there.
-fn purposes(role: NodeRole) -> &'static [Purpose] {
-    match role {
-        NodeRole::Worker => &keys::OF_WORKER,
-        NodeRole::ControlPlane => &keys::OF_CONTROL_PLANE,
-    }
 }
 
 /// Asks for new certificates at half the life of the old ones, and tells what has changed here.
@@ -294,7 +292,7 @@ async fn renew_when_due(node: &Node, cluster: &Cluster) -> Result<(), UpkeepErro
             || own.release != release()
             || own.expires.is_none()
     });
-    let is_due = purposes(membership.role).iter().any(is_over);
+    let is_due = keys::of(membership.role).iter().any(is_over);
     if !has_changed && !is_due {
         return Ok(());
     }
@@ -307,7 +305,7 @@ pub async fn renew(node: &Node, cluster: &Cluster, is_due: bool) -> Result<(), U
     let _turn = cluster.renewing.lock().await;
     let membership = cluster.membership();
     let keys = match membership.role {
-        NodeRole::Worker => Keys::generate(purposes(membership.role))?,
+        NodeRole::Worker => Keys::generate(keys::of(membership.role))?,
         // Its first key is what the record was founded with.
         NodeRole::ControlPlane => Keys::of_node(&cluster.paths)?,
     };
@@ -332,8 +330,10 @@ pub async fn renew(node: &Node, cluster: &Cluster, is_due: bool) -> Result<(), U
     if let Answer::Renewed(renewed) = answer? {
         let agent = account::ensure_agent()?;
         keys.store(&renewed.leaves, &cluster.paths, agent)?;
-        if membership.role == NodeRole::Worker {
-            store_bundle(&cluster.paths.pki().join("ca.crt"), &renewed.bundle.cluster)?;
+        let is_settled = renewed.settings.rotation.current.is_none();
+        // Otherwise a step says whom it believes.
+        if membership.role == NodeRole::Worker && is_settled && !is_between(&cluster.paths) {
+            store_public(&cluster.paths.pki().join("ca.crt"), &renewed.bundle.cluster)?;
         }
         note(node, cluster, renewed.members, Some(renewed.settings)).await?;
         tracing::info!("the cluster renewed this node's certificates");
@@ -371,12 +371,9 @@ fn is_half_over(path: &std::path::Path, now: OffsetDateTime) -> bool {
     pki::inspect(path).is_none_or(|leaf| now >= leaf.due())
 }
 
-/// Whom the node believes, when that has changed.
-pub fn store_bundle(path: &std::path::Path, bundle: &str) -> Result<(), StoreError> {
-    match std::fs::read_to_string(path) {
-        Ok(there) if there == bundle => Ok(()),
-        _ => write_private(path, bundle.as_bytes(), 0o644, (0, 0)),
-    }
+/// Whether new authorities are on their way here; also when that cannot be read.
+fn is_between(paths: &Paths) -> bool {
+    Standing::read(&paths.pki()).map_or(true, |standing| standing.two.is_some())
 }
 
 /// What is over goes: tokens, joins that nobody finished, and Node objects of nodes that were
