@@ -4,6 +4,7 @@
 
 mod addon;
 mod address;
+mod authorities;
 mod archive;
 mod bad_day;
 mod certs;
