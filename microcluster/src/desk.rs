@@ -372,7 +372,8 @@ impl<S: Store, G: Signer, C: Clock> Desk<S, G, C> {
             Outcome::Keys { recipient } => {
                 let sealed = self.signer.seal(recipient, &record.settings.value);
                 let sealed = sealed.map_err(|error| unsigned(&error))?;
-                Answer::Keys { sealed, settings: settings() }
+                let bundle = self.signer.bundle(&record.settings.value);
+                Answer::Keys { sealed, bundle, settings: settings() }
             }
             Outcome::Founded
             | Outcome::Removed { .. }

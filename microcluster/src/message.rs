@@ -215,6 +215,7 @@ pub enum Answer {
     /// As in [`Entered`].
     Keys {
         sealed: String,
+        bundle: AuthorityBundle,
         settings: ClusterSettings,
     },
     Refused(Refusal),

@@ -247,7 +247,10 @@ fn write_small(opened: &Opened, staged: &Paths) -> Result<(), RestoreError> {
     make_dir(&staged.pki(), 0o755)?;
     make_dir(&staged.node(), 0o700)?;
     for (name, bytes) in &opened.small {
-        if name.starts_with(PKI) || name == CHOICES {
+        if name.starts_with(PKI) || name == CHOICES || name == ROTATION {
+            if let Some(dir) = staged.root().join(name).parent() {
+                make_dir(dir, 0o700)?;
+            }
             let is_public = name.ends_with(".crt") || name.ends_with(".pub");
             let mode = if is_public { 0o644 } else { 0o600 };
             write_private(&staged.root().join(name), bytes, mode, (0, 0))?;

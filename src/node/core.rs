@@ -70,6 +70,8 @@ pub struct Node {
     pub(super) setting: tokio::sync::Mutex<()>,
     /// New authorities may be on their way.
     pub(super) rotation_wake: Notify,
+    /// Alone, one decides about them at a time.
+    pub(super) rotation_turn: tokio::sync::Mutex<()>,
     /// Where the settings were read.
     pub(super) settings_file: PathBuf,
     pub(super) build: Distribution,

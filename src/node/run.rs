@@ -209,6 +209,7 @@ async fn live(options: Options) -> Result<(), NodeError> {
         kept_settings: Mutex::new(kept_settings),
         setting: tokio::sync::Mutex::default(),
         rotation_wake: tokio::sync::Notify::new(),
+        rotation_turn: tokio::sync::Mutex::default(),
         settings_file,
         build,
         build_id: build_id.unwrap_or_default(),

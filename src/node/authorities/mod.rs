@@ -213,8 +213,9 @@ pub fn store_next(pki: &Path, pair: &Pair) -> Result<(), AuthoritiesError> {
     Ok(pair.store_keys(&path)?)
 }
 
-/// Whether a leaf was signed by this authority, as far as its names tell.
-pub fn is_signed_by(leaf: &Path, authority_pem: &str) -> bool {
-    let wanted = pki::subject_der(authority_pem);
-    pki::inspect(leaf).is_some_and(|leaf| leaf.issuer_der == wanted)
+/// Whether a leaf was signed by another authority than this one, as far as its names tell; not of a leaf
+/// that cannot be read.
+pub fn is_of_another(leaf: &Path, authority_pem: &str) -> bool {
+    let over = pki::subject_der(authority_pem);
+    pki::inspect(leaf).is_some_and(|leaf| leaf.issuer_der != over)
 }

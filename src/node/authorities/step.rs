@@ -40,7 +40,12 @@ pub enum StepError {
 
 impl Standing {
     /// Writes down that the node is on its way.
-    fn aim(&mut self, own: &Fingerprint, rotation: &Rotation) -> Result<(), StepError> {
+    fn aim(
+        &mut self,
+        own: &Fingerprint,
+        rotation: &Rotation,
+        is_worker: bool,
+    ) -> Result<(), StepError> {
         let known = self.two.as_deref();
         let is_same = |two: &TwoSides| {
             (two.old.fingerprint(), two.new.fingerprint())
@@ -51,6 +56,8 @@ impl Standing {
             Some(_) => return Err(StepError::Unknown),
             None if rotation.old.fingerprint().as_ref() == Some(own) => Position::Old,
             None if rotation.new.fingerprint().as_ref() == Some(own) => Position::New,
+            // It was off when its own was replaced, and has certificates of what signs now.
+            None if is_worker => Position::Old,
             None => return Err(StepError::Unknown),
         };
         let (old, new) = (rotation.old.clone(), rotation.new.clone());
@@ -68,7 +75,7 @@ pub(in crate::node) async fn begin(
 ) -> Result<(), StepError> {
     let pki = node.paths().pki();
     let mut standing = Standing::read(&pki)?;
-    standing.aim(own, rotation)?;
+    standing.aim(own, rotation, node.authorities.is_none())?;
     standing.write(&pki)?;
     let view = standing.two.as_deref().ok_or(StepError::Unknown)?.view();
     show(node, &standing, view).await

@@ -205,6 +205,7 @@ async fn turn(node: &Node, forgot: &mut bool) -> Result<bool, AloneError> {
         }
         return Ok(true);
     }
+    let _alone = node.rotation_turn.lock().await;
     let Some(desk) = desk(node)? else { return Ok(false) };
     let step = desk.advance_rotation().await.map_err(AloneError::Refused)?;
     Ok(step != record.step || self::record(&paths)?.current.is_none())

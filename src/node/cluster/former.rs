@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use microcluster::record::{Fingerprint, RotationRecord};
+use time::OffsetDateTime;
 use x509_parser::pem::Pem;
 
 use crate::node::authorities::step::StepError;
@@ -15,17 +16,21 @@ use crate::paths::Paths;
 
 /// Takes over what the record says of them.
 pub fn keep(node: &Node, rotation: &RotationRecord) -> Result<(), StepError> {
-    let pki = node.paths().pki();
+    let (pki, now) = (node.paths().pki(), OffsetDateTime::now_utc());
     let mut standing = Standing::read(&pki)?;
-    if rotation.step < standing.step || standing.former == rotation.former {
+    let former: Vec<_> = rotation.former_at(now).cloned().collect();
+    if rotation.step < standing.step || standing.former == former {
         return Ok(());
     }
-    standing.former.clone_from(&rotation.former);
+    if node.authorities.is_some() {
+        let text: String = former.iter().map(|former| former.cluster.as_str()).collect();
+        store_public(&pki.join(FORMER_CERTIFICATES), &text)?;
+    }
+    standing.former = former;
     standing.write(&pki)?;
-    let Some(shared) = &node.authorities else { return Ok(()) };
-    let text: String = standing.former.iter().map(|former| former.cluster.as_str()).collect();
-    store_public(&pki.join(FORMER_CERTIFICATES), &text)?;
-    shared.set(Authorities::ensure(&pki, time::OffsetDateTime::now_utc())?);
+    if let Some(shared) = &node.authorities {
+        shared.set(Authorities::ensure(&pki, now)?);
+    }
     Ok(())
 }
 

@@ -68,6 +68,9 @@ pub async fn begin<S: Store>(
     let now = OffsetDateTime::now_utc();
     let old = keys_of(node, settings.authorities.first())?;
     let number = settings.rotation.step.0.saturating_add(2);
+    // Two of one name would be taken for one, whatever the record has lost.
+    let own = common_name(&old.certificates.cluster);
+    let number = (number..).find(|number| own != format!("skiff {number}")).unwrap_or(number);
     let new = Pair::fresh(number, &old, now).map_err(AuthoritiesError::from)?;
     let pki = node.paths().pki();
     store_next(&pki, &new)?;

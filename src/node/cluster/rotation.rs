@@ -8,23 +8,24 @@
 //!           all there, held?    ─> the next step
 //! ```
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use microcluster::message::{Answer, Refusal, Renew, Request};
 use microcluster::protocol::TurnAnswer;
 use microcluster::record::{
-    DoneSteps, Fingerprint, Position, Rotation, RotationRecord, RotationStep, Side, Way,
+    AuthorityCertificates, DoneSteps, Fingerprint, Position, Rotation, RotationRecord, RotationStep, Side, Way,
 };
 use time::OffsetDateTime;
 
 use super::ask::AskError;
 use super::seal::{Opener, SealError};
-use super::upkeep::{chain, look};
+use super::upkeep::{Asks, chain, look, renew_by};
 use super::{Cluster, Stage, UpkeepError, former, keys, renew};
 use crate::node::authorities::step::{self, StepError};
 use crate::node::authorities::{
-    AuthoritiesError, NEXT, Pair, Standing, StandingError, extension, forget_next, is_signed_by,
+    AuthoritiesError, NEXT, Pair, Standing, StandingError, extension, forget_next, is_of_another,
     store_next,
 };
 use crate::node::core::Node;
@@ -120,6 +121,10 @@ async fn turn(
     let record = membership.settings.rotation.clone();
     let standing = Standing::read(&cluster.paths.pki())?;
     let mut progress = Progress::Done;
+    if is_left_behind(node, cluster) {
+        come_back(node, cluster, &record).await?;
+        return Ok(Progress::Again);
+    }
     if let Some(rotation) = &record.current {
         progress = Progress::Watches;
         let has_failed = standing.said().failure(record.step).is_some();
@@ -231,18 +236,23 @@ async fn show_new(
     cluster: &Cluster,
     rotation: &Rotation,
 ) -> Result<(), RotationError> {
-    let wanted = &rotation.side(rotation.target.signs()).cluster;
-    let is_new = || {
-        let purposes = keys::of(cluster.membership().role).iter();
-        purposes.map(|purpose| keys::place(&cluster.paths, *purpose)).all(|leaf| {
-            is_signed_by(&leaf, wanted)
-        })
-    };
-    if is_new() {
+    if shows(cluster, rotation) {
         return Ok(());
     }
     renew(node, cluster, true).await?;
-    if is_new() { Ok(()) } else { Err(RotationError::Unsigned) }
+    if shows(cluster, rotation) { Ok(()) } else { Err(RotationError::Unsigned) }
+}
+
+/// Whether nothing ends in what does not sign any more. It may have been signed later, in another
+/// rotation.
+fn shows(cluster: &Cluster, rotation: &Rotation) -> bool {
+    let over = match rotation.target.signs() {
+        Side::Old => &rotation.new.cluster,
+        Side::New => &rotation.old.cluster,
+    };
+    let purposes = keys::of(cluster.membership().role).iter();
+    let mut leaves = purposes.map(|purpose| keys::place(&cluster.paths, *purpose));
+    leaves.all(|leaf| is_of_another(&leaf, over))
 }
 
 /// Gets the keys of both sets from whoever has them.
@@ -250,7 +260,7 @@ async fn fetch_keys(cluster: &Cluster, rotation: &Rotation) -> Result<(), Rotati
     let opener = Opener::generate();
     let request = Request::Keys { recipient: opener.recipient() };
     let answer = cluster.ask_others(request).await;
-    let Answer::Keys { sealed, settings } = answer? else {
+    let Answer::Keys { sealed, settings, .. } = answer? else {
         return Err(AskError::Answer.into());
     };
     let current = settings.rotation.current.as_deref();
@@ -263,6 +273,73 @@ async fn fetch_keys(cluster: &Cluster, rotation: &Rotation) -> Result<(), Rotati
     let opened = opener.open(Some(&sealed), &bundle, Some(current))?;
     let next = opened.next.as_ref().ok_or(RotationError::NoKeys)?;
     Ok(store_next(&cluster.paths.pki(), next)?)
+}
+
+/// Whether the authority that lies here is none of the cluster's any more. A worker is given another
+/// with its certificates.
+fn is_left_behind(node: &Node, cluster: &Cluster) -> bool {
+    let Some(authorities) = node.authorities() else { return false };
+    let settled = cluster.membership().settings.authorities;
+    settled.iter().all(|authority| authorities.find(authority).is_none())
+}
+
+/// It was replaced while this node was off, and nobody waited: gets the keys of what took its place.
+async fn come_back(
+    node: &Node,
+    cluster: &Cluster,
+    record: &RotationRecord,
+) -> Result<(), RotationError> {
+    let standing = Standing::read(&cluster.paths.pki())?;
+    // Of an earlier rotation, which was not the last.
+    if let Some(two) = standing.two.as_deref() {
+        step::settle(node, two.at.signs(), standing.step)?;
+    }
+    let own = own_authority(node, cluster)?;
+    let old = node.authorities().and_then(|all| all.find(&own).cloned());
+    let old = old.ok_or(RotationError::NoAuthority)?;
+    // Its servers are believed by those that it has behind them.
+    former::keep(node, record)?;
+    let opener = Opener::generate();
+    let request = Request::Keys { recipient: opener.recipient() };
+    let Answer::Keys { sealed, bundle, settings } = cluster.ask_others(request).await? else {
+        return Err(AskError::Answer.into());
+    };
+    // While the next one is under way, it comes to where that began, and goes on from there.
+    let current = settings.rotation.current.as_deref();
+    let new = opener.open(Some(&sealed), &bundle, current)?.side;
+    if !new.fingerprint().is_some_and(|new| settings.authorities.contains(&new)) {
+        return Err(StepError::Unknown.into());
+    }
+    let pki = cluster.paths.pki();
+    store_next(&pki, &new)?;
+    let rotation = last_step(&old.certificates, &new.certificates, Position::New);
+    if !shows(cluster, &rotation) {
+        renew_by(node, cluster, true, Asks::Others).await?;
+    }
+    tracing::info!("the cluster's authorities were replaced while this node was off");
+    let done = if current.is_some() { standing.step } else { settings.rotation.step };
+    take(node, cluster, &own, &rotation, done).await?;
+    Ok(step::settle(node, Side::New, done)?)
+}
+
+/// To an end of the way, without anybody who waits.
+fn last_step(
+    old: &AuthorityCertificates,
+    new: &AuthorityCertificates,
+    target: Position,
+) -> Rotation {
+    Rotation {
+        target,
+        way: if target == Position::New { Way::On } else { Way::Back },
+        old: old.clone(),
+        new: new.clone(),
+        since: OffsetDateTime::now_utc(),
+        complete: None,
+        hold_s: 0,
+        finished: false,
+        without: BTreeSet::new(),
+        distrust: false,
+    }
 }
 
 /// The record knows one set of authorities.
@@ -286,24 +363,13 @@ async fn conclude(
 ) -> Result<(), RotationError> {
     let standing = Standing::read(&cluster.paths.pki())?;
     let Some(two) = standing.two.as_deref() else { return Ok(()) };
-    let (target, way) = match left {
-        Side::Old => (Position::Old, Way::Back),
-        Side::New => (Position::New, Way::On),
+    let target = match left {
+        Side::Old => Position::Old,
+        Side::New => Position::New,
     };
     if two.at != target || two.doing.is_some() {
         // It was off, and nobody waited for it.
-        let rotation = Rotation {
-            target,
-            way,
-            old: two.old.clone(),
-            new: two.new.clone(),
-            since: OffsetDateTime::now_utc(),
-            complete: None,
-            hold_s: 0,
-            finished: false,
-            without: Default::default(),
-            distrust: false,
-        };
+        let rotation = last_step(&two.old, &two.new, target);
         let own = own_authority(node, cluster)?;
         take(node, cluster, &own, &rotation, step).await?;
     }

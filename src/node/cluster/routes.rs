@@ -150,6 +150,7 @@ pub async fn authorities(node: &Arc<Node>, action: &str, body: &Bytes) -> Answer
             }
         }
         None => {
+            let _alone = node.rotation_turn.lock().await;
             let desk = alone::desk(node).map_err(|error| Refusal::from_error(&error))?;
             let desk = desk.ok_or_else(|| {
                 Refusal::new(StatusCode::CONFLICT, "the keys of this node cannot be read")

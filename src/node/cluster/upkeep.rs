@@ -174,11 +174,14 @@ async fn turn(node: &Node, cluster: &Cluster, done: &mut Done) -> Result<(), Upk
 }
 
 async fn hear_of_others(node: &Node, cluster: &Cluster) -> Result<(), UpkeepError> {
-    let answer = cluster.ask_others(Request::Members {}).await?;
-    if let Answer::Members { members, settings } = answer {
-        note(node, cluster, members, settings).await?;
+    match cluster.ask_others(Request::Members {}).await {
+        // Its time is over, or its authority was replaced while the node was off.
+        Err(AskError::Refused(refusal)) if refusal.code == RefusalCode::IdentityStale => {
+            renew_by(node, cluster, true, Asks::Others).await
+        }
+        Ok(Answer::Members { members, settings }) => note(node, cluster, members, settings).await,
+        answer => answer.map(drop).map_err(UpkeepError::from),
     }
-    Ok(())
 }
 
 /// The node's own setting may have changed since the cluster was founded, and other nodes dial what
@@ -299,9 +302,30 @@ async fn renew_when_due(node: &Node, cluster: &Cluster) -> Result<(), UpkeepErro
     renew(node, cluster, is_due).await
 }
 
+/// Who is asked by a node that decides itself, if it can.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asks {
+    Cluster,
+    Others,
+}
+
 /// Tells what has changed here, for which new certificates are the answer; when they are due, also
 /// without a change that is refused.
 pub async fn renew(node: &Node, cluster: &Cluster, is_due: bool) -> Result<(), UpkeepError> {
+    renew_by(node, cluster, is_due, Asks::Cluster).await
+}
+
+/// The same, asked of somebody.
+pub async fn renew_by(
+    node: &Node,
+    cluster: &Cluster,
+    is_due: bool,
+    asks: Asks,
+) -> Result<(), UpkeepError> {
+    let ask = async |request| match asks {
+        Asks::Cluster => cluster.ask(request).await,
+        Asks::Others => cluster.ask_others(request).await,
+    };
     let _turn = cluster.renewing.lock().await;
     let membership = cluster.membership();
     let keys = match membership.role {
@@ -317,7 +341,7 @@ pub async fn renew(node: &Node, cluster: &Cluster, is_due: bool) -> Result<(), U
         settings: None,
         rotation: None,
     };
-    let mut answer = cluster.ask(Request::Renew(renew.clone())).await;
+    let mut answer = ask(Request::Renew(renew.clone())).await;
     let refused = refused_address(&answer).cloned();
     tell_address(node, refused.as_ref());
     if refused.is_some() {
@@ -325,7 +349,7 @@ pub async fn renew(node: &Node, cluster: &Cluster, is_due: bool) -> Result<(), U
             return Ok(());
         }
         // Certificates do not wait until another node has given the address up.
-        answer = cluster.ask(Request::Renew(Renew { addresses: None, ..renew })).await;
+        answer = ask(Request::Renew(Renew { addresses: None, ..renew })).await;
     }
     if let Answer::Renewed(renewed) = answer? {
         let agent = account::ensure_agent()?;
