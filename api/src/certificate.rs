@@ -42,6 +42,10 @@ pub struct AuthorityRotation {
     #[serde(default)]
     pub distrust: bool,
     pub nodes: Vec<RotationNode>,
+    /// Secrets with tokens of service accounts that never end by themselves, as `namespace/name`: they
+    /// are refused when what has signed them is dropped.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub token_secrets: Vec<String>,
 }
 
 /// A node on that way.

@@ -22,7 +22,7 @@ use time::OffsetDateTime;
 
 use super::manifest::Manifest;
 use super::open::{OpenError, Opened, open};
-use super::part::{CHOICES, PKI};
+use super::part::{CHOICES, PKI, ROTATION};
 use super::record::RecordError;
 pub use super::settings::SettingsOf;
 use super::settings::{self, Plan, SettingsError};

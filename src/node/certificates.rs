@@ -3,7 +3,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Api, ListParams};
 use microcluster::protocol::CLOCKS_APART_MAX;
 use skiff_api::{Certificate, CertificateState, Certificates, Progress};
 use time::OffsetDateTime;
@@ -14,6 +17,11 @@ use super::core::{Node, RenewError};
 use crate::host::CLOCK_MIN_S;
 use crate::paths::Paths;
 use crate::pki::{self, LeafInfo};
+
+/// Whoever only looks does not wait longer for the API server.
+const SECRETS_TIMEOUT: Duration = Duration::from_secs(3);
+/// More are not told.
+const SECRETS_MAX: u32 = 100;
 
 #[derive(Debug, thiserror::Error)]
 pub enum RotateError {
@@ -40,7 +48,23 @@ pub async fn show(node: &Node) -> Certificates {
         None => None,
     };
     let now = OffsetDateTime::now_utc();
-    Certificates { rotation: cluster::rotation_of(node), ..of_disk(&node.paths(), now, cluster) }
+    let mut rotation = cluster::rotation_of(node);
+    if let Some(rotation) = &mut rotation {
+        rotation.token_secrets = token_secrets(node).await.unwrap_or_default();
+    }
+    Certificates { rotation, ..of_disk(&node.paths(), now, cluster) }
+}
+
+/// Where tokens are that nobody refreshes; none when the API server does not say.
+async fn token_secrets(node: &Node) -> Option<Vec<String>> {
+    let api: Api<Secret> = Api::all(node.clients.client().await.ok()?);
+    let params = ListParams::default().fields("type=kubernetes.io/service-account-token");
+    let asked = tokio::time::timeout(SECRETS_TIMEOUT, api.list_metadata(&params.limit(SECRETS_MAX)));
+    let found = asked.await.ok()?.ok()?.items.into_iter().map(|found| {
+        let namespace = found.metadata.namespace.unwrap_or_default();
+        format!("{namespace}/{}", found.metadata.name.unwrap_or_default())
+    });
+    Some(found.collect())
 }
 
 /// All that lie on the disk. `cluster` is what time it is there, if somebody has said so.

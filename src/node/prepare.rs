@@ -188,7 +188,12 @@ pub fn leaves(
     for spec in leaf_specs(context, sans) {
         let authority = authorities.of(spec.issuer);
         let current = pki::inspect(&spec.path);
+        let behind = behind(&spec, authorities);
         match pki::plan_renewal(&spec, current.as_ref(), &authority.subject_der(), now) {
+            Plan::Keep { .. } if !pki::shows_behind(&spec.path, behind) => {
+                issue(&spec, authorities, now, ttl, "another certificate stands behind it")?;
+                next = next.min(now + ttl / 2);
+            }
             Plan::Keep { until } => {
                 ensure_private(&spec.path, 0o600, spec.owner)?;
                 next = next.min(until);
@@ -226,12 +231,16 @@ fn issue(
 ) -> Result<(), PrepareError> {
     let signed = authorities.of(spec.issuer).issue(spec, now, ttl);
     let (certificate, key) = signed.map_err(|e| PrepareError::Sign(spec.path.clone(), e))?;
-    // Clients are believed by whoever believes the authority itself.
-    let behind = if spec.usage == Usage::Server { authorities.crossed() } else { "" };
-    let pem = format!("{certificate}{behind}{key}");
+    let pem = format!("{certificate}{}{key}", behind(spec, authorities));
     write_private(&spec.path, pem.as_bytes(), 0o600, spec.owner)?;
     tracing::info!(leaf = %spec.path.display(), reason, "issued");
     Ok(())
+}
+
+/// Clients are believed by whoever believes the authority itself.
+fn behind<'a>(spec: &LeafSpec, authorities: &'a Authorities) -> &'a str {
+    let is_server = spec.usage == Usage::Server && spec.issuer == Issuer::Cluster;
+    if is_server { authorities.crossed() } else { "" }
 }
 
 fn leaf_specs(context: &Context, sans: &[String]) -> Vec<LeafSpec> {

@@ -127,6 +127,17 @@ fn parse(pem: &[u8]) -> Option<LeafInfo> {
     parse_certificate(pem)
 }
 
+/// Whether behind a file's first certificate stand these and no others.
+pub fn shows_behind(path: &Path, others: &str) -> bool {
+    let certificates = |text: &[u8]| -> Vec<Vec<u8>> {
+        let blocks = Pem::iter_from_buffer(text).filter_map(Result::ok);
+        let blocks = blocks.filter(|block| block.label == "CERTIFICATE");
+        blocks.map(|block| block.contents).collect()
+    };
+    let shown = certificates(&std::fs::read(path).unwrap_or_default());
+    shown.get(1..).is_some_and(|behind| *behind == *certificates(others.as_bytes()))
+}
+
 /// Reads the first certificate of a file in which there is no key: an authority's, say.
 pub fn inspect_certificate(path: &Path) -> Option<LeafInfo> {
     parse_certificate(&std::fs::read(path).ok()?)

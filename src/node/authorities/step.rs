@@ -60,7 +60,11 @@ impl Standing {
             None if is_worker => Position::Old,
             None => return Err(StepError::Unknown),
         };
-        let (old, new) = (rotation.old.clone(), rotation.new.clone());
+        let (old, mut new) = (rotation.old.clone(), rotation.new.clone());
+        if rotation.distrust && rotation.target == Position::New {
+            // Whoever believes only the old one is not to be served.
+            new.crossed.clear();
+        }
         self.two = Some(Box::new(TwoSides { old, new, at, doing: Some(rotation.target) }));
         Ok(())
     }

@@ -57,10 +57,10 @@ pub async fn begin<S: Store>(
     let record = desk.record().await.map_err(RotateError::Refused)?;
     let settings = &record.settings.value;
     if let Some(current) = &settings.rotation.current {
-        if !without.is_empty() && current.way == Way::On {
+        if !without.is_empty() {
             return desk.rotate_without(&without).await.map_err(RotateError::Refused);
         }
-        if current.way == Way::On {
+        if current.way == Way::On || asked.distrust {
             return Err(RotateError::Refused(under_way(&settings.rotation)));
         }
         return desk.turn_rotation(Way::On, "").await.map_err(RotateError::Refused);
@@ -173,6 +173,7 @@ pub fn view(
         tokens_until: safe.filter(|until| now < *until).map(time),
         distrust: current.distrust,
         nodes,
+        token_secrets: vec![],
     })
 }
 

@@ -252,7 +252,10 @@ fn shows(cluster: &Cluster, rotation: &Rotation) -> bool {
     };
     let purposes = keys::of(cluster.membership().role).iter();
     let mut leaves = purposes.map(|purpose| keys::place(&cluster.paths, *purpose));
-    leaves.all(|leaf| is_of_another(&leaf, over))
+    let is_alone = rotation.distrust && rotation.target == Position::New;
+    leaves.all(|leaf| {
+        is_of_another(&leaf, over) && (!is_alone || crate::pki::shows_behind(&leaf, ""))
+    })
 }
 
 /// Gets the keys of both sets from whoever has them.

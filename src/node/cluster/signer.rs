@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use microcluster::record::{ClusterSettings, Fingerprint, Rotation};
+use microcluster::record::{ClusterSettings, Fingerprint, Position, Rotation};
 use microcluster::trust::{
     AuthorityBundle, BACKDATE, IssuedLeaf, LEAF_LIFE, LeafOrder, Purpose, SignError, Signer, certify,
 };
@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::seal::ClusterKeys;
 use crate::config::Config;
-use crate::node::authorities::{Authorities, Pair, SharedAuthorities, View};
+use crate::node::authorities::{Authorities, Pair, SharedAuthorities};
 
 /// See the module's words.
 pub struct AuthoritySigner {
@@ -102,9 +102,11 @@ fn signing<'a>(authorities: &'a Authorities, settings: &ClusterSettings) -> Opti
 
 /// What a server shows behind its leaf by these settings.
 fn crossed(settings: &ClusterSettings, now: OffsetDateTime) -> String {
-    let signs = |rotation: &Rotation| {
-        rotation.side(View::of(rotation.target).signs).crossed.clone()
-    };
+    let signs = |rotation: &Rotation| rotation.side(rotation.target.signs()).crossed.clone();
+    let is_over = |rotation: &Rotation| rotation.distrust && rotation.target == Position::New;
+    if settings.rotation.current.as_deref().is_some_and(is_over) {
+        return String::new();
+    }
     let current = settings.rotation.current.as_deref().map(signs).unwrap_or_default();
     let former: Vec<_> = settings.rotation.former_at(now).collect();
     former.into_iter().rev().fold(current, |all, former| all + &former.crossed)

@@ -61,6 +61,14 @@ impl Arguments {
     }
 }
 
+const DISTRUST: Loss<'_> = Loss {
+    word: "distrust",
+    reason: "nothing is kept of the old authorities in the end",
+    otherwise: "skiff certs rotate --authorities --distrust --yes",
+};
+const CUT_OFF: &str = "when it ends, pods that were started before it and talk to the API must have been \
+     started again, and a node that is off then must join again";
+
 const EARLY: Loss<'_> = Loss {
     word: "finish",
     reason: "pods have tokens that are refused from then on",
@@ -76,7 +84,10 @@ pub async fn run(arguments: Arguments, session: &Session) -> Outcome {
         ask_before_an_early_end(&arguments, session).await?;
         client.post(&path("finish"), &()).await?
     } else {
-        let Arguments { hold, without, distrust, .. } = &arguments;
+        let Arguments { hold, without, distrust, yes, .. } = &arguments;
+        if *distrust && !yes {
+            confirm(DISTRUST, &[CUT_OFF])?;
+        }
         let request = RotateAuthorities {
             hold_s: *hold,
             without: without.clone(),
@@ -190,5 +201,13 @@ pub fn text(rotation: &AuthorityRotation, now: OffsetDateTime, paint: Paint) -> 
         ]);
     }
     out.push_str(&output::table(&rows, 2, paint));
+    if !rotation.token_secrets.is_empty() {
+        let (count, names) = (rotation.token_secrets.len(), rotation.token_secrets.join(", "));
+        let note = format!(
+            "{count} Secrets hold tokens that end when what has signed them is dropped: {names}; make \
+             them anew when the new ones sign"
+        );
+        out.push_str(&output::paragraph(&note, 2));
+    }
     out
 }
