@@ -40,6 +40,7 @@ pub async fn route(node: &Arc<Node>, method: &Method, path: &str, body: Bytes) -
         ("POST", ["credential"]) => credential(node, &read(&body)?),
         ("POST", ["addons", name, "enable"]) => enable(node, name, read(&body)?),
         ("POST", ["addons", name, "disable"]) => disable(node, name, read(&body)?),
+        ("GET", ["authorities"]) => Ok(json(&cluster::rotation_of(node))),
         ("POST", ["authorities", action]) => {
             cluster::routes::authorities(node, action, &body).await
         }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use skiff_api::{AuthorityRotation, Certificates, RotateAuthorities, RotationNode};
+use skiff_api::{AuthorityRotation, RotateAuthorities, RotationNode};
 use time::OffsetDateTime;
 
 use crate::cli::commands::Outcome;
@@ -111,8 +111,8 @@ async fn ask_before_an_early_end(
     arguments: &Arguments,
     session: &Session,
 ) -> Result<(), CommandError> {
-    let all: Certificates = session.client().get("/v1/certificates").await?;
-    let early = all.rotation.and_then(|rotation| rotation.tokens_until);
+    let rotation: Option<AuthorityRotation> = session.client().get("/v1/authorities").await?;
+    let early = rotation.and_then(|rotation| rotation.tokens_until);
     let Some(early) = early.filter(|_| !arguments.yes) else { return Ok(()) };
     let warning = format!(
         "pods have tokens that the key of before has signed, until {early} at most: they are \
@@ -125,8 +125,8 @@ async fn ask_before_an_early_end(
 async fn follow(session: &Session, back: bool) -> Result<String, CommandError> {
     let mut waiting = Waiting::new();
     loop {
-        let all: Certificates = session.client().get("/v1/certificates").await?;
-        let Some(rotation) = all.rotation else {
+        let rotation: Option<AuthorityRotation> = session.client().get("/v1/authorities").await?;
+        let Some(rotation) = rotation else {
             return Ok(if back { GONE_BACK } else { DONE }.into());
         };
         if let Some(until) = &rotation.held_until {
