@@ -163,16 +163,27 @@ pub async fn run(node: Arc<Node>) {
             tracing::warn!(reason, "new authorities are not taken up yet");
         }
         told = failure;
-        if matches!(outcome, Ok(true)) {
-            continue;
-        }
         let woken = node.rotation_wake.notified();
-        drop(tokio::time::timeout(INTERVAL, woken).await);
+        match outcome {
+            Ok(Next::Turn) => {}
+            Ok(Next::Nothing) => woken.await,
+            Ok(Next::Look) | Err(_) => drop(tokio::time::timeout(INTERVAL, woken).await),
+        }
     }
 }
 
-/// Does what is to be done; whether there may be more.
-async fn turn(node: &Node, forgot: &mut bool) -> Result<bool, AloneError> {
+/// What follows.
+enum Next {
+    /// There may be more to do.
+    Turn,
+    /// Something ends by itself, or is to be tried again.
+    Look,
+    /// Somebody asks for it.
+    Nothing,
+}
+
+/// Does what is to be done.
+async fn turn(node: &Node, forgot: &mut bool) -> Result<Next, AloneError> {
     let paths = node.paths();
     let (record, standing) = (record(&paths)?, Standing::read(&paths.pki())?);
     let Some(rotation) = record.current.as_deref() else {
@@ -186,7 +197,7 @@ async fn turn(node: &Node, forgot: &mut bool) -> Result<bool, AloneError> {
         }
         former::keep(node, &record)?;
         *forgot = *forgot || extension::forget(node).await;
-        return Ok(false);
+        return Ok(if *forgot { Next::Nothing } else { Next::Look });
     };
     let has_failed = standing.said().failure(record.step).is_some();
     if record.work(standing.step).is_some() && !has_failed {
@@ -203,12 +214,13 @@ async fn turn(node: &Node, forgot: &mut bool) -> Result<bool, AloneError> {
                 }
             }
         }
-        return Ok(true);
+        return Ok(Next::Turn);
     }
     let _alone = node.rotation_turn.lock().await;
-    let Some(desk) = desk(node)? else { return Ok(false) };
+    let Some(desk) = desk(node)? else { return Ok(Next::Look) };
     let step = desk.advance_rotation().await.map_err(AloneError::Refused)?;
-    Ok(step != record.step || self::record(&paths)?.current.is_none())
+    let has_changed = step != record.step || self::record(&paths)?.current.is_none();
+    Ok(if has_changed { Next::Turn } else { Next::Look })
 }
 
 fn own(node: &Node, standing: &Standing) -> Option<Fingerprint> {

@@ -20,7 +20,7 @@ const FIGURES: [&str; 7] = ["start", "memory", "cpu", "pods", "commands", "size"
 const DATASTORE: &str = "datastore";
 
 /// The long forms of tests that `soak` runs.
-const FORMS: [&str; 15] = [
+const FORMS: [&str; 16] = [
     "datastore",
     "simulation",
     "protocol",
@@ -35,6 +35,7 @@ const FORMS: [&str; 15] = [
     "recover",
     "restore",
     "addresses",
+    "authorities",
     "memory",
 ];
 
@@ -177,6 +178,10 @@ pub fn soak(project: &Project, arguments: &SoakArguments) -> Result<()> {
     if wanted("addresses") {
         announce("four nodes with other addresses, one by one and all at once", 120);
         long_form(project, "cluster", "told_by_identity", ("SKIFF_TEST_ADDRESSES", "full"))?;
+    }
+    if wanted("authorities") {
+        announce("new authorities for four nodes, there, back, over deaths and absences", 1500);
+        long_form(project, "cluster", "new_authorities", ("SKIFF_TEST_AUTHORITIES", "full"))?;
     }
     if !wanted("memory") {
         return Ok(());
