@@ -6,9 +6,12 @@ use std::process::Command;
 use std::time::Duration;
 
 use harness::{Network, NodeOptions, Outcome, TestNode, cannot_run_nodes, eventually, run};
-use skiff_api::{AuthorityRotation, Certificates};
+use skiff_api::{AuthorityRotation, Certificates, Service, ServiceState};
+
+use crate::page::blocks_of;
 
 const BOUND: Duration = Duration::from_secs(120);
+const PAGE: &str = "docs/how-to/rotate-authorities.md";
 
 /// Calls the API all the time, by what every pod has for that.
 const CALLER: &str = r"
@@ -37,12 +40,12 @@ fn a_lone_node_gets_new_authorities_goes_back_and_forgets_the_old_ones() {
     let before = Person::new(&node, "before");
 
     assert!(rotation(&node).is_none());
-    let said = node.skiff(&["certs", "rotate", "--authorities"]);
+    let said = types(&node, "Begin", 0, &[]);
     assert!(said.ok() && said.stderr.contains("skiff is believed until"), "{said:?}");
     let shown = rotation(&node).expect("it is held");
     assert_eq!((&*shown.position, &*shown.new, shown.step), ("both-new", "skiff 2", 2));
     assert!(shown.held_until.is_some());
-    node.skiff(&["certs", "status"]).must();
+    types(&node, "Begin", 1, &[]).must();
     let meanwhile = Person::new(&node, "meanwhile");
     for person in [&before, &meanwhile] {
         person.must_reach(&node);
@@ -52,23 +55,28 @@ fn a_lone_node_gets_new_authorities_goes_back_and_forgets_the_old_ones() {
     assert!(again.stderr.contains("are being replaced already: step 2"), "{}", again.stderr);
 
     // Back: at once to where both are believed and the old one signs, held for the tokens' sake.
-    node.skiff(&["certs", "rotate", "--back"]).must();
+    types(&node, "Turn round", 0, &[]).must();
     let shown = rotation(&node).expect("it is held");
     assert_eq!((&*shown.position, shown.back, shown.step), ("both-old", true, 3));
     assert_eq!(issuers(&node), ["skiff", "skiff front proxy"]);
     for person in [&before, &meanwhile] {
         person.must_reach(&node);
     }
-    let early = node.skiff(&["certs", "rotate", "--authorities", "--finish"]);
+    let early = types(&node, "End it", 0, &[]);
     assert!(early.stderr.contains("and nobody is here"), "{}", early.stderr);
-    node.skiff(&["certs", "rotate", "--authorities", "--finish", "--yes"]).must();
+    types(&node, "End it", 0, &["--yes"]).must();
     assert!(rotation(&node).is_none());
     before.must_reach(&node);
     meanwhile.must_be_refused(&node);
     assert!(!node.root().join("pki/next").exists(), "keys that nobody needs are kept");
 
     // On to the end, under a name that nobody has had.
-    node.skiff(&["certs", "rotate", "--authorities"]).must();
+    node.skiff(&["certs", "rotate", "--authorities", "--no-wait"]).must();
+    dies_in_the_middle_of_a_step(&node);
+    eventually("it is held", BOUND, || match rotation(&node) {
+        Some(shown) if shown.held_until.is_some() => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
     assert_eq!(issuers(&node), ["skiff 6", "skiff front proxy 6"]);
     let pods = calls(&node);
     eventually("the pod that began with the old one goes on", BOUND, || match calls(&node) {
@@ -83,10 +91,39 @@ fn a_lone_node_gets_new_authorities_goes_back_and_forgets_the_old_ones() {
     node.skiff(&["status", "--wait-ready", "--timeout", "60"]).must();
     extensions_believe_the_new_one_alone(&node);
     // Another start finds the same.
-    node.skiff(&["stop"]).must();
-    node.start();
+    dies(&node);
     assert_eq!(issuers(&node), ["skiff 6", "skiff front proxy 6"]);
     Person::new(&node, "later").must_reach(&node);
+}
+
+/// What the page prints below a heading.
+#[track_caller]
+fn types(node: &TestNode, heading: &str, block: usize, more: &[&str]) -> Outcome {
+    let line = blocks_of(PAGE, heading)[block].join("\n");
+    let words = line.trim_start_matches("sudo ").strip_prefix("skiff ").expect("it is ours");
+    let words: Vec<&str> = words.split(' ').chain(more.iter().copied()).collect();
+    node.skiff(&words)
+}
+
+/// While the API server starts anew for a step.
+fn dies_in_the_middle_of_a_step(node: &TestNode) {
+    eventually("the API server is away", BOUND, || {
+        let text = node.skiff(&["services", "--output", "json"]).stdout;
+        let services: Vec<Service> = serde_json::from_str(&text).unwrap_or_default();
+        let control = services.into_iter().find(|service| service.name == "kube-control");
+        match control.map(|control| control.state) {
+            Some(ServiceState::Ready) | None => Err(text),
+            Some(_) => Ok(()),
+        }
+    });
+    dies(node);
+}
+
+fn dies(node: &TestNode) {
+    let pid = read(&node.root().join("run/skiffd.pid"));
+    let pid = nix::unistd::Pid::from_raw(pid.trim().parse().expect("a pid"));
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("it can be killed");
+    node.start();
 }
 
 /// Somebody with a kubeconfig that was given out at some moment.

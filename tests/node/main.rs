@@ -5,6 +5,8 @@
 mod addon;
 mod address;
 mod authorities;
+#[path = "../cluster/page.rs"]
+mod page;
 mod archive;
 mod bad_day;
 mod certs;
