@@ -132,9 +132,20 @@ async fn follow(session: &Session, back: bool) -> Result<String, CommandError> {
         if let Some(until) = &rotation.held_until {
             return Ok(held(&rotation, until));
         }
+        // It does not try again, and no other one tries.
+        if let Some(error) = missing(&rotation).into_iter().find_map(failed) {
+            return Err(error);
+        }
         waiting.show(&sentence(&rotation));
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+fn failed(node: &RotationNode) -> Option<CommandError> {
+    let reason = node.reason.as_deref()?;
+    let message = format!("{} does not run with this step, and went back: {reason}", node.name);
+    let hint = "skiff certs rotate --back, or `--authorities` after it, which tries again";
+    Some(CommandError::new(message).hint(hint))
 }
 
 const DONE: &str = "the cluster has new authorities alone; pods that were started before go on \
