@@ -283,7 +283,7 @@ async fn fetch_keys(cluster: &Cluster, rotation: &Rotation) -> Result<(), Rotati
 fn is_left_behind(node: &Node, cluster: &Cluster) -> bool {
     let Some(authorities) = node.authorities() else { return false };
     let settled = cluster.membership().settings.authorities;
-    settled.iter().all(|authority| authorities.find(authority).is_none())
+    !settled.is_empty() && settled.iter().all(|authority| authorities.find(authority).is_none())
 }
 
 /// It was replaced while this node was off, and nobody waited: gets the keys of what took its place.

@@ -322,10 +322,6 @@ pub async fn renew_by(
     is_due: bool,
     asks: Asks,
 ) -> Result<(), UpkeepError> {
-    let ask = async |request| match asks {
-        Asks::Cluster => cluster.ask(request).await,
-        Asks::Others => cluster.ask_others(request).await,
-    };
     let _turn = cluster.renewing.lock().await;
     let membership = cluster.membership();
     let keys = match membership.role {
@@ -341,7 +337,7 @@ pub async fn renew_by(
         settings: None,
         rotation: None,
     };
-    let mut answer = ask(Request::Renew(renew.clone())).await;
+    let mut answer = ask_by(cluster, asks, Request::Renew(renew.clone())).await;
     let refused = refused_address(&answer).cloned();
     tell_address(node, refused.as_ref());
     if refused.is_some() {
@@ -349,7 +345,8 @@ pub async fn renew_by(
             return Ok(());
         }
         // Certificates do not wait until another node has given the address up.
-        answer = ask(Request::Renew(Renew { addresses: None, ..renew })).await;
+        let renew = Renew { addresses: None, ..renew };
+        answer = ask_by(cluster, asks, Request::Renew(renew)).await;
     }
     if let Answer::Renewed(renewed) = answer? {
         let agent = account::ensure_agent()?;
@@ -363,6 +360,13 @@ pub async fn renew_by(
         tracing::info!("the cluster renewed this node's certificates");
     }
     Ok(())
+}
+
+async fn ask_by(cluster: &Cluster, asks: Asks, request: Request) -> Result<Answer, AskError> {
+    match asks {
+        Asks::Cluster => cluster.ask(request).await,
+        Asks::Others => cluster.ask_others(request).await,
+    }
 }
 
 /// Shows the identity that the node has now: the record forgets the former one with that.
