@@ -172,7 +172,8 @@ fn wait_until_held(on: &TestNode) {
 fn while_asked(on: &[&TestNode], act: impl FnOnce()) {
     let is_over = AtomicBool::new(false);
     let away = std::thread::scope(|scope| {
-        let ask = |node| scope.spawn(|| ask_all_the_time(node, &is_over));
+        let is_over = &is_over;
+        let ask = |node| scope.spawn(move || ask_all_the_time(node, is_over));
         let asking: Vec<_> = on.iter().copied().map(ask).collect();
         let acted = std::panic::catch_unwind(std::panic::AssertUnwindSafe(act));
         is_over.store(true, Ordering::Relaxed);
