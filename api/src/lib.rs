@@ -23,8 +23,8 @@ pub use certificate::{
 };
 pub use client::{Client, ClientError};
 pub use cluster::{
-    ClusterNode, ClusterPart, NodeSettings, NodeState, Quorum, QuorumMember, RemoveRequest, Removed,
-    Token, TokenRequest, TokenState,
+    ClusterNode, ClusterPart, NodeSettings, NodeState, Quorum, QuorumMember, RemoveRequest,
+    Removed, Token, TokenRequest, TokenState,
 };
 pub use error::ErrorBody;
 pub use kubeconfig::{ClientCertificate, CredentialRequest, KubeconfigRequest};

@@ -19,8 +19,8 @@ use tokio::sync::Mutex;
 
 use crate::message::{Answer, Asked, Entered, Message, Refusal, RefusalCode, Renewed};
 use crate::protocol::{
-    Caller, Decision, Founder, Outcome, RemoveRequest, TokenSpec, TurnAnswer, decide,
-    RotationRequest, decide_add_token, decide_api_port, decide_expire, decide_found, decide_remove,
+    Caller, Decision, Founder, Outcome, RemoveRequest, RotationRequest, TokenSpec, TurnAnswer,
+    decide, decide_add_token, decide_api_port, decide_expire, decide_found, decide_remove,
     decide_revoke_token, decide_rotation_advance, decide_rotation_begin, decide_rotation_finish,
     decide_rotation_turn, decide_rotation_without, decide_set, decide_trial_turn, decide_turn,
     decide_turn_end,
@@ -223,7 +223,10 @@ impl<S: Store, G: Signer, C: Clock> Desk<S, G, C> {
     }
 
     /// Waits for these nodes no more.
-    pub async fn rotate_without(&self, names: &BTreeSet<NodeName>) -> Result<RotationStep, Refusal> {
+    pub async fn rotate_without(
+        &self,
+        names: &BTreeSet<NodeName>,
+    ) -> Result<RotationStep, Refusal> {
         self.rotate(|record, _| decide_rotation_without(record, names)).await
     }
 

@@ -58,7 +58,8 @@ pub async fn show(node: &Node) -> Certificates {
 /// Where tokens are that nobody refreshes; none when the API server does not say.
 async fn token_secrets(node: &Node) -> Option<Vec<String>> {
     let api: Api<Secret> = Api::all(node.clients.client().await.ok()?);
-    let params = ListParams::default().fields("type=kubernetes.io/service-account-token").limit(SECRETS_MAX);
+    let params =
+        ListParams::default().fields("type=kubernetes.io/service-account-token").limit(SECRETS_MAX);
     let asked = tokio::time::timeout(SECRETS_TIMEOUT, api.list_metadata(&params));
     let found = asked.await.ok()?.ok()?.items.into_iter().map(|found| {
         let namespace = found.metadata.namespace.unwrap_or_default();

@@ -13,9 +13,9 @@ use skiff_supervisor::{DaemonSpec, Handle, HandleError};
 use time::{Duration, OffsetDateTime};
 use tokio::sync::{Notify, mpsc, watch};
 
+use super::authorities::{Authorities, SharedAuthorities};
 use super::cluster::{self, Cluster, LeafError};
 use super::credential::{self, CredentialError};
-use super::authorities::{Authorities, SharedAuthorities};
 use super::prepare::{self, PrepareError};
 use super::settings::{Kept, renew_notices};
 use super::status::{Board, service};

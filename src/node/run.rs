@@ -11,12 +11,12 @@ use time::{Duration, OffsetDateTime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
+use super::authorities::SharedAuthorities;
 use super::cluster::{self, GroundError, LeafError, Membership, MembershipError};
 use super::core::{Node, Order};
 use super::external::{DoubtError, OCCUPIED_HINT};
 use super::lock::{Lock, LockError};
 use super::observed::DatastoreView;
-use super::authorities::SharedAuthorities;
 use super::prepare::{self, PrepareError};
 use super::settings::{Kept, KeptError};
 use super::status::{Board, Identity};

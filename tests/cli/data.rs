@@ -3,11 +3,10 @@
 use insta::assert_snapshot;
 use serde_json::{Value, json};
 use skiff_api::{
-    AuthorityRotation, RotationNode,
-    Addon, AddonState, BackupPart, Certificate, CertificateState, Certificates, ClusterNode,
-    ClusterPart, Component, Condition, ErrorBody, NodeSettings, NodeState, Notice, OwnSetting,
-    Phase, Progress, Service, ServiceState, SetOutcome, Setting, SettingChange, Status, Token,
-    TokenState, Version,
+    Addon, AddonState, AuthorityRotation, BackupPart, Certificate, CertificateState, Certificates,
+    ClusterNode, ClusterPart, Component, Condition, ErrorBody, NodeSettings, NodeState, Notice,
+    OwnSetting, Phase, Progress, RotationNode, Service, ServiceState, SetOutcome, Setting,
+    SettingChange, Status, Token, TokenState, Version,
 };
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};

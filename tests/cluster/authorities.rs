@@ -88,7 +88,8 @@ fn a_cluster_gets_new_authorities_and_goes_back_while_everything_runs() {
 fn killed_on_the_way(all: &[&TestNode; 4]) {
     let [alpha, beta, gamma, delta] = all;
     let before = Person::new(alpha, "before-kills");
-    for (turn, args) in [&["--authorities"][..], &["--back"], &["--authorities"]].iter().enumerate() {
+    for (turn, args) in [&["--authorities"][..], &["--back"], &["--authorities"]].iter().enumerate()
+    {
         let on = if turn == 1 { beta } else { alpha };
         on.skiff(&[&["certs", "rotate", "--no-wait"], *args].concat()).must();
         for moment in 0..4 {
@@ -132,7 +133,11 @@ fn one_was_off(all: &[&TestNode; 4]) {
         node.start();
         eventually(&format!("{} has come back", node.name()), BOUND, || {
             let found = issuers(node);
-            if found.first() == Some(&name) && found.len() <= 2 { Ok(()) } else { Err(format!("{found:?}")) }
+            if found.first() == Some(&name) && found.len() <= 2 {
+                Ok(())
+            } else {
+                Err(format!("{found:?}"))
+            }
         });
         wait_ready(alpha, node.name(), BOUND);
     }
@@ -235,9 +240,15 @@ fn is_over(all: &[&TestNode], name: &str, before: &Person) {
 fn assert_never_refused(on: &TestNode) {
     let logs = on.kubectl(&["logs", "caller", "--tail=-1"]).must();
     let failed: Vec<&str> = logs.lines().filter(|line| line.contains("error checking")).collect();
-    println!("the pod: {} calls, {} failed", logs.matches("calling /healthz").count(), failed.len());
+    println!(
+        "the pod: {} calls, {} failed",
+        logs.matches("calling /healthz").count(),
+        failed.len()
+    );
     let refused = failed.iter().find(|line| {
-        ["x509", "Unauthorized", "unauthorized", "certificate"].iter().any(|word| line.contains(word))
+        ["x509", "Unauthorized", "unauthorized", "certificate"]
+            .iter()
+            .any(|word| line.contains(word))
     });
     assert_eq!(refused, None, "{failed:?}");
     assert!(logs.lines().rev().take(10).any(|line| line.contains("status=ok")), "{logs}");
@@ -258,7 +269,8 @@ impl Person {
     }
 
     fn ask(&self, node: &TestNode) -> Outcome {
-        let (file, server) = (self.file.to_string_lossy(), format!("https://{}:6443", node.address()));
+        let (file, server) =
+            (self.file.to_string_lossy(), format!("https://{}:6443", node.address()));
         node.kubectl(&["--kubeconfig", &file, "--server", &server, "get", "namespaces"])
     }
 

@@ -205,9 +205,9 @@ fn extensions_believe_the_new_one_alone(node: &TestNode) {
             false => Err(format!("{} certificates", told.stdout.matches("BEGIN").count())),
         }
     });
-    let signed = run(Command::new("openssl").args(["x509", "-noout", "-subject", "-in"]).arg(
-        node.root().join("pki/ca.crt"),
-    ));
+    let signed = run(Command::new("openssl")
+        .args(["x509", "-noout", "-subject", "-in"])
+        .arg(node.root().join("pki/ca.crt")));
     assert!(signed.stdout.contains("skiff 6"), "{}", signed.stdout);
 }
 

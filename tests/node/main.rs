@@ -4,10 +4,8 @@
 
 mod addon;
 mod address;
-mod authorities;
-#[path = "../cluster/page.rs"]
-mod page;
 mod archive;
+mod authorities;
 mod bad_day;
 mod certs;
 mod disk;
@@ -17,6 +15,8 @@ mod hand_over;
 mod interrupt;
 mod life;
 mod machine;
+#[path = "../cluster/page.rs"]
+mod page;
 mod pull;
 mod settings;
 mod side_by_side;

@@ -222,7 +222,10 @@ fn redeem(token: &TokenRecord, now: OffsetDateTime) -> Result<TokenRecord, Refus
     })
 }
 
-pub(super) fn check_recipient(role: NodeRole, recipient: Option<&str>) -> Result<Option<String>, Refusal> {
+pub(super) fn check_recipient(
+    role: NodeRole,
+    recipient: Option<&str>,
+) -> Result<Option<String>, Refusal> {
     match (role, recipient) {
         (NodeRole::Worker, _) => Ok(None),
         (NodeRole::ControlPlane, Some(text))

@@ -18,7 +18,8 @@ pub fn decide_keys(
     now: OffsetDateTime,
 ) -> Result<Decision, Refusal> {
     let member = &caller.identify(record, now)?.value;
-    if member.role != NodeRole::ControlPlane || matches!(member.state, MemberState::Joining { .. }) {
+    if member.role != NodeRole::ControlPlane || matches!(member.state, MemberState::Joining { .. })
+    {
         let message = "only a node of the control plane gets the authorities' keys";
         return Err(Refusal::new(RefusalCode::NotAllowed, message));
     }

@@ -19,9 +19,9 @@ use time::{Duration, OffsetDateTime};
 use super::decision::{Decision, Outcome};
 use crate::message::{Refusal, RefusalCode};
 use crate::record::{
-    AuthorityCertificates, ClusterRecord, ClusterSettings, FORMER_KEPT, FORMER_MAX, FormerAuthority,
-    HOLD_MAX, MemberRecord, NodeId, NodeName, NodeRole, Position, Rotation, RotationRecord,
-    Side, TOKEN_HOLD, Way,
+    AuthorityCertificates, ClusterRecord, ClusterSettings, FORMER_KEPT, FORMER_MAX,
+    FormerAuthority, HOLD_MAX, MemberRecord, NodeId, NodeName, NodeRole, Position, Rotation,
+    RotationRecord, Side, TOKEN_HOLD, Way,
 };
 use crate::store::Change;
 use crate::token::TokenRecord;
@@ -260,13 +260,11 @@ fn to_target(
 /// Whoever has a token of an authority that nobody shows any more could verify nobody.
 fn end_tokens(record: &ClusterRecord, rotation: &Rotation) -> Vec<Change> {
     let authorities = rotation.authorities();
-    let is_over =
-        |token: &TokenRecord| !token.revoked && !authorities.contains(&token.authority);
+    let is_over = |token: &TokenRecord| !token.revoked && !authorities.contains(&token.authority);
     let over = record.tokens.values().filter(|token| is_over(&token.value));
-    over.take(TOKENS_AT_ONCE_MAX).map(|token| {
-        Change::token(TokenRecord { revoked: true, ..token.value.clone() }, token)
-    })
-    .collect()
+    over.take(TOKENS_AT_ONCE_MAX)
+        .map(|token| Change::token(TokenRecord { revoked: true, ..token.value.clone() }, token))
+        .collect()
 }
 
 /// All are at the end of the way, and know only one of the two.

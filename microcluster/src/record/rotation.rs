@@ -173,10 +173,10 @@ impl DoneSteps {
     /// As it may be kept: anybody's text is cut, and is one line.
     #[must_use]
     pub fn cleaned(&self) -> Self {
-        let failed = self.failed.as_ref().map(|failed| FailedStep {
-            step: failed.step,
-            reason: in_one_line(&failed.reason),
-        });
+        let failed = self
+            .failed
+            .as_ref()
+            .map(|failed| FailedStep { step: failed.step, reason: in_one_line(&failed.reason) });
         Self { step: self.step, failed }
     }
 

@@ -67,8 +67,7 @@ pub enum SignError {
 /// Whoever has the authorities' keys.
 pub trait Signer: Send + Sync {
     /// Signs one certificate; [`certify`] does, with the issuer that these settings name first.
-    fn sign(&self, order: &LeafOrder, settings: &ClusterSettings)
-    -> Result<IssuedLeaf, SignError>;
+    fn sign(&self, order: &LeafOrder, settings: &ClusterSettings) -> Result<IssuedLeaf, SignError>;
 
     /// What is to be trusted by these settings.
     fn bundle(&self, settings: &ClusterSettings) -> AuthorityBundle;

@@ -166,7 +166,11 @@ mod tests {
             (Old, Some(New), "new old "),
         ] {
             let two = two(at, doing);
-            assert_eq!(two.believed(two.view(), |side| &side.cluster), believed, "{at:?} {doing:?}");
+            assert_eq!(
+                two.believed(two.view(), |side| &side.cluster),
+                believed,
+                "{at:?} {doing:?}"
+            );
         }
     }
 

@@ -118,7 +118,11 @@ pub(in crate::node) async fn give_up(
 }
 
 /// One of the two is all that there is from now on.
-pub(in crate::node) fn settle(node: &Node, left: Side, step: RotationStep) -> Result<(), StepError> {
+pub(in crate::node) fn settle(
+    node: &Node,
+    left: Side,
+    step: RotationStep,
+) -> Result<(), StepError> {
     let paths = node.paths();
     let pki = paths.pki();
     let mut standing = Standing::read(&pki)?;

@@ -10,7 +10,7 @@ use microcluster::desk::{Desk, SystemClock};
 use microcluster::message::Refusal;
 use microcluster::protocol::{Founder, decide_found};
 use microcluster::record::{
-    ClusterId, ClusterRecord, ClusterSettings, DoneSteps, Fingerprint, Revision, Rest,
+    ClusterId, ClusterRecord, ClusterSettings, DoneSteps, Fingerprint, Rest, Revision,
     RotationRecord, SharedSettings, Side,
 };
 use microcluster::store::{Change, MemoryStore, Store, StoreError};
@@ -99,10 +99,8 @@ pub fn desk(
 }
 
 /// What the record of a cluster must have of ranges.
-const ANYWHERE: ipnet::IpNet = ipnet::IpNet::V4(ipnet::Ipv4Net::new_assert(
-    std::net::Ipv4Addr::new(10, 0, 0, 0),
-    8,
-));
+const ANYWHERE: ipnet::IpNet =
+    ipnet::IpNet::V4(ipnet::Ipv4Net::new_assert(std::net::Ipv4Addr::new(10, 0, 0, 0), 8));
 
 impl AloneStore {
     fn now(&self) -> Result<MemoryStore, StoreError> {

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use microcluster::message::Refusal;
 use microcluster::protocol::{Founder, decide_found};
 use microcluster::record::{
-    ClusterId, ClusterSettings, Fingerprint, NodeRole, Rest, Rotation, RotationRecord, SharedSettings,
+    ClusterId, ClusterSettings, Fingerprint, NodeRole, Rest, Rotation, RotationRecord,
+    SharedSettings,
 };
 use microcluster::store::Change;
 use microcluster::trust::{Purpose, Signer, order_leaf, read_request};
@@ -20,12 +21,14 @@ use time::{Duration, OffsetDateTime};
 use super::keys::{KeyError, Keys};
 use super::member_leaf::{self, LeafError};
 use super::signer::AuthoritySigner;
-use super::{Cluster, GroundError, Membership, MembershipError, Stage, alone, begin, ground, release};
+use super::{
+    Cluster, GroundError, Membership, MembershipError, Stage, alone, begin, ground, release,
+};
 use crate::config::{Config, datastore_name};
 use crate::daemons::{Context, agent, datastore, kube_node};
 use crate::host;
-use crate::node::core::Node;
 use crate::node::authorities::{Authorities, SharedAuthorities};
+use crate::node::core::Node;
 use crate::node::prepare::{self, PrepareError};
 
 #[derive(Debug, thiserror::Error)]

@@ -26,8 +26,8 @@ mod peers;
 mod quorum;
 pub mod recover;
 mod refused;
-mod rotate;
 pub mod restored;
+mod rotate;
 mod rotation;
 pub mod routes;
 mod seal;
@@ -94,17 +94,7 @@ impl Cluster {
         let membership = Mutex::new(membership);
         let (looking, datastore, quorum, wake) = Default::default();
         let (renewing, settings_wake) = Default::default();
-        Self {
-            paths,
-            membership,
-            desk,
-            looking,
-            datastore,
-            quorum,
-            wake,
-            renewing,
-            settings_wake,
-        }
+        Self { paths, membership, desk, looking, datastore, quorum, wake, renewing, settings_wake }
     }
 
     pub fn membership(&self) -> Membership {

@@ -7,7 +7,8 @@ use microcluster::desk::{Desk, SystemClock};
 use microcluster::message::{Refusal, RefusalCode};
 use microcluster::protocol::RotationRequest;
 use microcluster::record::{
-    Fingerprint, MemberView, NodeId, NodeName, Position, RotationRecord, RotationStep, Side, TOKEN_HOLD, Way,
+    Fingerprint, MemberView, NodeId, NodeName, Position, RotationRecord, RotationStep, Side,
+    TOKEN_HOLD, Way,
 };
 use microcluster::store::Store;
 use skiff_api::{AuthorityRotation, RotateAuthorities, RotationNode};

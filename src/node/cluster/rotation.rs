@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 use microcluster::message::{Answer, Refusal, Renew, Request};
 use microcluster::protocol::TurnAnswer;
 use microcluster::record::{
-    AuthorityCertificates, DoneSteps, Fingerprint, Position, Rotation, RotationRecord, RotationStep, Side, Way,
+    AuthorityCertificates, DoneSteps, Fingerprint, Position, Rotation, RotationRecord,
+    RotationStep, Side, Way,
 };
 use time::OffsetDateTime;
 
@@ -106,11 +107,7 @@ enum Progress {
     Again,
 }
 
-async fn turn(
-    node: &Node,
-    cluster: &Cluster,
-    life: &mut Life,
-) -> Result<Progress, RotationError> {
+async fn turn(node: &Node, cluster: &Cluster, life: &mut Life) -> Result<Progress, RotationError> {
     // Settings restart the same daemons.
     let _turn = node.setting.lock().await;
     let membership = cluster.membership();
@@ -198,9 +195,7 @@ async fn reach(
     if failed(record.step) {
         return Ok(Progress::Waits);
     }
-    if let TurnAnswer::Wait(name) =
-        desk.take_trial_turn(id).await.map_err(RotationError::Record)?
-    {
+    if let TurnAnswer::Wait(name) = desk.take_trial_turn(id).await.map_err(RotationError::Record)? {
         tracing::debug!(%name, "its turn comes first");
         return Ok(Progress::Waits);
     }

@@ -12,8 +12,8 @@ use skiff_api::{ClusterNode, ErrorBody, NodeState, Progress, TokenRequest};
 use time::OffsetDateTime;
 
 use super::ask::AskError;
-use super::signer::AuthoritySigner;
 use super::rotate::{self, RotateError};
+use super::signer::AuthoritySigner;
 use super::upkeep::{chain, look};
 use super::{Cluster, ClusterDesk, alone, found, nodes, peers, quorum, rotation_of, token};
 use crate::node::core::Node;

@@ -116,8 +116,7 @@ impl ClusterKeys {
     /// Of a control-plane node, whose `pki` that is.
     pub fn of(side: &Pair, next: Option<&Pair>, pki: &Path) -> Result<Self, SealError> {
         let path = pki.join(ENCRYPTION);
-        let encryption =
-            fs::read_to_string(&path).map_err(|error| SealError::Read(path, error))?;
+        let encryption = fs::read_to_string(&path).map_err(|error| SealError::Read(path, error))?;
         Ok(Self { side: SideKeys::of(side), next: next.map(SideKeys::of), encryption })
     }
 

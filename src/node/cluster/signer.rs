@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use microcluster::record::{ClusterSettings, Fingerprint, Position, Rotation};
 use microcluster::trust::{
-    AuthorityBundle, BACKDATE, IssuedLeaf, LEAF_LIFE, LeafOrder, Purpose, SignError, Signer, certify,
+    AuthorityBundle, BACKDATE, IssuedLeaf, LEAF_LIFE, LeafOrder, Purpose, SignError, Signer,
+    certify,
 };
 use time::{Duration, OffsetDateTime};
 use tokio::sync::watch;
@@ -42,11 +43,7 @@ impl AuthoritySigner {
 }
 
 impl Signer for AuthoritySigner {
-    fn sign(
-        &self,
-        order: &LeafOrder,
-        settings: &ClusterSettings,
-    ) -> Result<IssuedLeaf, SignError> {
+    fn sign(&self, order: &LeafOrder, settings: &ClusterSettings) -> Result<IssuedLeaf, SignError> {
         let end = order.not_before + BACKDATE + self.life();
         let not_after = order.not_after.min(end);
         let authorities = self.authorities.now();

@@ -88,11 +88,8 @@ pub async fn run(arguments: Arguments, session: &Session) -> Outcome {
         if *distrust && !yes {
             confirm(DISTRUST, &[CUT_OFF])?;
         }
-        let request = RotateAuthorities {
-            hold_s: *hold,
-            without: without.clone(),
-            distrust: *distrust,
-        };
+        let request =
+            RotateAuthorities { hold_s: *hold, without: without.clone(), distrust: *distrust };
         client.post(&path("rotate"), &request).await?
     };
     match answer {
@@ -190,7 +187,8 @@ fn sentence(rotation: &AuthorityRotation) -> String {
 
 /// As it stands above the certificates.
 pub fn text(rotation: &AuthorityRotation, now: OffsetDateTime, paint: Paint) -> String {
-    let way = if rotation.back { "goes back to its old authorities" } else { "gets new authorities" };
+    let way =
+        if rotation.back { "goes back to its old authorities" } else { "gets new authorities" };
     let mut title = format!("the cluster {way}, step {}: {}", rotation.step, target(rotation));
     if let Some(end) = &rotation.held_until {
         title.push_str(&format!("; what signed before is believed until {end}"));
