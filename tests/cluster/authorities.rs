@@ -70,17 +70,16 @@ fn a_cluster_gets_new_authorities_and_goes_back_while_everything_runs() {
         });
     });
     before.must_reach(&beta);
+    assert_never_refused(&alpha);
     timed("the end", || {
         while_asked(&[&alpha, &beta], || rotate(&beta, &["--authorities", "--finish", "--yes"]));
     });
     is_over(&all, "skiff 2", &before);
-    assert_never_refused(&alpha);
     Person::new(&alpha, "after").must_reach(&beta);
 
     if form == "full" {
         timed("killed on the way", || killed_on_the_way(&all));
         timed("one was off", || one_was_off(&all));
-        assert_never_refused(&alpha);
     }
 }
 
@@ -88,6 +87,10 @@ fn a_cluster_gets_new_authorities_and_goes_back_while_everything_runs() {
 fn killed_on_the_way(all: &[&TestNode; 4]) {
     let [alpha, beta, gamma, delta] = all;
     let before = Person::new(alpha, "before-kills");
+    // The hold was ended before its token was.
+    alpha.kubectl(&["delete", "pod", "caller"]).must();
+    alpha.apply(CALLER);
+    alpha.kubectl(&["wait", "--for=condition=Ready", "pod/caller", "--timeout=120s"]).must();
     for (turn, args) in [&["--authorities"][..], &["--back"], &["--authorities"]].iter().enumerate()
     {
         let on = if turn == 1 { beta } else { alpha };
@@ -104,6 +107,7 @@ fn killed_on_the_way(all: &[&TestNode; 4]) {
         wait_until_held(alpha);
         before.must_reach(alpha);
     }
+    assert_never_refused(alpha);
     rotate(alpha, &["--authorities", "--finish", "--yes"]);
     let current = issuers(alpha)[0].clone();
     is_over(all, &current, &before);
@@ -240,18 +244,13 @@ fn is_over(all: &[&TestNode], name: &str, before: &Person) {
 fn assert_never_refused(on: &TestNode) {
     let logs = on.kubectl(&["logs", "caller", "--tail=-1"]).must();
     let failed: Vec<&str> = logs.lines().filter(|line| line.contains("error checking")).collect();
-    println!(
-        "the pod: {} calls, {} failed",
-        logs.matches("calling /healthz").count(),
-        failed.len()
-    );
+    let count = logs.matches("calling /healthz").count();
+    println!("the pod: {count} calls, {} failed", failed.len());
     let refused = failed.iter().find(|line| {
-        ["x509", "Unauthorized", "unauthorized", "certificate"]
-            .iter()
-            .any(|word| line.contains(word))
+        ["x509", "nauthorized", "provide credentials"].iter().any(|word| line.contains(word))
     });
-    assert_eq!(refused, None, "{failed:?}");
-    assert!(logs.lines().rev().take(10).any(|line| line.contains("status=ok")), "{logs}");
+    assert_eq!(refused, None, "nobody is refused");
+    assert!(count > failed.len(), "{logs}");
 }
 
 /// Somebody with a kubeconfig that was given out at some moment.
