@@ -71,7 +71,10 @@ fn a_lone_node_gets_new_authorities_goes_back_and_forgets_the_old_ones() {
     assert!(!node.root().join("pki/next").exists(), "keys that nobody needs are kept");
 
     // On to the end, under a name that nobody has had.
-    node.skiff(&["certs", "rotate", "--authorities", "--no-wait"]).must();
+    let distrust = node.skiff(&["certs", "rotate", "--authorities", "--distrust"]);
+    assert!(distrust.stderr.contains("and nobody is here"), "{}", distrust.stderr);
+    let args = ["certs", "rotate", "--authorities", "--no-wait", "--distrust", "--yes"];
+    node.skiff(&args).must();
     dies_in_the_middle_of_a_step(&node);
     eventually("it is held", BOUND, || match rotation(&node) {
         Some(shown) if shown.held_until.is_some() => Ok(()),
@@ -90,6 +93,7 @@ fn a_lone_node_gets_new_authorities_goes_back_and_forgets_the_old_ones() {
     node.skiff(&["certs", "status"]).must();
     node.skiff(&["status", "--wait-ready", "--timeout", "60"]).must();
     extensions_believe_the_new_one_alone(&node);
+    nothing_leads_from_the_old_one(&node);
     // Another start finds the same.
     dies(&node);
     assert_eq!(issuers(&node), ["skiff 6", "skiff front proxy 6"]);
@@ -191,6 +195,19 @@ fn issuers(node: &TestNode) -> Vec<String> {
 fn calls(node: &TestNode) -> usize {
     let logs = node.kubectl(&["logs", "caller", "--tail=-1"]);
     logs.stdout.lines().filter(|line| line.contains("calling /healthz")).count()
+}
+
+/// As is said with `--distrust`.
+fn nothing_leads_from_the_old_one(node: &TestNode) {
+    let line = format!("echo | openssl s_client -showcerts -connect {}:6443", node.address());
+    eventually("the API server shows its own certificate alone", BOUND, || {
+        let shown = run(node.command("sh").args(["-c", &line]));
+        match shown.stdout.matches("BEGIN CERTIFICATE").count() {
+            1 => Ok(()),
+            other => Err(format!("{other} certificates")),
+        }
+    });
+    assert_eq!(read(&node.root().join("pki/former.pem")), "");
 }
 
 fn extensions_believe_the_new_one_alone(node: &TestNode) {
