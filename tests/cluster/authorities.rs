@@ -13,8 +13,8 @@ use crate::control_plane::{curl, settle};
 use crate::place::{control_plane, kill, member, nodes, skiffd, wait_ready, worker};
 
 const BOUND: Duration = Duration::from_secs(240);
-/// An API server may take so long to hand over to the others.
-const AWAY_MAX: Duration = Duration::from_secs(5);
+/// An API server may take so long to hand over to the others, on a busy build machine.
+const AWAY_MAX: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Calls the API all the time, by what every pod has for that.
@@ -39,7 +39,9 @@ fn a_cluster_gets_new_authorities_and_goes_back_while_everything_runs() {
         return;
     }
     let Some(form) = std::env::var_os("SKIFF_TEST_AUTHORITIES") else {
-        println!("skipped: it takes a quarter of an hour; SKIFF_TEST_AUTHORITIES=full runs it");
+        println!(
+            "skipped: it takes a quarter of an hour; SKIFF_TEST_AUTHORITIES=full runs it, `short` and `walks` its halves"
+        );
         return;
     };
     let network = Network::new();
@@ -52,35 +54,42 @@ fn a_cluster_gets_new_authorities_and_goes_back_while_everything_runs() {
     delta.import_test_image("agnhost");
     alpha.apply(CALLER);
     alpha.kubectl(&["wait", "--for=condition=Ready", "pod/caller", "--timeout=120s"]).must();
-    let before = Person::new(&alpha, "before");
-
-    timed("on, back and on again", || {
-        while_asked(&[&alpha, &beta], || {
-            rotate(&beta, &["--authorities"]);
-            assert_position(&alpha, "both-new");
-            assert_issuers(&all, ["skiff 2", "skiff front proxy 2"]);
-            let meanwhile = Person::new(&alpha, "meanwhile");
-            rotate(&gamma, &["--back"]);
-            assert_position(&alpha, "both-old");
-            assert_issuers(&all, ["skiff", "skiff front proxy"]);
-            before.must_reach(&alpha);
-            meanwhile.must_reach(&alpha);
-            rotate(&alpha, &["--authorities"]);
-            assert_position(&beta, "both-new");
-        });
-    });
-    before.must_reach(&beta);
-    assert_never_refused(&alpha);
-    timed("the end", || {
-        while_asked(&[&alpha, &beta], || rotate(&beta, &["--authorities", "--finish", "--yes"]));
-    });
-    is_over(&all, "skiff 2", &before);
-    Person::new(&alpha, "after").must_reach(&beta);
-
-    if form == "full" {
+    if form != "walks" {
+        there_back_and_to_the_end(&all);
+    }
+    if form != "short" {
         timed("killed on the way", || killed_on_the_way(&all));
         timed("one was off", || one_was_off(&all));
     }
+}
+
+/// Nobody on these nodes and nobody in a pod notices.
+fn there_back_and_to_the_end(all: &[&TestNode; 4]) {
+    let [alpha, beta, gamma, _] = all;
+    let before = Person::new(alpha, "before");
+
+    timed("on, back and on again", || {
+        while_asked(&[alpha, beta], || {
+            rotate(beta, &["--authorities"]);
+            assert_position(alpha, "both-new");
+            assert_issuers(all, ["skiff 2", "skiff front proxy 2"]);
+            let meanwhile = Person::new(alpha, "meanwhile");
+            rotate(gamma, &["--back"]);
+            assert_position(alpha, "both-old");
+            assert_issuers(all, ["skiff", "skiff front proxy"]);
+            before.must_reach(alpha);
+            meanwhile.must_reach(alpha);
+            rotate(alpha, &["--authorities"]);
+            assert_position(beta, "both-new");
+        });
+    });
+    before.must_reach(beta);
+    assert_never_refused(alpha);
+    timed("the end", || {
+        while_asked(&[alpha, beta], || rotate(beta, &["--authorities", "--finish", "--yes"]));
+    });
+    is_over(all, "skiff 2", &before);
+    Person::new(alpha, "after").must_reach(beta);
 }
 
 /// Whoever dies at any moment on either way: the command's work goes on, and all arrive.
