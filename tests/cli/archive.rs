@@ -547,6 +547,9 @@ impl RecordStoreOf<'_> {
     }
 
     fn with_a_worker_and_a_token(&self) -> ClusterRecord {
+        // What signs is what the record names.
+        let pki = self.0.paths().pki();
+        let authorities = Authorities::ensure(&pki, OffsetDateTime::now_utc()).unwrap();
         let settings = ClusterSettings {
             cluster: ClusterId("test".into()),
             pod_cidrs: vec!["10.1.0.0/16".parse().unwrap()],
@@ -555,7 +558,7 @@ impl RecordStoreOf<'_> {
             dns_address: [10, 152, 183, 10].into(),
             api_names: vec![],
             api_port: 6443,
-            authorities: vec![Fingerprint::of(b"authority")],
+            authorities: vec![authorities.believed().fingerprint().unwrap()],
             datastore: None,
             shared: SharedSettings::default(),
             rotation: RotationRecord::default(),
