@@ -10,8 +10,8 @@ use crate::cli::{Session, ui};
 /// From then on its identity is refused, and Kubernetes forgets it: its pods are
 /// started elsewhere. A node that answers is removed with --force only: its pods
 /// go on running there until it is reset. A control-plane node leaves the datastore
-/// first, which refuses when the others would lose their majority; it had the keys of
-/// the cluster's authorities, and the command says how they are replaced.
+/// first, which refuses when the others would lose their majority. It had the keys
+/// of the cluster's authorities: the command says how those are replaced.
 #[derive(clap::Args, Debug)]
 #[command(verbatim_doc_comment)]
 pub struct Arguments {
