@@ -12,6 +12,67 @@ pub struct Certificates {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock: Option<String>,
     pub certificates: Vec<Certificate>,
+    /// New authorities that take the place of the old ones; absent when none do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<AuthorityRotation>,
+}
+
+/// How far the cluster is with new authorities.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AuthorityRotation {
+    /// Counts where all nodes were to go, in former rotations too.
+    pub step: u64,
+    /// Where they go now: `old`, `both-old`, `both-new` or `new`; the last word says who signs.
+    pub position: String,
+    /// Whether it is on its way back to the old ones.
+    pub back: bool,
+    /// What they are called.
+    pub old: String,
+    pub new: String,
+    /// RFC 3339, as are the others.
+    pub since: String,
+    /// How long what has signed until now is still believed, once all nodes are there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_until: Option<String>,
+    /// Until then pods may have tokens that it has signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens_until: Option<String>,
+    /// Nothing is kept of what is dropped.
+    #[serde(default)]
+    pub distrust: bool,
+    pub nodes: Vec<RotationNode>,
+    /// Secrets with tokens of service accounts that never end by themselves, as `namespace/name`: they
+    /// are refused when what has signed them is dropped.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub token_secrets: Vec<String>,
+}
+
+/// A node on that way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RotationNode {
+    pub name: String,
+    /// Whether it is where all go.
+    pub done: bool,
+    pub waited_for: bool,
+    /// Why it could not do it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    pub last_contact: String,
+}
+
+/// `POST /v1/authorities/rotate`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RotateAuthorities {
+    /// How long the old ones are believed after they have stopped signing, in seconds.
+    pub hold_s: u64,
+    /// Names of nodes that are not waited for.
+    #[serde(default)]
+    pub without: Vec<String>,
+    #[serde(default)]
+    pub distrust: bool,
 }
 
 /// One certificate. Of what cannot be read there are no times.

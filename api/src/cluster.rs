@@ -128,6 +128,14 @@ pub struct RemoveRequest {
     pub force: bool,
 }
 
+/// A node that belongs to the cluster no more.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Removed {
+    /// It had the keys of the cluster's authorities.
+    pub held_keys: bool,
+}
+
 /// Who of the datastore's voters is there. `GET /v1/cluster/quorum`, on a control-plane node
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

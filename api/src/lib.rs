@@ -21,11 +21,13 @@ pub use addon::{
     EnableRequest, FieldChange, ObjectChange, Progress, Repository, RepositoryContent,
 };
 pub use backup::BackupPart;
-pub use certificate::{Certificate, CertificateState, Certificates};
+pub use certificate::{
+    AuthorityRotation, Certificate, CertificateState, Certificates, RotateAuthorities, RotationNode,
+};
 pub use client::{Client, ClientError};
 pub use cluster::{
-    ClusterNode, ClusterPart, NodeSettings, NodeState, Quorum, QuorumMember, RemoveRequest, Token,
-    TokenRequest, TokenState,
+    ClusterNode, ClusterPart, NodeSettings, NodeState, Quorum, QuorumMember, RemoveRequest,
+    Removed, Token, TokenRequest, TokenState,
 };
 pub use error::ErrorBody;
 pub use kubeconfig::{ClientCertificate, CredentialRequest, KubeconfigRequest};

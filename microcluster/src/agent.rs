@@ -39,6 +39,12 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     pub authority: PathBuf,
 
+    /// Let these former authorities' nodes in to ask for another certificate
+    ///
+    /// The file need not be there.
+    #[arg(long, value_name = "FILE")]
+    pub former: Option<PathBuf>,
+
     /// Pass requests on to this socket of skiffd, which serves nothing else
     #[arg(long, value_name = "SOCKET")]
     pub skiffd: PathBuf,
@@ -88,8 +94,8 @@ pub struct Agent {
 impl Agent {
     /// Reads the identity and opens the ports.
     pub async fn bind(options: Options) -> Result<Agent, AgentError> {
-        let Options { certificate, key, authority, .. } = options;
-        let identity = Identity::load(IdentityFiles { certificate, key, authority })?;
+        let Options { certificate, key, authority, former, .. } = options;
+        let identity = Identity::load(IdentityFiles { certificate, key, authority, former })?;
         let identity = Arc::new(identity);
         // A damaged list is told now, when somebody looks.
         let known = backends::load(&options.backends)?;

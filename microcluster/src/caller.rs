@@ -14,6 +14,8 @@ pub const CERTIFICATE: HeaderName = HeaderName::from_static("skiff-caller-certif
 /// The same when it has expired. It has a name of its own: whoever does not know of this takes
 /// the caller for a stranger.
 pub const EXPIRED: HeaderName = HeaderName::from_static("skiff-caller-expired-certificate");
+/// The same when it ends in a former authority.
+pub const FORMER: HeaderName = HeaderName::from_static("skiff-caller-former-certificate");
 
 /// Why headers do not tell who asks.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +50,7 @@ impl Caller {
 
     /// As headers; others of these names go.
     pub fn write(&self, headers: &mut HeaderMap) {
-        for name in [ADDRESS, CERTIFICATE, EXPIRED] {
+        for name in [ADDRESS, CERTIFICATE, EXPIRED, FORMER] {
             headers.remove(name);
         }
         let value = |text: String| {
@@ -59,6 +61,7 @@ impl Caller {
             let name = match shown.standing {
                 Standing::Valid => CERTIFICATE,
                 Standing::Expired => EXPIRED,
+                Standing::Former => FORMER,
             };
             headers.insert(name, value(BASE64.encode(&shown.der)));
         }
@@ -68,16 +71,20 @@ impl Caller {
     pub fn read(headers: &HeaderMap) -> Result<Caller, CallerError> {
         let address = single(headers, ADDRESS)?.ok_or(CallerError::Missing(ADDRESS))?;
         let address = address.parse().map_err(|_| CallerError::Unreadable(ADDRESS))?;
-        let valid = single(headers, CERTIFICATE)?;
-        let expired = single(headers, EXPIRED)?;
-        let (text, name, standing) = match (valid, expired) {
-            (None, None) => return Ok(Caller { address, certificate: None }),
-            (Some(text), None) => (text, CERTIFICATE, Standing::Valid),
-            (None, Some(text)) => (text, EXPIRED, Standing::Expired),
-            (Some(_), Some(_)) => return Err(CallerError::Repeated(CERTIFICATE)),
-        };
-        let der = BASE64.decode(text.as_bytes()).map_err(|_| CallerError::Unreadable(name))?;
-        Ok(Caller { address, certificate: Some(ShownCertificate { der, standing }) })
+        let mut certificate = None;
+        for (name, standing) in [
+            (CERTIFICATE, Standing::Valid),
+            (EXPIRED, Standing::Expired),
+            (FORMER, Standing::Former),
+        ] {
+            let Some(text) = single(headers, name.clone())? else { continue };
+            let der = BASE64.decode(text.as_bytes());
+            let der = der.map_err(|_| CallerError::Unreadable(name.clone()))?;
+            if certificate.replace(ShownCertificate { der, standing }).is_some() {
+                return Err(CallerError::Repeated(name));
+            }
+        }
+        Ok(Caller { address, certificate })
     }
 }
 
@@ -104,7 +111,8 @@ mod tests {
 
     #[test]
     fn callers_come_back_as_they_were() {
-        for standing in [None, Some(Standing::Valid), Some(Standing::Expired)] {
+        let standings = [Standing::Valid, Standing::Expired, Standing::Former].map(Some);
+        for standing in standings.into_iter().chain([None]) {
             let mut headers = HeaderMap::new();
             caller(standing).write(&mut headers);
             assert_eq!(Caller::read(&headers).unwrap(), caller(standing));
@@ -133,11 +141,11 @@ mod tests {
     proptest! {
         #[test]
         fn no_headers_make_it_panic(
-            all in prop::collection::vec((0_usize..3, "[ -~]{0,90}"), 0..5),
+            all in prop::collection::vec((0_usize..4, "[ -~]{0,90}"), 0..5),
         ) {
             let mut headers = HeaderMap::new();
             for (name, value) in &all {
-                let name = [ADDRESS, CERTIFICATE, EXPIRED][*name].clone();
+                let name = [ADDRESS, CERTIFICATE, EXPIRED, FORMER][*name].clone();
                 headers.append(name, HeaderValue::from_str(value).unwrap());
             }
             if let Ok(caller) = Caller::read(&headers) {

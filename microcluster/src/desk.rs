@@ -10,6 +10,7 @@
 //! what was signed for a node that was removed in between is thrown away. Deciding again after an
 //! unknown outcome is safe: see [`crate::protocol`].
 
+use std::collections::BTreeSet;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -18,17 +19,19 @@ use tokio::sync::Mutex;
 
 use crate::message::{Answer, Asked, Entered, Message, Refusal, RefusalCode, Renewed};
 use crate::protocol::{
-    Caller, Decision, Founder, Outcome, RemoveRequest, TokenSpec, TurnAnswer, decide,
-    decide_add_token, decide_api_port, decide_expire, decide_found, decide_remove,
-    decide_revoke_token, decide_set, decide_trial_turn, decide_turn, decide_turn_end,
+    Caller, Decision, Founder, Outcome, RemoveRequest, RotationRequest, TokenSpec, TurnAnswer,
+    decide, decide_add_token, decide_api_port, decide_expire, decide_found, decide_remove,
+    decide_revoke_token, decide_rotation_advance, decide_rotation_begin, decide_rotation_finish,
+    decide_rotation_turn, decide_rotation_without, decide_set, decide_trial_turn, decide_turn,
+    decide_turn_end,
 };
 use crate::record::{
-    ClusterRecord, ClusterSettings, MemberRecord, MemberView, NodeId, Revision, SettingsChange,
-    SettingsRevision,
+    ClusterRecord, ClusterSettings, MemberRecord, MemberView, NodeId, NodeName, Revision,
+    RotationStep, SettingsChange, SettingsRevision, Way,
 };
 use crate::store::{Change, Store, StoreError};
 use crate::token::{Secret, TokenId};
-use crate::trust::{IssuedLeaf, Signer};
+use crate::trust::{IssuedLeaf, SignError, Signer};
 use crate::version::Version;
 
 /// Attempts until a request is refused as "busy". Requests of one desk wait for each other, so a
@@ -88,7 +91,9 @@ impl<S: Store, G: Signer, C: Clock> Desk<S, G, C> {
         answered.unwrap_or_else(|refusal| {
             let who = match caller {
                 Caller::Stranger => "a stranger".to_owned(),
-                Caller::Node(identity) => format!("{} ({})", identity.name, identity.id),
+                Caller::Node(identity) | Caller::Former(identity) => {
+                    format!("{} ({})", identity.name, identity.id)
+                }
             };
             let (code, reason) = (refusal.code, refusal.message.as_str());
             tracing::warn!(%who, ?code, reason, "refused");
@@ -197,6 +202,44 @@ impl<S: Store, G: Signer, C: Clock> Desk<S, G, C> {
         self.act(|record, _| Ok(decide_turn_end(record, node))).await.map(drop)
     }
 
+    /// Begins to replace the cluster's authorities.
+    pub async fn begin_rotation(&self, request: &RotationRequest) -> Result<RotationStep, Refusal> {
+        self.rotate(|record, now| decide_rotation_begin(record, request, now)).await
+    }
+
+    /// Turns round on the way; see [`decide_rotation_turn`].
+    pub async fn turn_rotation(&self, way: Way, crossed: &str) -> Result<RotationStep, Refusal> {
+        self.rotate(|record, now| decide_rotation_turn(record, way, crossed, now)).await
+    }
+
+    /// Goes on when all nodes are where they should be.
+    pub async fn advance_rotation(&self) -> Result<RotationStep, Refusal> {
+        self.rotate(|record, now| Ok(decide_rotation_advance(record, now))).await
+    }
+
+    /// Ends the present hold.
+    pub async fn finish_rotation(&self) -> Result<RotationStep, Refusal> {
+        self.rotate(|record, _| decide_rotation_finish(record)).await
+    }
+
+    /// Waits for these nodes no more.
+    pub async fn rotate_without(
+        &self,
+        names: &BTreeSet<NodeName>,
+    ) -> Result<RotationStep, Refusal> {
+        self.rotate(|record, _| decide_rotation_without(record, names)).await
+    }
+
+    async fn rotate(
+        &self,
+        decide: impl Fn(&ClusterRecord, OffsetDateTime) -> Result<Decision, Refusal>,
+    ) -> Result<RotationStep, Refusal> {
+        match self.act(decide).await?.decision.outcome {
+            Outcome::Rotation(step) => Ok(step),
+            _ => Err(inconsistent()),
+        }
+    }
+
     /// Takes away what is over; how many lines that were.
     pub async fn expire(&self) -> Result<usize, Refusal> {
         let mut total = 0;
@@ -259,7 +302,7 @@ impl<S: Store, G: Signer, C: Clock> Desk<S, G, C> {
             let now = self.clock.now();
             let mut decision = decide(&record, now)?;
             debug_assert!(decision.is_guarded(), "{decision:?}");
-            let issued = self.sign(&mut decision)?;
+            let issued = self.sign(&mut decision, &record.settings.value)?;
             if decision.changes.is_empty() {
                 return Ok(Done { decision, record, issued, now });
             }
@@ -275,10 +318,14 @@ impl<S: Store, G: Signer, C: Clock> Desk<S, G, C> {
         Err(Refusal::new(RefusalCode::Busy, message).hint("try again in a moment"))
     }
 
-    fn sign(&self, decision: &mut Decision) -> Result<Vec<IssuedLeaf>, Refusal> {
+    fn sign(
+        &self,
+        decision: &mut Decision,
+        settings: &ClusterSettings,
+    ) -> Result<Vec<IssuedLeaf>, Refusal> {
         let issued: Result<Vec<_>, _> =
-            decision.orders.iter().map(|order| self.signer.sign(order)).collect();
-        let issued = issued.map_err(|error| unavailable(&error))?;
+            decision.orders.iter().map(|order| self.signer.sign(order, settings)).collect();
+        let issued = issued.map_err(|error| unsigned(&error))?;
         decision.note_issued(&issued);
         Ok(issued)
     }
@@ -296,7 +343,8 @@ impl<S: Store, G: Signer, C: Clock> Desk<S, G, C> {
                 now,
             }),
             Outcome::Entered { until, recipient, .. } => {
-                let sealed = recipient.as_deref().map(|recipient| self.signer.seal(recipient));
+                let sealed = recipient.as_deref();
+                let sealed = sealed.map(|to| self.signer.seal(to, &record.settings.value));
                 let sealed = sealed.transpose().map_err(|error| unavailable(&error))?;
                 let node = put_member(&decision.changes).ok_or_else(inconsistent)?;
                 tracing::info!(node = %node.name, id = %node.id, role = %node.role, "joins");
@@ -305,7 +353,7 @@ impl<S: Store, G: Signer, C: Clock> Desk<S, G, C> {
                     id: node.id,
                     role: node.role,
                     leaves,
-                    bundle: self.signer.bundle(),
+                    bundle: self.signer.bundle(&record.settings.value),
                     settings: settings(),
                     members: members(),
                     labels: node.labels.clone(),
@@ -318,12 +366,18 @@ impl<S: Store, G: Signer, C: Clock> Desk<S, G, C> {
             Outcome::Undone => Answer::Undone {},
             Outcome::Renewed => Answer::Renewed(Renewed {
                 leaves,
-                bundle: self.signer.bundle(),
+                bundle: self.signer.bundle(&record.settings.value),
                 settings: settings(),
                 members: members(),
             }),
             Outcome::Members => Answer::Members { members: members(), settings: Some(settings()) },
             Outcome::Leaving(step) => Answer::Leaving(*step),
+            Outcome::Keys { recipient } => {
+                let sealed = self.signer.seal(recipient, &record.settings.value);
+                let sealed = sealed.map_err(|error| unsigned(&error))?;
+                let bundle = self.signer.bundle(&record.settings.value);
+                Answer::Keys { sealed, bundle, settings: settings() }
+            }
             Outcome::Founded
             | Outcome::Removed { .. }
             | Outcome::Expired { .. }
@@ -332,6 +386,7 @@ impl<S: Store, G: Signer, C: Clock> Desk<S, G, C> {
             | Outcome::Turn(_)
             | Outcome::Recovered
             | Outcome::TokenAdded(_)
+            | Outcome::Rotation(_)
             | Outcome::TokenRevoked(_) => return Err(inconsistent()),
         })
     }
@@ -351,6 +406,14 @@ fn views(record: &ClusterRecord, changes: &[Change]) -> Vec<MemberView> {
     let mut views: Vec<MemberView> = others.chain(put).map(MemberRecord::view).collect();
     views.sort_by(|a, b| a.name.cmp(&b.name));
     views
+}
+
+/// What is missing here only for now, others may have.
+fn unsigned(error: &SignError) -> Refusal {
+    match error {
+        SignError::NotYet => refusal(error),
+        error => unavailable(error),
+    }
 }
 
 fn unavailable(error: &dyn std::error::Error) -> Refusal {

@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 pub use refusal::{Refusal, RefusalCode};
 
 use crate::record::{
-    AppliedSettings, ClusterId, ClusterSettings, MemberView, NodeId, NodeName, NodeRole,
+    AppliedSettings, ClusterId, ClusterSettings, DoneSteps, MemberView, NodeId, NodeName, NodeRole,
 };
 use crate::token::{Proven, Statement};
 use crate::trust::{AuthorityBundle, IssuedLeaf, Purpose};
@@ -54,6 +54,9 @@ pub enum Request {
     Members {},
     /// I go.
     Leave(LeaveStep),
+    /// The authorities' keys for me, a control-plane node, sealed to this age recipient, whose
+    /// identity I forget afterwards.
+    Keys { recipient: String },
 }
 
 impl Request {
@@ -62,7 +65,7 @@ impl Request {
     pub fn is_repeatable(&self) -> bool {
         match self {
             Self::Ask(_) | Self::Confirm {} | Self::Undo(_) | Self::Renew(_) => true,
-            Self::Members {} | Self::Leave(_) => true,
+            Self::Members {} | Self::Leave(_) | Self::Keys { .. } => true,
             Self::Enter(_) => false,
         }
     }
@@ -178,6 +181,9 @@ pub struct Renew {
     /// Which of the cluster's settings it runs with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings: Option<AppliedSettings>,
+    /// How far it is with new authorities of the cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<DoneSteps>,
 }
 
 /// Leaving takes a while: pods are moved, the datastore's member is removed.
@@ -206,6 +212,12 @@ pub enum Answer {
         settings: Option<ClusterSettings>,
     },
     Leaving(LeaveStep),
+    /// As in [`Entered`].
+    Keys {
+        sealed: String,
+        bundle: AuthorityBundle,
+        settings: ClusterSettings,
+    },
     Refused(Refusal),
 }
 

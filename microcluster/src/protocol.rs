@@ -21,12 +21,14 @@ mod decision;
 mod expire;
 mod found;
 mod join;
+mod keys;
 mod leave;
 mod recover;
 mod remove;
 mod renew;
 mod request;
 mod restore;
+mod rotation;
 mod settings;
 mod token;
 mod undo;
@@ -40,11 +42,16 @@ pub use decision::{Decision, Outcome, TurnAnswer};
 pub use expire::{EXPIRED_AT_ONCE_MAX, decide_expire};
 pub use found::{Founder, decide_found};
 pub use join::{JOIN_TIME_MAX, decide_ask, decide_enter};
+pub use keys::decide_keys;
 pub use leave::decide_leave;
 pub use recover::decide_recover;
 pub use remove::{RemoveRequest, decide_remove};
 pub use renew::decide_renew;
 pub use restore::decide_restore;
+pub use rotation::{
+    ROTATION_SINCE, RotationRequest, decide_rotation_advance, decide_rotation_begin,
+    decide_rotation_finish, decide_rotation_turn, decide_rotation_without, missing_in_rotation,
+};
 pub use settings::{decide_api_port, decide_set, decide_trial_turn, decide_turn, decide_turn_end};
 pub use token::{TOKENS_MAX, TokenSpec, decide_add_token, decide_revoke_token};
 pub use undo::decide_undo;
@@ -88,6 +95,7 @@ pub fn decide(
             Ok(Decision::of(Outcome::Members))
         }
         Request::Leave(step) => decide_leave(record, *step, caller, now),
+        Request::Keys { recipient } => decide_keys(record, recipient, caller, now),
     }
 }
 

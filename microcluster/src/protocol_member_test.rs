@@ -396,7 +396,7 @@ fn the_record_knows_every_certificate_that_is_handed_out() {
     let (world, joiner) = (World::new(), Joiner::new(1, "alpha"));
     let mut decision =
         decide(&world.record(), &joiner.enter(), &Caller::Stranger, RELEASE, NOW).unwrap();
-    let issued = vec![TestSigner::new().sign(&decision.orders[0]).unwrap()];
+    let issued = vec![TestSigner::new().sign(&decision.orders[0], &sample::settings()).unwrap()];
     decision.note_issued(&issued);
     world.store.apply_now(&decision.changes).unwrap();
     assert_eq!(world.node("alpha").certificates, [issued[0].certificate()]);

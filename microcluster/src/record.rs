@@ -8,6 +8,7 @@ mod label;
 mod member;
 mod node;
 mod removed;
+mod rotation;
 mod settings;
 mod shared;
 
@@ -23,6 +24,10 @@ pub use member::{
 };
 pub use node::{NODE_NAME_LENGTH_MAX, NodeId, NodeIdError, NodeName, NodeNameError};
 pub use removed::{REMOVED_KEPT, RemovalReason, RemovedRecord};
+pub use rotation::{
+    AuthorityCertificates, DoneSteps, FORMER_KEPT, FORMER_MAX, FailedStep, FormerAuthority,
+    HOLD_MAX, Position, ReachedStep, Rotation, RotationRecord, RotationStep, Side, TOKEN_HOLD, Way,
+};
 pub use settings::{API_PORT_DEFAULT, ClusterId, ClusterSettings};
 pub use shared::{
     AppliedSettings, FailedSettings, SHARED_BYTES_MAX, SettingsChange, SettingsRevision,

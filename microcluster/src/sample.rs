@@ -13,7 +13,8 @@ use crate::message::{
 };
 use crate::protocol::{Caller, Founder, TokenSpec, decide_add_token, decide_found};
 use crate::record::{
-    ClusterId, ClusterRecord, ClusterSettings, Fingerprint, NodeId, NodeRole, Rest, SharedSettings,
+    ClusterId, ClusterRecord, ClusterSettings, Fingerprint, NodeId, NodeRole, Rest, RotationRecord,
+    SharedSettings,
 };
 use crate::store::MemoryStore;
 use crate::token::{JoinToken, Proven, Secret};
@@ -40,6 +41,7 @@ pub(crate) fn settings() -> ClusterSettings {
         authorities: vec![Fingerprint::of(b"authority")],
         datastore: None,
         shared: SharedSettings::default(),
+        rotation: RotationRecord::default(),
         rest: Rest::default(),
     }
 }
@@ -239,15 +241,15 @@ impl TestSigner {
 }
 
 impl Signer for TestSigner {
-    fn sign(&self, order: &LeafOrder) -> Result<IssuedLeaf, SignError> {
+    fn sign(&self, order: &LeafOrder, _: &ClusterSettings) -> Result<IssuedLeaf, SignError> {
         certify(order, &self.issuer)
     }
 
-    fn bundle(&self) -> AuthorityBundle {
+    fn bundle(&self, _: &ClusterSettings) -> AuthorityBundle {
         AuthorityBundle { cluster: self.authority.pem(), front_proxy: String::new() }
     }
 
-    fn seal(&self, recipient: &str) -> Result<String, SignError> {
+    fn seal(&self, recipient: &str, _: &ClusterSettings) -> Result<String, SignError> {
         Ok(format!("sealed to {recipient}"))
     }
 }

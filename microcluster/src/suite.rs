@@ -9,8 +9,8 @@ use std::time::Duration;
 use crate::protocol::{Founder, decide_found, decide_set};
 use crate::record::{
     API_PORT_DEFAULT, ClusterId, ClusterRecord, ClusterSettings, Fingerprint, MemberRecord,
-    MemberState, NodeId, RemovalReason, RemovedRecord, Rest, Revision, SettingsChange,
-    SharedSettings,
+    MemberState, NodeId, RemovalReason, RemovedRecord, Rest, Revision, RotationRecord,
+    SettingsChange, SharedSettings,
 };
 use crate::store::{Change, Store, StoreError};
 use crate::version::Version;
@@ -50,6 +50,7 @@ fn settings() -> ClusterSettings {
         authorities: vec![Fingerprint::of(b"authority")],
         datastore: None,
         shared: SharedSettings::default(),
+        rotation: RotationRecord::default(),
         rest: Rest::default(),
     }
 }

@@ -27,7 +27,7 @@ fn member(name: &str, role: NodeRole) -> (MemberRecord, Joiner) {
 fn issue(purpose: Purpose, member: &MemberRecord, key: &KeyPair, signer: &TestSigner) -> Vec<u8> {
     let key = read_request(&sample::request_der(key, &[])).unwrap();
     let order = order_leaf(purpose, member, &key, NOW);
-    let leaf = signer.sign(&order).unwrap();
+    let leaf = signer.sign(&order, &sample::settings()).unwrap();
     let pem = Pem::iter_from_buffer(leaf.certificate.as_bytes()).next().unwrap().unwrap();
     assert_eq!(crate::record::Fingerprint::of(&pem.contents), leaf.fingerprint);
     pem.contents
@@ -188,7 +188,7 @@ fn an_identity_reads_back_and_other_certificates_are_none() {
         identity.key,
         match joiner.caller() {
             crate::protocol::Caller::Node(identity) => identity.key,
-            crate::protocol::Caller::Stranger => panic!(),
+            _ => panic!("a node"),
         }
     );
     for purpose in Purpose::ALL.into_iter().filter(|purpose| *purpose != Purpose::Node) {

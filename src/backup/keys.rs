@@ -76,13 +76,12 @@ mod tests {
     use time::macros::datetime;
 
     use super::*;
-    use crate::node::prepare::Authorities;
-    use crate::pki::{encryption_config, service_account_key};
+    use crate::node::authorities::Authorities;
+    use crate::pki::encryption_config;
 
     fn parts() -> BTreeMap<String, Vec<u8>> {
         let dir = tempfile::tempdir().unwrap();
         Authorities::ensure(dir.path(), datetime!(2026-11-27 12:00 UTC)).unwrap();
-        service_account_key(dir.path()).unwrap();
         encryption_config(dir.path()).unwrap();
         let files = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap());
         files

@@ -18,8 +18,12 @@ pub const CLUSTER: &str = "cluster.snapshot";
 pub const ENCRYPTION: &str = "pki/encryption.yaml";
 /// What the node was begun with.
 pub const CHOICES: &str = "node/choices.json";
+/// New authorities that a lone node has had, or is getting.
+pub const ROTATION: &str = "node/rotation.json";
 /// Authorities and keys; leaves are made anew.
 pub const PKI: &str = "pki/";
+/// Keys that take the place of the others, while they do.
+const PKI_NEXT: &str = "pki/next/";
 /// What somebody wrote.
 pub const SETTINGS: &str = "settings/";
 
@@ -63,14 +67,26 @@ pub fn is_small(name: &str) -> bool {
 /// All of them, by their names.
 pub fn gather(paths: &Paths, sources: &Sources) -> Result<BTreeMap<String, Vec<u8>>, PartError> {
     let mut parts = BTreeMap::new();
-    // Below are the leaves of daemons, which are signed again.
+    // Below are the leaves of daemons, which are signed again, and the keys of new authorities.
     for path in files_of(&paths.pki())? {
         if let Some(name) = path.file_name().and_then(|name| name.to_str()) {
             parts.insert(format!("{PKI}{name}"), read(&path)?);
         }
     }
+    let next = paths.root().join(PKI_NEXT);
+    if next.is_dir() {
+        for path in files_of(&next)? {
+            if let Some(name) = path.file_name().and_then(|name| name.to_str()) {
+                parts.insert(format!("{PKI_NEXT}{name}"), read(&path)?);
+            }
+        }
+    }
     let choices = paths.root().join(CHOICES);
     parts.insert(CHOICES.into(), read(&choices)?);
+    let rotation = paths.root().join(ROTATION);
+    if rotation.exists() {
+        parts.insert(ROTATION.into(), read(&rotation)?);
+    }
     parts.extend(settings::gather(sources)?);
     parts.extend(settings::gather_set(paths)?);
     Ok(parts)

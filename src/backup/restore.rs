@@ -22,7 +22,7 @@ use time::OffsetDateTime;
 
 use super::manifest::Manifest;
 use super::open::{OpenError, Opened, open};
-use super::part::{CHOICES, PKI};
+use super::part::{CHOICES, PKI, ROTATION};
 use super::record::RecordError;
 pub use super::settings::SettingsOf;
 use super::settings::{self, Plan, SettingsError};
@@ -30,12 +30,13 @@ use super::switch::{self, Switch, SwitchError};
 use crate::config::Sources;
 use crate::distribution::Distribution;
 use crate::host::address;
+use crate::node::authorities::{Authorities, AuthoritiesError};
 use crate::node::cluster::join::{Stand, stand};
 use crate::node::cluster::{FoundError, MembershipError, restored, version_of};
-use crate::node::prepare::{Authorities, PrepareError};
+use crate::node::prepare::PrepareError;
 use crate::node::{Lock, LockError};
 use crate::paths::Paths;
-use crate::pki::{AuthorityError, StoreError, write_private};
+use crate::pki::{StoreError, write_private};
 
 /// Where to, and how.
 pub struct Options<'a> {
@@ -108,7 +109,7 @@ pub enum RestoreError {
     #[error(transparent)]
     Cluster(#[from] FoundError),
     #[error(transparent)]
-    Authority(#[from] AuthorityError),
+    Authority(#[from] AuthoritiesError),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -208,7 +209,7 @@ async fn build(
         let name = &opened.began.node_name;
         let node = restored::restored(&kept.record, &plan.config, name, address, kubernetes, now)?;
         cluster = Some(kept.write(&node.changes, &staged.root().join("cluster"))?);
-        node.settle(staged, &Authorities::ensure(&staged.pki(), now)?, now)?;
+        node.settle(staged, Authorities::ensure(&staged.pki(), now)?, now)?;
         let members = kept.record.living().map(|member| member.name.to_string());
         removed = members.filter(|member| member != name).collect();
     }
@@ -246,7 +247,10 @@ fn write_small(opened: &Opened, staged: &Paths) -> Result<(), RestoreError> {
     make_dir(&staged.pki(), 0o755)?;
     make_dir(&staged.node(), 0o700)?;
     for (name, bytes) in &opened.small {
-        if name.starts_with(PKI) || name == CHOICES {
+        if name.starts_with(PKI) || name == CHOICES || name == ROTATION {
+            if let Some(dir) = staged.root().join(name).parent() {
+                make_dir(dir, 0o700)?;
+            }
             let is_public = name.ends_with(".crt") || name.ends_with(".pub");
             let mode = if is_public { 0o644 } else { 0o600 };
             write_private(&staged.root().join(name), bytes, mode, (0, 0))?;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use skiff_supervisor::DaemonSpec;
 
 use super::context::{Cluster, Context, Probes};
+use crate::node::authorities::FORMER_CERTIFICATES;
 use crate::paths::Paths;
 
 pub const NAME: &str = "agent";
@@ -44,7 +45,9 @@ pub fn spec(context: &Context, cluster: &Cluster, probes: &Probes) -> DaemonSpec
             IpAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
             IpAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
         };
-        builder = builder.args(["--listen", &SocketAddr::from((any, PORT)).to_string()]);
+        builder = builder
+            .args(["--listen", &SocketAddr::from((any, PORT)).to_string()])
+            .args(["--former", &path(paths.pki().join(FORMER_CERTIFICATES))]);
     }
     builder.build()
 }

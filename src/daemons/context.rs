@@ -58,6 +58,9 @@ pub struct Context {
     pub cluster: Option<Cluster>,
     /// Who keeps Kubernetes' objects, when that is not Skiff's own datastore.
     pub external: Option<External>,
+    /// Tells one set of authorities and keys from another, for those who read them at their start
+    /// only; empty until they are there.
+    pub authorities: String,
 }
 
 /// What a node has besides when it belongs to a cluster.

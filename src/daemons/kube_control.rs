@@ -37,6 +37,7 @@ const START_MEMORY: &str = "130MiB";
 pub fn spec(context: &Context, probes: &Probes) -> DaemonSpec {
     let config = context.paths.daemon_etc(NAME).join("kube-control.json");
     let builder = reading(context.daemon(NAME, "kube"), &files(context))
+        .input(context.paths.pki().to_string_lossy(), &context.authorities)
         .args(["control", "--config", &config.to_string_lossy()])
         .env("GOGC", START_GARBAGE_PERCENT)
         .env("GOMEMLIMIT", START_MEMORY)

@@ -118,6 +118,7 @@ mod tests {
                 has_certificate: false,
                 digest: "1".into(),
             }),
+            authorities: String::new(),
         }
     }
 

@@ -3,7 +3,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Api, ListParams};
 use microcluster::protocol::CLOCKS_APART_MAX;
 use skiff_api::{Certificate, CertificateState, Certificates, Progress};
 use time::OffsetDateTime;
@@ -14,6 +17,11 @@ use super::core::{Node, RenewError};
 use crate::host::CLOCK_MIN_S;
 use crate::paths::Paths;
 use crate::pki::{self, LeafInfo};
+
+/// Whoever only looks does not wait longer for the API server.
+const SECRETS_TIMEOUT: Duration = Duration::from_secs(3);
+/// More are not told.
+const SECRETS_MAX: u32 = 100;
 
 #[derive(Debug, thiserror::Error)]
 pub enum RotateError {
@@ -39,7 +47,25 @@ pub async fn show(node: &Node) -> Certificates {
         Some(cluster) => cluster.clock().await,
         None => None,
     };
-    of_disk(&node.paths(), OffsetDateTime::now_utc(), cluster)
+    let now = OffsetDateTime::now_utc();
+    let mut rotation = cluster::rotation_of(node);
+    if let Some(rotation) = &mut rotation {
+        rotation.token_secrets = token_secrets(node).await.unwrap_or_default();
+    }
+    Certificates { rotation, ..of_disk(&node.paths(), now, cluster) }
+}
+
+/// Where tokens are that nobody refreshes; none when the API server does not say.
+async fn token_secrets(node: &Node) -> Option<Vec<String>> {
+    let api: Api<Secret> = Api::all(node.clients.client().await.ok()?);
+    let params =
+        ListParams::default().fields("type=kubernetes.io/service-account-token").limit(SECRETS_MAX);
+    let asked = tokio::time::timeout(SECRETS_TIMEOUT, api.list_metadata(&params));
+    let found = asked.await.ok()?.ok()?.items.into_iter().map(|found| {
+        let namespace = found.metadata.namespace.unwrap_or_default();
+        format!("{namespace}/{}", found.metadata.name.unwrap_or_default())
+    });
+    Some(found.collect())
 }
 
 /// All that lie on the disk. `cluster` is what time it is there, if somebody has said so.
@@ -53,6 +79,7 @@ pub fn of_disk(
         now: in_rfc3339(now),
         clock: doubt(now, &found, cluster),
         certificates: found.iter().map(|found| view(found, now)).collect(),
+        rotation: None,
     }
 }
 

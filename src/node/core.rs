@@ -11,11 +11,12 @@ use skiff_api::{
 };
 use skiff_supervisor::{DaemonSpec, Handle, HandleError};
 use time::{Duration, OffsetDateTime};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
+use super::authorities::{Authorities, SharedAuthorities};
 use super::cluster::{self, Cluster, LeafError};
 use super::credential::{self, CredentialError};
-use super::prepare::{self, Authorities, PrepareError};
+use super::prepare::{self, PrepareError};
 use super::settings::{Kept, renew_notices};
 use super::status::{Board, service};
 use super::{external, route};
@@ -67,6 +68,10 @@ pub struct Node {
     pub(super) kept_settings: Mutex<Kept>,
     /// One takes up other settings at a time.
     pub(super) setting: tokio::sync::Mutex<()>,
+    /// New authorities may be on their way.
+    pub(super) rotation_wake: Notify,
+    /// Alone, one decides about them at a time.
+    pub(super) rotation_turn: tokio::sync::Mutex<()>,
     /// Where the settings were read.
     pub(super) settings_file: PathBuf,
     pub(super) build: Distribution,
@@ -76,7 +81,7 @@ pub struct Node {
     /// Nobody has seen yet that the external datastore holds nobody's objects.
     pub(super) unseen: AtomicBool,
     /// None on a worker.
-    pub(super) authorities: Option<Authorities>,
+    pub(super) authorities: Option<SharedAuthorities>,
     pub(super) clients: ClientSource,
     /// This node's part in a cluster of several.
     pub(super) cluster: Mutex<Option<Arc<Cluster>>>,
@@ -185,6 +190,11 @@ impl Node {
         self.cluster.lock().expect("no holder of this lock panics").clone()
     }
 
+    /// What signs here, and whom the node believes; none on a worker.
+    pub(super) fn authorities(&self) -> Option<Arc<Authorities>> {
+        self.authorities.as_ref().map(SharedAuthorities::now)
+    }
+
     /// The cluster whose control plane is elsewhere.
     pub(super) fn worker_of(&self) -> Option<Arc<Cluster>> {
         self.cluster().filter(|_| self.authorities.is_none())
@@ -222,16 +232,16 @@ impl Node {
                 std::net::IpAddr::V6(v6) => format!("https://[{v6}]:{}", context.api_port),
             }
         };
-        let authorities = self.authorities.as_ref().ok_or(CredentialError::Worker)?;
-        credential::kubeconfig(authorities, request, &server, OffsetDateTime::now_utc())
+        let authorities = self.authorities().ok_or(CredentialError::Worker)?;
+        credential::kubeconfig(&authorities, request, &server, OffsetDateTime::now_utc())
     }
 
     pub fn credential(
         &self,
         request: &CredentialRequest,
     ) -> Result<ClientCertificate, CredentialError> {
-        let authorities = self.authorities.as_ref().ok_or(CredentialError::Worker)?;
-        credential::certificate(authorities, request, OffsetDateTime::now_utc())
+        let authorities = self.authorities().ok_or(CredentialError::Worker)?;
+        credential::certificate(&authorities, request, OffsetDateTime::now_utc())
     }
 
     /// The addon that a name or an alias stands for, with all that can be said of it.
@@ -303,12 +313,12 @@ impl Node {
         let config = self.config();
         let ttl = Duration::minutes(i64::from(config.pki.leaf_ttl_minutes));
         // A worker asks its cluster, see `cluster/upkeep.rs`.
-        let Some(authorities) = &self.authorities else { return Ok(now + ttl / 2) };
+        let Some(authorities) = self.authorities() else { return Ok(now + ttl / 2) };
         let (context, sans) = (self.context(), &config.api.extra_sans);
-        let next = prepare::leaves(&context, sans, authorities, now, ttl)?;
+        let next = prepare::leaves(&context, sans, &authorities, now, ttl)?;
         let Some(cluster) = self.cluster() else { return Ok(next) };
         let membership = cluster.membership();
-        let own = cluster::ensure_member_leaf(&context.paths, &membership, authorities, now)?;
+        let own = cluster::ensure_member_leaf(&context.paths, &membership, &authorities, now)?;
         Ok(next.min(own))
     }
 
@@ -332,12 +342,12 @@ impl Node {
     pub(super) fn replace_leaves(&self, now: OffsetDateTime) -> Result<usize, RenewError> {
         let config = self.config();
         let ttl = Duration::minutes(i64::from(config.pki.leaf_ttl_minutes));
-        let Some(authorities) = &self.authorities else { return Ok(0) };
+        let Some(authorities) = self.authorities() else { return Ok(0) };
         let (context, sans) = (self.context(), &config.api.extra_sans);
-        let count = prepare::all_leaves(&context, sans, authorities, now, ttl)?;
+        let count = prepare::all_leaves(&context, sans, &authorities, now, ttl)?;
         let Some(cluster) = self.cluster() else { return Ok(count) };
         let membership = cluster.membership();
-        cluster::replace_member_leaf(&context.paths, &membership, authorities, now)?;
+        cluster::replace_member_leaf(&context.paths, &membership, &authorities, now)?;
         Ok(count + 1)
     }
 

@@ -4,7 +4,7 @@ use skiff_api::{ClientCertificate, CredentialRequest, KubeconfigRequest};
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 
-use super::prepare::Authorities;
+use super::authorities::Authorities;
 use crate::pki::{Issuer, LeafSpec, Usage, embedded};
 
 /// Life of a certificate that the exec plugin gets; kubectl asks again when it is over.
@@ -53,8 +53,8 @@ pub fn kubeconfig(
         .ok_or(CredentialError::Ttl(request.ttl_s))?;
     let (certificate, key) = sign(authorities, &request.user, &request.groups, now, ttl)?;
     let server = request.server.as_deref().unwrap_or(server);
-    let authority = authorities.cluster.certificate_pem();
-    Ok(embedded(server, authority, &request.user, &certificate, &key))
+    let believed = &authorities.believed().cluster;
+    Ok(embedded(server, believed, &request.user, &certificate, &key))
 }
 
 fn sign(

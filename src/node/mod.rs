@@ -7,6 +7,7 @@
 //! that asks an external datastore.
 
 pub mod account;
+pub mod authorities;
 mod backup;
 mod bootstrap;
 pub mod certificates;

@@ -8,6 +8,7 @@ use microcluster::record::NodeRole;
 use time::{Duration, OffsetDateTime};
 
 use super::account::{self, AccountError, Accounts};
+use super::authorities::{Authorities, AuthoritiesError};
 use super::bootstrap;
 use super::external::{self, ExternalError};
 use super::layout::{self, LayoutError};
@@ -18,8 +19,7 @@ use crate::durable;
 use crate::host::{self, address, resolver};
 use crate::paths::Paths;
 use crate::pki::{
-    self, Authority, AuthorityError, Issuer, LeafSpec, Plan, StoreError, Usage, ensure_private,
-    write_private,
+    self, AuthorityError, Issuer, LeafSpec, Plan, StoreError, Usage, ensure_private, write_private,
 };
 
 /// Bridge of the pods.
@@ -36,6 +36,8 @@ pub enum PrepareError {
     #[error(transparent)]
     Authority(#[from] AuthorityError),
     #[error(transparent)]
+    Authorities(#[from] AuthoritiesError),
+    #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
     Distribution(#[from] DistributionError),
@@ -49,29 +51,6 @@ pub enum PrepareError {
     NoAddress,
     #[error("the host name {0:?} cannot name a node: set node.name in the configuration")]
     NodeName(String),
-}
-
-/// The authorities of a cluster.
-#[derive(Debug)]
-pub struct Authorities {
-    pub cluster: Authority,
-    pub front_proxy: Authority,
-}
-
-impl Authorities {
-    pub fn ensure(pki: &Path, now: OffsetDateTime) -> Result<Self, AuthorityError> {
-        Ok(Self {
-            cluster: Authority::ensure(pki, "ca", "skiff", now)?,
-            front_proxy: Authority::ensure(pki, "front-proxy-ca", "skiff front proxy", now)?,
-        })
-    }
-
-    pub fn of(&self, issuer: Issuer) -> &Authority {
-        match issuer {
-            Issuer::Cluster => &self.cluster,
-            Issuer::FrontProxy => &self.front_proxy,
-        }
-    }
 }
 
 /// Decides what this node is, from its configuration and its machine. Writes nothing but copies of
@@ -122,6 +101,7 @@ pub fn context(
         proxy_args: config.kube.proxy_args.clone(),
         cluster,
         external,
+        authorities: String::new(),
     })
 }
 
@@ -179,14 +159,21 @@ fn write_public(path: &Path, content: &str) -> io::Result<()> {
 pub fn secrets(context: &Context, now: OffsetDateTime) -> Result<Authorities, PrepareError> {
     let pki = context.paths.pki();
     let authorities = Authorities::ensure(&pki, now)?;
+    show(context, &authorities)?;
     let control = context.paths.daemon_pki(kube_control::NAME);
     let owner = (context.accounts.control.uid, context.accounts.control.gid);
-    let key = pki::service_account_key(&pki)?;
-    write_private(&control.join("service-account.key"), key.as_bytes(), 0o600, owner)?;
     let encryption = pki::encryption_config(&pki)?;
     write_private(&control.join("encryption.yaml"), encryption.as_bytes(), 0o600, owner)?;
     kubeconfigs(context)?;
     Ok(authorities)
+}
+
+/// Writes whom this node believes and what signs tokens to where daemons read it.
+pub fn show(context: &Context, authorities: &Authorities) -> Result<(), PrepareError> {
+    authorities.store(&context.paths.pki())?;
+    let owner = (context.accounts.control.uid, context.accounts.control.gid);
+    let key = context.paths.daemon_pki(kube_control::NAME).join("service-account.key");
+    Ok(write_private(&key, authorities.service_account().as_bytes(), 0o600, owner)?)
 }
 
 /// Renews what is due; answers when to look again.
@@ -201,13 +188,18 @@ pub fn leaves(
     for spec in leaf_specs(context, sans) {
         let authority = authorities.of(spec.issuer);
         let current = pki::inspect(&spec.path);
+        let behind = behind(&spec, authorities);
         match pki::plan_renewal(&spec, current.as_ref(), &authority.subject_der(), now) {
+            Plan::Keep { .. } if !pki::shows_behind(&spec.path, behind) => {
+                issue(&spec, authorities, now, ttl, "another certificate stands behind it")?;
+                next = next.min(now + ttl / 2);
+            }
             Plan::Keep { until } => {
                 ensure_private(&spec.path, 0o600, spec.owner)?;
                 next = next.min(until);
             }
             Plan::Issue { reason } => {
-                issue(&spec, authority, now, ttl, reason)?;
+                issue(&spec, authorities, now, ttl, reason)?;
                 next = next.min(now + ttl / 2);
             }
         }
@@ -225,24 +217,30 @@ pub fn all_leaves(
 ) -> Result<usize, PrepareError> {
     let specs = leaf_specs(context, sans);
     for spec in &specs {
-        issue(spec, authorities.of(spec.issuer), now, ttl, "it was asked for")?;
+        issue(spec, authorities, now, ttl, "it was asked for")?;
     }
     Ok(specs.len())
 }
 
 fn issue(
     spec: &LeafSpec,
-    authority: &Authority,
+    authorities: &Authorities,
     now: OffsetDateTime,
     ttl: Duration,
     reason: &'static str,
 ) -> Result<(), PrepareError> {
-    let (certificate, key) =
-        authority.issue(spec, now, ttl).map_err(|e| PrepareError::Sign(spec.path.clone(), e))?;
-    let pem = format!("{certificate}{key}");
+    let signed = authorities.of(spec.issuer).issue(spec, now, ttl);
+    let (certificate, key) = signed.map_err(|e| PrepareError::Sign(spec.path.clone(), e))?;
+    let pem = format!("{certificate}{}{key}", behind(spec, authorities));
     write_private(&spec.path, pem.as_bytes(), 0o600, spec.owner)?;
     tracing::info!(leaf = %spec.path.display(), reason, "issued");
     Ok(())
+}
+
+/// Clients are believed by whoever believes the authority itself.
+fn behind<'a>(spec: &LeafSpec, authorities: &'a Authorities) -> &'a str {
+    let is_server = spec.usage == Usage::Server && spec.issuer == Issuer::Cluster;
+    if is_server { authorities.crossed() } else { "" }
 }
 
 fn leaf_specs(context: &Context, sans: &[String]) -> Vec<LeafSpec> {

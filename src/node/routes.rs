@@ -49,6 +49,10 @@ pub async fn route(node: &Arc<Node>, method: &Method, path: &str, body: Bytes) -
         ("POST", ["addons", name, "enable"]) => enable(node, name, read(&body)?),
         ("POST", ["addons", name, "disable"]) => disable(node, name, read(&body)?),
         ("POST", ["addons", name, "upgrade"]) => upgrade(node, name, read(&body)?),
+        ("GET", ["authorities"]) => Ok(json(&cluster::rotation_of(node))),
+        ("POST", ["authorities", action]) => {
+            cluster::routes::authorities(node, action, &body).await
+        }
         (_, ["cluster", rest @ ..]) => cluster::routes::route(node, method, rest, &body).await,
         ("POST", ["stop"]) => Ok(order(node, |reply| Order::Stop { reply })),
         ("POST", ["restart"]) => Ok(order(node, |reply| Order::Restart { reply })),

@@ -11,12 +11,13 @@ use time::{Duration, OffsetDateTime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
+use super::authorities::SharedAuthorities;
 use super::cluster::{self, GroundError, LeafError, Membership, MembershipError};
 use super::core::{Node, Order};
 use super::external::{DoubtError, OCCUPIED_HINT};
 use super::lock::{Lock, LockError};
 use super::observed::DatastoreView;
-use super::prepare::{self, Authorities, PrepareError};
+use super::prepare::{self, PrepareError};
 use super::settings::{Kept, KeptError};
 use super::status::{Board, Identity};
 use super::stop::{Stop, remove_state};
@@ -158,8 +159,8 @@ async fn live(options: Options) -> Result<(), NodeError> {
 
     let membership = Membership::read(&paths.node())?;
     let part = membership.as_ref().map(|membership| cluster::ground(&paths, membership));
-    let context = prepare::context(&paths, &config, &build, accounts, part.transpose()?)?;
-    let authorities = identities(&context, &config, membership.as_ref())?;
+    let mut context = prepare::context(&paths, &config, &build, accounts, part.transpose()?)?;
+    let authorities = identities(&mut context, &config, membership.as_ref())?;
     prepare::files(&context)?;
     let is_new = membership.is_none() && !Choices::is_recorded(&paths.node());
     let unseen = match &context.external {
@@ -207,6 +208,8 @@ async fn live(options: Options) -> Result<(), NodeError> {
         config: watch::Sender::new(Arc::new(config)),
         kept_settings: Mutex::new(kept_settings),
         setting: tokio::sync::Mutex::default(),
+        rotation_wake: tokio::sync::Notify::new(),
+        rotation_turn: tokio::sync::Mutex::default(),
         settings_file,
         build,
         build_id: build_id.unwrap_or_default(),
@@ -228,8 +231,9 @@ async fn live(options: Options) -> Result<(), NodeError> {
     if runs_addons {
         tokio::spawn(observe::addons(node.clone()));
     }
-    if let Some(membership) = membership {
-        cluster::begin(&node, membership)?;
+    match membership {
+        Some(membership) => drop(cluster::begin(&node, membership)?),
+        None => drop(tokio::spawn(cluster::alone::run(node.clone()))),
     }
     tokio::spawn(upkeep::run(node.clone()));
     tokio::spawn(external::watch(node.clone()));
@@ -257,10 +261,10 @@ fn running_settings(paths: &Paths, membership: Option<&Membership>) -> Result<Ke
 
 /// Keys and certificates: a worker has those that its cluster gave it, and no authority's key.
 fn identities(
-    context: &Context,
+    context: &mut Context,
     config: &Config,
     membership: Option<&Membership>,
-) -> Result<Option<Authorities>, NodeError> {
+) -> Result<Option<SharedAuthorities>, NodeError> {
     if context.is_worker() {
         prepare::kubeconfigs(context)?;
         return Ok(None);
@@ -272,7 +276,8 @@ fn identities(
     if let Some(membership) = membership {
         cluster::ensure_member_leaf(&context.paths, membership, &authorities, now)?;
     }
-    Ok(Some(authorities))
+    context.authorities = authorities.stamp();
+    Ok(Some(SharedAuthorities::new(authorities)))
 }
 
 async fn supervise(

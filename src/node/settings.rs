@@ -21,4 +21,6 @@ pub(super) use change::set;
 pub use kept::{Kept, KeptError, shared};
 pub use notice::idle;
 pub(super) use notice::renew as renew_notices;
-pub(super) use take_up::{TakeUpError, plan as plan_take_up, plan_restarts, take_up};
+pub(super) use take_up::{
+    TakeUpError, plan as plan_take_up, plan_restarts, take_up, wait_until_well,
+};

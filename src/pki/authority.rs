@@ -3,9 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose, PublicKeyData, SubjectPublicKeyInfo,
+};
 use time::{Duration, OffsetDateTime};
+use x509_parser::pem::Pem;
 
+use super::leaf::common_name;
 use super::store::{StoreError, write_private};
 
 /// How long an authority is valid.
@@ -14,10 +19,17 @@ const LIFE: Duration = Duration::days(3650);
 const BACKDATE: Duration = Duration::days(3650);
 
 /// A key that signs, and its certificate.
-#[derive(Debug)]
+#[derive(Clone)]
 pub struct Authority {
     certificate_pem: String,
     key_pem: String,
+}
+
+/// Without the key.
+impl std::fmt::Debug for Authority {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Authority").field("certificate_pem", &self.certificate_pem).finish()
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +49,8 @@ pub enum AuthorityError {
     Damaged(PathBuf, #[source] rcgen::Error),
     #[error("cannot make a certificate authority")]
     Generate(#[source] rcgen::Error),
+    #[error("the key of {0} is not here")]
+    Keyless(&'static str),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -82,9 +96,53 @@ impl Authority {
         Ok(Self { certificate_pem, key_pem })
     }
 
+    /// One that nobody has seen yet.
+    pub fn fresh(common_name: &str, now: OffsetDateTime) -> Result<Self, AuthorityError> {
+        let key = KeyPair::generate().map_err(AuthorityError::Generate)?;
+        let key_pem = key.serialize_pem();
+        let certificate_pem =
+            self_signed(&key_pem, common_name, now).map_err(AuthorityError::Generate)?;
+        Ok(Self { certificate_pem, key_pem })
+    }
+
+    /// The two, when they belong together.
+    pub fn of(certificate_pem: &str, key_pem: &str) -> Option<Self> {
+        let key = KeyPair::from_pem(key_pem).ok()?;
+        let certified = public_key(certificate_pem)?;
+        (certified == key.subject_public_key_info()).then(|| Self {
+            certificate_pem: certificate_pem.to_owned(),
+            key_pem: key_pem.to_owned(),
+        })
+    }
+
     /// The certificate that others trust.
     pub fn certificate_pem(&self) -> &str {
         &self.certificate_pem
+    }
+
+    /// What signs, for whoever may have it.
+    pub fn key_pem(&self) -> &str {
+        &self.key_pem
+    }
+
+    /// This one's name and key as `other` vouches for them: a chain for whoever believes only
+    /// `other`. It is good for servers alone, so that it makes no client's certificate believed.
+    pub fn crossed(
+        &self,
+        other: &Self,
+        now: OffsetDateTime,
+        life: Duration,
+    ) -> Result<String, AuthorityError> {
+        let key = KeyPair::from_pem(&self.key_pem).map_err(AuthorityError::Generate)?;
+        let key = SubjectPublicKeyInfo::from_der(&key.subject_public_key_info());
+        let mut params = params(&common_name(&self.certificate_pem).unwrap_or_default());
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.use_authority_key_identifier_extension = true;
+        params.not_before = now - BACKDATE;
+        params.not_after = now + life;
+        let signed = |key: &SubjectPublicKeyInfo| params.signed_by(key, &other.issuer()?);
+        let crossed = key.and_then(|key| signed(&key)).map_err(AuthorityError::Generate)?;
+        Ok(crossed.pem())
     }
 
     /// What signs with its key.
@@ -108,7 +166,15 @@ fn self_signed(
     now: OffsetDateTime,
 ) -> Result<String, rcgen::Error> {
     let key = KeyPair::from_pem(key_pem)?;
+    let mut params = params(common_name);
+    params.not_before = now - BACKDATE;
+    params.not_after = now + LIFE;
+    Ok(params.self_signed(&key)?.pem())
+}
+
+fn params(common_name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, common_name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![
@@ -116,7 +182,12 @@ fn self_signed(
         KeyUsagePurpose::CrlSign,
         KeyUsagePurpose::DigitalSignature,
     ];
-    params.not_before = now - BACKDATE;
-    params.not_after = now + LIFE;
-    Ok(params.self_signed(&key)?.pem())
+    params
+}
+
+/// Of the first certificate.
+fn public_key(certificate_pem: &str) -> Option<Vec<u8>> {
+    let blocks = Pem::iter_from_buffer(certificate_pem.as_bytes()).filter_map(Result::ok);
+    let block = blocks.into_iter().find(|block| block.label == "CERTIFICATE")?;
+    Some(block.parse_x509().ok()?.public_key().raw.to_vec())
 }

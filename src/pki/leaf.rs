@@ -136,6 +136,17 @@ fn parse(pem: &[u8]) -> Option<LeafInfo> {
     parse_certificate(pem)
 }
 
+/// Whether behind a file's first certificate stand these and no others.
+pub fn shows_behind(path: &Path, others: &str) -> bool {
+    let certificates = |text: &[u8]| -> Vec<Vec<u8>> {
+        let blocks = Pem::iter_from_buffer(text).filter_map(Result::ok);
+        let blocks = blocks.filter(|block| block.label == "CERTIFICATE");
+        blocks.map(|block| block.contents).collect()
+    };
+    let shown = certificates(&std::fs::read(path).unwrap_or_default());
+    shown.get(1..).is_some_and(|behind| *behind == *certificates(others.as_bytes()))
+}
+
 /// Reads the first certificate of a file in which there is no key: an authority's, say.
 pub fn inspect_certificate(path: &Path) -> Option<LeafInfo> {
     parse_certificate(&std::fs::read(path).ok()?)
@@ -190,10 +201,7 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
 impl Authority {
     /// The signer's subject as it stands in the leaves.
     pub fn subject_der(&self) -> Vec<u8> {
-        Pem::iter_from_buffer(self.certificate_pem().as_bytes())
-            .filter_map(Result::ok)
-            .find_map(|block| Some(block.parse_x509().ok()?.subject().as_raw().to_vec()))
-            .unwrap_or_default()
+        subject_der(self.certificate_pem())
     }
 
     /// The certificate as it is compared by its sum.
@@ -236,6 +244,23 @@ impl Authority {
         let certificate = params.signed_by(&key, &self.issuer()?)?;
         Ok((certificate.pem(), key.serialize_pem()))
     }
+}
+
+/// The subject of an authority as it stands in leaves that it has signed.
+pub fn subject_der(authority_pem: &str) -> Vec<u8> {
+    Pem::iter_from_buffer(authority_pem.as_bytes())
+        .filter_map(Result::ok)
+        .find_map(|block| Some(block.parse_x509().ok()?.subject().as_raw().to_vec()))
+        .unwrap_or_default()
+}
+
+/// What the first certificate of a text is called.
+pub fn common_name(certificate_pem: &str) -> Option<String> {
+    let blocks = Pem::iter_from_buffer(certificate_pem.as_bytes()).filter_map(Result::ok);
+    let block = blocks.into_iter().next()?;
+    let certificate = block.parse_x509().ok()?;
+    let name = certificate.subject().iter_common_name().next()?;
+    name.as_str().ok().map(str::to_owned)
 }
 
 /// A serial number nobody can guess and nobody repeats: the key that it belongs to is random.

@@ -11,7 +11,7 @@ use super::store::write_private;
 
 /// The pair that signs service-account tokens (ES256), `<dir>/service-account.key` and `.pub`.
 /// Answers the private key.
-pub fn service_account_key(dir: &Path) -> Result<String, AuthorityError> {
+pub fn service_account_key(dir: &Path) -> Result<KeyPair, AuthorityError> {
     let path = dir.join("service-account.key");
     let key = match read(&path)? {
         Some(pem) => KeyPair::from_pem(&pem).map_err(|e| AuthorityError::Damaged(path, e))?,
@@ -21,9 +21,14 @@ pub fn service_account_key(dir: &Path) -> Result<String, AuthorityError> {
             key
         }
     };
-    let public = pem("PUBLIC KEY", &key.subject_public_key_info());
+    let public = service_account_public(&key);
     write_private(&dir.join("service-account.pub"), public.as_bytes(), 0o644, (0, 0))?;
-    Ok(key.serialize_pem())
+    Ok(key)
+}
+
+/// The half that API servers verify with.
+pub fn service_account_public(key: &KeyPair) -> String {
+    pem("PUBLIC KEY", &key.subject_public_key_info())
 }
 
 /// The API server's EncryptionConfiguration, made once: Secrets are never stored in the clear.

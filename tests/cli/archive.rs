@@ -10,14 +10,15 @@ use std::time::{Duration, Instant};
 use age::secrecy::ExposeSecret;
 use microcluster::protocol::{Founder, TokenSpec, decide_add_token, decide_found};
 use microcluster::record::{
-    ClusterId, ClusterRecord, ClusterSettings, Fingerprint, NodeId, NodeRole, Rest, SharedSettings,
+    ClusterId, ClusterRecord, ClusterSettings, Fingerprint, NodeId, NodeRole, Rest, RotationRecord,
+    SharedSettings,
 };
 use microcluster::store::Store;
 use microcluster::token::{Secret, TokenState};
 use microcluster::version::Version;
 use serde_json::{Value, json};
+use skiff::node::authorities::Authorities;
 use skiff::node::cluster::store::RecordStore;
-use skiff::node::prepare::Authorities;
 use skiff::paths::Paths;
 use skiff::pki::{encryption_config, service_account_key};
 use skiff_datastore::Listen;
@@ -546,6 +547,9 @@ impl RecordStoreOf<'_> {
     }
 
     fn with_a_worker_and_a_token(&self) -> ClusterRecord {
+        // What signs is what the record names.
+        let pki = self.0.paths().pki();
+        let authorities = Authorities::ensure(&pki, OffsetDateTime::now_utc()).unwrap();
         let settings = ClusterSettings {
             cluster: ClusterId("test".into()),
             pod_cidrs: vec!["10.1.0.0/16".parse().unwrap()],
@@ -554,9 +558,10 @@ impl RecordStoreOf<'_> {
             dns_address: [10, 152, 183, 10].into(),
             api_names: vec![],
             api_port: 6443,
-            authorities: vec![Fingerprint::of(b"authority")],
+            authorities: vec![authorities.believed().fingerprint().unwrap()],
             datastore: None,
             shared: SharedSettings::default(),
+            rotation: RotationRecord::default(),
             rest: Rest::default(),
         };
         let founder = |name: &str, last| Founder {

@@ -3,11 +3,11 @@
 use insta::assert_snapshot;
 use serde_json::{Value, json};
 use skiff_api::{
-    Addon, AddonDetails, AddonDiff, AddonOption, AddonState, BackupPart, Certificate,
-    CertificateState, Certificates, ChangeAction, ClusterNode, ClusterPart, Component, Condition,
-    ErrorBody, FieldChange, NodeSettings, NodeState, Notice, ObjectChange, OwnSetting, Phase,
-    Progress, Repository, Service, ServiceState, SetOutcome, Setting, SettingChange, Status, Token,
-    TokenState, Version,
+    Addon, AddonDetails, AddonDiff, AddonOption, AddonState, AuthorityRotation, BackupPart,
+    Certificate, CertificateState, Certificates, ChangeAction, ClusterNode, ClusterPart, Component,
+    Condition, ErrorBody, FieldChange, NodeSettings, NodeState, Notice, ObjectChange, OwnSetting,
+    Phase, Progress, Repository, RotationNode, Service, ServiceState, SetOutcome, Setting,
+    SettingChange, Status, Token, TokenState, Version,
 };
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
@@ -294,7 +294,36 @@ fn certificates(ill: bool) -> Certificates {
     }
     // The screen says when it was made: the same in each test.
     let now = "2026-11-27T12:00:00Z".into();
-    Certificates { now, clock: ill.then(long_sentence), certificates }
+    let rotation = ill.then(rotation);
+    Certificates { now, clock: ill.then(long_sentence), certificates, rotation }
+}
+
+fn rotation() -> AuthorityRotation {
+    let node = |name: &str, done, waited_for, reason: Option<String>| RotationNode {
+        name: name.into(),
+        done,
+        waited_for,
+        reason,
+        last_contact: in_hours(-1),
+    };
+    AuthorityRotation {
+        step: 7,
+        position: "both-new".into(),
+        back: false,
+        old: "skiff".into(),
+        new: "skiff 7".into(),
+        since: "2026-11-27T12:00:00Z".into(),
+        held_until: Some("2026-11-28T12:00:00Z".into()),
+        tokens_until: None,
+        distrust: false,
+        nodes: vec![
+            node("alpha", true, true, None),
+            node("beta", false, true, Some(long_sentence())),
+            node("gamma", false, false, None),
+            node(&"x".repeat(63), false, true, None),
+        ],
+        token_secrets: vec!["default/robot".into(), format!("{0}/{0}", "y".repeat(63))],
+    }
 }
 
 fn version() -> Version {

@@ -3,6 +3,7 @@
 
 mod address;
 mod archive;
+mod authorities;
 mod check;
 mod control_plane;
 mod datastore;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use microcluster::protocol::{Founder, decide_found};
 use microcluster::record::{
-    ClusterId, ClusterSettings, Fingerprint, Rest, Revision, SharedSettings,
+    ClusterId, ClusterSettings, Fingerprint, Rest, Revision, RotationRecord, SharedSettings,
 };
 use microcluster::store::{Change, Store, StoreError};
 use microcluster::suite;
@@ -59,6 +59,7 @@ async fn found(store: &RecordStore) {
         authorities: vec![Fingerprint::of(b"authority")],
         datastore: None,
         shared: SharedSettings::default(),
+        rotation: RotationRecord::default(),
         rest: Rest::default(),
     };
     let founder = Founder {

@@ -6,6 +6,7 @@ mod addon;
 mod addon_own;
 mod address;
 mod archive;
+mod authorities;
 mod bad_day;
 mod certs;
 mod disk;
@@ -15,6 +16,8 @@ mod hand_over;
 mod interrupt;
 mod life;
 mod machine;
+#[path = "../cluster/page.rs"]
+mod page;
 mod pull;
 mod settings;
 mod side_by_side;

@@ -13,6 +13,8 @@ pub enum Caller {
     Stranger,
     /// Showed one that ends in the cluster's authority.
     Node(PeerIdentity),
+    /// In a former one, of which anybody may have the key: what proves the node is its own.
+    Former(PeerIdentity),
 }
 
 /// Whether a certificate whose time is over will do.
@@ -30,6 +32,14 @@ impl Caller {
         read_identity(der).map(Self::Node).map_err(|error| {
             let message = format!("the certificate that was shown is of no use here: {error}");
             Refusal::new(RefusalCode::NotAllowed, message)
+        })
+    }
+
+    /// The same of a certificate that ends in a former authority.
+    pub fn of_former(shown: &[u8]) -> Result<Self, Refusal> {
+        Ok(match Self::of(Some(shown))? {
+            Self::Node(identity) => Self::Former(identity),
+            other => other,
         })
     }
 
@@ -59,9 +69,20 @@ impl Caller {
         now: OffsetDateTime,
         expired: Expired,
     ) -> Result<(&'a Versioned<MemberRecord>, &'b PeerIdentity), Refusal> {
-        let Self::Node(identity) = self else {
-            let message = "only a node of the cluster may ask this, and no certificate was shown";
-            return Err(Refusal::new(RefusalCode::NotAllowed, message));
+        let identity = match self {
+            Self::Node(identity) => identity,
+            Self::Former(identity) if expired == Expired::Accepted => identity,
+            Self::Former(identity) => {
+                let message =
+                    format!("{} shows a certificate of a former authority", identity.name);
+                return Err(Refusal::new(RefusalCode::IdentityStale, message)
+                    .hint("the node asks for a new one by itself"));
+            }
+            Self::Stranger => {
+                let message =
+                    "only a node of the cluster may ask this, and no certificate was shown";
+                return Err(Refusal::new(RefusalCode::NotAllowed, message));
+            }
         };
         if let Some(removed) = record.removed.get(&identity.id) {
             return Err(removed_refusal(removed.value.reason.sentence()));

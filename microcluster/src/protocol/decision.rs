@@ -3,7 +3,7 @@
 use time::OffsetDateTime;
 
 use crate::message::LeaveStep;
-use crate::record::{NodeId, NodeName, SettingsRevision};
+use crate::record::{NodeId, NodeName, RotationStep, SettingsRevision};
 use crate::store::Change;
 use crate::token::TokenId;
 use crate::trust::{IssuedLeaf, LeafOrder};
@@ -48,6 +48,12 @@ pub enum Outcome {
     /// Which shared settings hold from now on.
     SettingsSet(SettingsRevision),
     Turn(TurnAnswer),
+    /// Which step of replacing the authorities holds from now on.
+    Rotation(RotationStep),
+    /// The authorities' keys are sealed to this recipient.
+    Keys {
+        recipient: String,
+    },
     /// The cluster goes on from one survivor.
     Recovered,
     TokenAdded(TokenId),

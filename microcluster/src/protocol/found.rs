@@ -7,8 +7,8 @@ use time::OffsetDateTime;
 use super::decision::{Decision, Outcome};
 use crate::message::{Refusal, RefusalCode};
 use crate::record::{
-    AppliedSettings, ClusterSettings, Fingerprint, MemberRecord, MemberState, Membership, NodeId,
-    NodeName, NodeRole, Rest,
+    AppliedSettings, ClusterSettings, DoneSteps, Fingerprint, MemberRecord, MemberState,
+    Membership, NodeId, NodeName, NodeRole, Rest,
 };
 use crate::store::Change;
 use crate::version::Version;
@@ -47,6 +47,7 @@ pub fn decide_found(
         joined: now,
         last_contact: now,
         settings: AppliedSettings::default(),
+        rotation: DoneSteps::default(),
         rest: Rest::default(),
     };
     let checked = settings.check().and_then(|()| member.check());

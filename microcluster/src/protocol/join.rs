@@ -16,8 +16,8 @@ use super::decision::{Decision, Outcome};
 use super::request::{order_leaves, read_requests};
 use crate::message::{Applicant, Enter, Entrant, Refusal, RefusalCode, SigningRequest};
 use crate::record::{
-    AppliedSettings, ClusterRecord, Fingerprint, MemberRecord, MemberState, NodeId, NodeName,
-    NodeRole, RemovalReason, Rest, Versioned,
+    AppliedSettings, ClusterRecord, DoneSteps, Fingerprint, MemberRecord, MemberState, NodeId,
+    NodeName, NodeRole, RemovalReason, Rest, Versioned,
 };
 use crate::store::Change;
 use crate::token::{ProofError, Proven, Statement, TokenRecord, TokenState};
@@ -114,6 +114,7 @@ fn new_member(
         joined: now,
         last_contact: now,
         settings: AppliedSettings::default(),
+        rotation: DoneSteps::default(),
         rest: Rest::default(),
     }
 }
@@ -221,7 +222,10 @@ fn redeem(token: &TokenRecord, now: OffsetDateTime) -> Result<TokenRecord, Refus
     })
 }
 
-fn check_recipient(role: NodeRole, recipient: Option<&str>) -> Result<Option<String>, Refusal> {
+pub(super) fn check_recipient(
+    role: NodeRole,
+    recipient: Option<&str>,
+) -> Result<Option<String>, Refusal> {
     match (role, recipient) {
         (NodeRole::Worker, _) => Ok(None),
         (NodeRole::ControlPlane, Some(text))

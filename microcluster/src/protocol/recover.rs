@@ -9,14 +9,16 @@ use time::OffsetDateTime;
 
 use super::decision::{Decision, Outcome};
 use crate::message::{Refusal, RefusalCode};
-use crate::record::{ClusterRecord, NodeId, NodeRole, RemovalReason, RemovedRecord};
+use crate::record::{ClusterRecord, NodeId, NodeRole, ReachedStep, RemovalReason, RemovedRecord};
 use crate::store::Change;
 use crate::token::TokenRecord;
 
-/// Makes `survivor` the only node of the control plane. Said again, it changes nothing.
+/// Makes `survivor` the only node of the control plane; `reached` is how far it is with new
+/// authorities, if it is on its way. Said again, it changes nothing.
 pub fn decide_recover(
     record: &ClusterRecord,
     survivor: NodeId,
+    reached: Option<ReachedStep>,
     now: OffsetDateTime,
 ) -> Result<Decision, Refusal> {
     if record.member(survivor).is_none() {
@@ -24,6 +26,7 @@ pub fn decide_recover(
         return Err(Refusal::new(RefusalCode::NotMember, message)
             .hint("recover from another control-plane node, or restore an archive"));
     }
+    let settings = &record.settings.value;
     let lost = record.members.values().filter(|member| {
         member.value.role == NodeRole::ControlPlane && member.value.id != survivor
     });
@@ -42,6 +45,10 @@ pub fn decide_recover(
     }
     if !changes.is_empty() {
         changes.push(Change::membership(record));
+        if let Some(reached) = reached.filter(|_| settings.rotation.current.is_some()) {
+            let settings = Box::new(settings.resumed(reached, now));
+            changes.push(Change::PutSettings { settings, was: Some(record.settings.revision) });
+        }
     }
     for token in record.tokens.values().filter(|token| !token.value.revoked) {
         let revoked = TokenRecord { revoked: true, ..token.value.clone() };
@@ -94,7 +101,7 @@ mod tests {
         let store = store();
         let record = store.read_now().unwrap();
         let survivor = record.members[&survivor.parse().unwrap()].value.id;
-        let decision = decide_recover(&record, survivor, NOW).unwrap();
+        let decision = decide_recover(&record, survivor, None, NOW).unwrap();
         store.apply_now(&decision.changes).unwrap();
         store
     }
@@ -130,7 +137,7 @@ mod tests {
             store.apply_now(&[gone(&record, "gamma"), gone(&record, "delta")]).unwrap();
             let record = store.read_now().unwrap();
             let id = |name: &str| record.members[&name.parse().unwrap()].value.id;
-            let changes = decide_recover(&record, id(survivor), NOW).unwrap().changes;
+            let changes = decide_recover(&record, id(survivor), None, NOW).unwrap().changes;
             store.apply_now(&changes).unwrap();
             let after = store.read_now().unwrap();
             assert_eq!(names(&after), [survivor]);
@@ -148,14 +155,14 @@ mod tests {
     #[test]
     fn said_again_it_changes_nothing() {
         let record = recovered("first").read_now().unwrap();
-        let again = decide_recover(&record, sample::first().id, NOW).unwrap();
+        let again = decide_recover(&record, sample::first().id, None, NOW).unwrap();
         assert_eq!(again.changes, []);
     }
 
     #[test]
     fn a_node_that_the_record_does_not_know_is_no_survivor() {
         let record = store().read_now().unwrap();
-        let refused = decide_recover(&record, NodeId::of_key(b"nobody"), NOW).unwrap_err();
+        let refused = decide_recover(&record, NodeId::of_key(b"nobody"), None, NOW).unwrap_err();
         assert_eq!(refused.code, RefusalCode::NotMember);
     }
 }

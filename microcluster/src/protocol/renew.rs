@@ -38,6 +38,9 @@ pub fn decide_renew(
     if let Some(settings) = &renew.settings {
         member.settings = settings.cleaned();
     }
+    if let Some(rotation) = &renew.rotation {
+        member.rotation = rotation.cleaned();
+    }
     member.kubernetes = renew.kubernetes.unwrap_or(member.kubernetes);
     let keys = read_requests(&renew.requests, member.role)?;
     let fresh = keys.get(&Purpose::Node).map(|key| Fingerprint::of(key.public_key()));

@@ -7,7 +7,9 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::{AppliedSettings, Fingerprint, LABELS_MAX, NodeId, NodeName, Rest, TAINTS_MAX};
+use super::{
+    AppliedSettings, DoneSteps, Fingerprint, LABELS_MAX, NodeId, NodeName, Rest, TAINTS_MAX,
+};
 use crate::endpoint::is_reachable;
 use crate::token::TokenId;
 use crate::trust::Purpose;
@@ -97,6 +99,9 @@ pub struct MemberRecord {
     /// Which of the cluster's settings it runs with.
     #[serde(default)]
     pub settings: AppliedSettings,
+    /// How far it is with new authorities of the cluster.
+    #[serde(default)]
+    pub rotation: DoneSteps,
     /// What a newer version wrote and this one does not know.
     #[serde(flatten)]
     pub rest: Rest,
@@ -149,6 +154,7 @@ impl MemberRecord {
             expires: self.certificates.iter().map(|certificate| certificate.not_after).min(),
             last_contact: self.last_contact,
             settings: self.settings.clone(),
+            rotation: self.rotation.clone(),
         }
     }
 }
@@ -172,4 +178,6 @@ pub struct MemberView {
     pub last_contact: OffsetDateTime,
     #[serde(default)]
     pub settings: AppliedSettings,
+    #[serde(default)]
+    pub rotation: DoneSteps,
 }

@@ -6,7 +6,9 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Fingerprint, NodeName, Rest, SharedSettings};
+use time::OffsetDateTime;
+
+use super::{Fingerprint, NodeName, ReachedStep, Rest, RotationRecord, SharedSettings};
 
 /// Names below which everything is the cluster's own: the datastore's members, nodes.
 const OWN_DOMAIN: &str = "skiff.internal";
@@ -50,6 +52,9 @@ pub struct ClusterSettings {
     /// What somebody has set for all nodes.
     #[serde(default, skip_serializing_if = "SharedSettings::is_untouched")]
     pub shared: SharedSettings,
+    /// New authorities that take the place of the old ones.
+    #[serde(default, skip_serializing_if = "RotationRecord::is_untouched")]
+    pub rotation: RotationRecord,
     /// What a newer version wrote and this one does not know.
     #[serde(flatten)]
     pub rest: Rest,
@@ -69,6 +74,18 @@ impl ClusterSettings {
             return Err("there is no authority or too many");
         }
         Ok(())
+    }
+
+    /// These in a record that may be out of date, when only one control-plane node is left: new
+    /// authorities that were on their way go on from where it is.
+    #[must_use]
+    pub fn resumed(&self, own: ReachedStep, now: OffsetDateTime) -> Self {
+        let rotation = self.rotation.resumed(own, now);
+        let authorities = match &rotation.current {
+            Some(current) => current.authorities(),
+            None => self.authorities.clone(),
+        };
+        Self { authorities, rotation, ..self.clone() }
     }
 
     /// Whether a node of this name could pass for something else of the cluster: its certificate

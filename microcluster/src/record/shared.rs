@@ -119,14 +119,9 @@ impl AppliedSettings {
     /// As it may be kept: anybody's text is cut, and is one line.
     #[must_use]
     pub fn cleaned(&self) -> Self {
-        let clean = |text: &str| -> String {
-            let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
-            let cut = words.chars().filter(|c| !c.is_control()).take(REASON_CHARACTERS_MAX);
-            cut.collect::<String>().trim_end().to_owned()
-        };
         let failed = self.failed.as_ref().map(|failed| FailedSettings {
             revision: failed.revision,
-            reason: clean(&failed.reason),
+            reason: in_one_line(&failed.reason),
         });
         Self { revision: self.revision, failed }
     }
@@ -142,6 +137,13 @@ impl AppliedSettings {
         let failed = self.failed.as_ref().filter(|failed| failed.revision == revision)?;
         Some(failed.reason.as_str())
     }
+}
+
+/// What somebody said of a failure, cut.
+pub(super) fn in_one_line(text: &str) -> String {
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let cut = words.chars().filter(|c| !c.is_control()).take(REASON_CHARACTERS_MAX);
+    cut.collect::<String>().trim_end().to_owned()
 }
 
 #[cfg(test)]

@@ -33,6 +33,9 @@ pub struct IdentityFiles {
     pub key: PathBuf,
     /// The certificates of the authorities that are believed.
     pub authority: PathBuf,
+    /// Those of former ones, which the listener lets in to ask for another certificate. There need not
+    /// be such a file, or anything in it.
+    pub former: Option<PathBuf>,
 }
 
 /// An identity that follows its files.
@@ -51,7 +54,7 @@ struct State {
 }
 
 /// What tells one state of the files from another.
-type Stamps = [Option<(u64, i64, i64, u64)>; 3];
+type Stamps = [Option<(u64, i64, i64, u64)>; 4];
 
 /// Ready to accept and to dial.
 #[derive(Clone)]
@@ -107,8 +110,9 @@ impl Identity {
 }
 
 fn stamps(files: &IdentityFiles) -> Stamps {
-    [&files.certificate, &files.key, &files.authority].map(|path| {
-        let data = std::fs::metadata(path).ok()?;
+    let IdentityFiles { certificate, key, authority, former } = files;
+    [Some(certificate), Some(key), Some(authority), former.as_ref()].map(|path| {
+        let data = std::fs::metadata(path?).ok()?;
         Some((data.ino(), data.mtime(), data.mtime_nsec(), data.len()))
     })
 }
@@ -126,7 +130,8 @@ fn make(files: &IdentityFiles) -> Result<Made, TlsError> {
         roots.add(authority.clone()).map_err(failed)?;
     }
     let roots = Arc::new(roots);
-    let visitors = Arc::new(Visitors::new(roots.clone(), &files.authority)?);
+    let former = files.former.as_deref().and_then(former_roots);
+    let visitors = Arc::new(Visitors::new(roots.clone(), &files.authority, former)?);
     // A joiner knows the authority by its sha256 only: it is sent along.
     let mut shown = chain.clone();
     shown.extend(authorities.into_iter().filter(|authority| !chain.contains(authority)));
@@ -157,6 +162,13 @@ fn client(
     client.alpn_protocols = vec![protocol.to_vec()];
     client.resumption = Resumption::disabled();
     Ok(Arc::new(client))
+}
+
+/// Those that can be used: nobody is kept out for want of others.
+fn former_roots(path: &Path) -> Option<Arc<RootCertStore>> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(certificates(path).ok()?);
+    (!roots.is_empty()).then(|| Arc::new(roots))
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

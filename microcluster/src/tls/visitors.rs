@@ -2,7 +2,8 @@
 //!
 //! A node that was off for a month comes with a certificate that has expired, and must get a new
 //! one without a token. It is let in with it: that it has the key, and that the authority signed,
-//! is verified all the same. Its standing says so, and whoever decides must ask for it by name.
+//! is verified all the same. Its standing says so, and whoever decides must ask for it by name. The
+//! same goes for one that was off while the authority was replaced: its certificate is of a former one.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -26,32 +27,72 @@ pub enum Standing {
     Valid,
     /// It was good once: enough to ask for a new one, and for nothing else.
     Expired,
+    /// It ends in a former authority, of which somebody else may have the key: as [`Self::Expired`].
+    Former,
 }
 
 /// Believes certificates of the authority, also those that have expired.
 #[derive(Debug)]
 pub struct Visitors {
     strict: Arc<dyn ClientCertVerifier>,
+    former: Option<Arc<dyn ClientCertVerifier>>,
 }
 
 impl Visitors {
-    /// Certificates of these authorities, which were read from `path`.
-    pub fn new(roots: Arc<RootCertStore>, path: &Path) -> Result<Visitors, TlsError> {
-        let strict = WebPkiClientVerifier::builder_with_provider(roots, provider())
-            .allow_unauthenticated()
-            .build()
-            .map_err(|source| TlsError::Authority { path: path.to_owned(), source })?;
-        Ok(Visitors { strict })
+    /// Certificates of these authorities, which were read from `path`, and of former ones.
+    pub fn new(
+        roots: Arc<RootCertStore>,
+        path: &Path,
+        former: Option<Arc<RootCertStore>>,
+    ) -> Result<Visitors, TlsError> {
+        let verifier = |roots| {
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider())
+                .allow_unauthenticated()
+                .build();
+            verifier.map_err(|source| TlsError::Authority { path: path.to_owned(), source })
+        };
+        Ok(Visitors { strict: verifier(roots)?, former: former.map(verifier).transpose()? })
     }
 
     /// How good the certificate is with which somebody was let in.
     pub fn standing(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Option<Standing> {
         let (leaf, others) = chain.split_first()?;
-        match self.strict.verify_client_cert(leaf, others, now) {
-            Ok(_) => Some(Standing::Valid),
-            Err(_) => Some(Standing::Expired),
-        }
+        self.verify(leaf, others, now).ok().map(|(_, standing)| standing)
     }
+
+    fn verify(
+        &self,
+        leaf: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(ClientCertVerified, Standing), Error> {
+        let refused = match verify(&*self.strict, leaf, others, now) {
+            Err(error) => error,
+            believed => return believed,
+        };
+        let former = self.former.as_deref().and_then(|former| {
+            let (verified, _) = verify(former, leaf, others, now).ok()?;
+            Some((verified, Standing::Former))
+        });
+        former.ok_or(refused)
+    }
+}
+
+/// Whether somebody believes it, by its own time if that is over.
+fn verify(
+    believes: &dyn ClientCertVerifier,
+    leaf: &CertificateDer<'_>,
+    others: &[CertificateDer<'_>],
+    now: UnixTime,
+) -> Result<(ClientCertVerified, Standing), Error> {
+    let refused = match believes.verify_client_cert(leaf, others, now) {
+        Err(error) if is_expired(&error) => error,
+        other => return other.map(|verified| (verified, Standing::Valid)),
+    };
+    let Some(validity) = Validity::of(leaf) else { return Err(refused) };
+    let then = UnixTime::since_unix_epoch(Duration::from_secs(validity.not_before_s));
+    let verified = believes.verify_client_cert(leaf, others, then)?;
+    Ok((verified, Standing::Expired))
 }
 
 fn is_expired(error: &Error) -> bool {
@@ -74,13 +115,7 @@ impl ClientCertVerifier for Visitors {
         others: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let refused = match self.strict.verify_client_cert(leaf, others, now) {
-            Err(error) if is_expired(&error) => error,
-            other => return other,
-        };
-        let Some(validity) = Validity::of(leaf) else { return Err(refused) };
-        let then = UnixTime::since_unix_epoch(Duration::from_secs(validity.not_before_s));
-        self.strict.verify_client_cert(leaf, others, then)
+        self.verify(leaf, others, now).map(|(verified, _)| verified)
     }
 
     fn verify_tls12_signature(

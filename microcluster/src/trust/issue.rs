@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
 use super::order::{LeafOrder, Purpose, UID_OID, Usage};
-use crate::record::{Certificate, Fingerprint};
+use crate::record::{Certificate, ClusterSettings, Fingerprint};
 
 /// A serial number: 127 bits, so that its first bit says "positive".
 const SERIAL_BYTES: usize = 16;
@@ -59,19 +59,22 @@ pub enum SignError {
     Authority(String),
     #[error("the authorities' keys cannot be sealed: {0}")]
     Seal(String),
+    /// Others have them.
+    #[error("this node has not got the keys of the cluster's authorities yet")]
+    NotYet,
 }
 
 /// Whoever has the authorities' keys.
 pub trait Signer: Send + Sync {
-    /// Signs one certificate; [`certify`] does, with the right issuer.
-    fn sign(&self, order: &LeafOrder) -> Result<IssuedLeaf, SignError>;
+    /// Signs one certificate; [`certify`] does, with the issuer that these settings name first.
+    fn sign(&self, order: &LeafOrder, settings: &ClusterSettings) -> Result<IssuedLeaf, SignError>;
 
-    /// What is to be trusted.
-    fn bundle(&self) -> AuthorityBundle;
+    /// What is to be trusted by these settings.
+    fn bundle(&self, settings: &ClusterSettings) -> AuthorityBundle;
 
     /// The keys of the authorities, of service accounts and of Secrets at rest, encrypted so that
     /// only the holder of `recipient` reads them: the answer passes through the agent.
-    fn seal(&self, recipient: &str) -> Result<String, SignError>;
+    fn seal(&self, recipient: &str, settings: &ClusterSettings) -> Result<String, SignError>;
 }
 
 /// Signs an order. Its serial number follows from what is signed, so it needs no random source

@@ -65,7 +65,7 @@ async fn receiver_process() {
     let dir = Path::new(&identity);
     let leaf = dir.join("a");
     let authority = dir.join("ca.crt");
-    let files = IdentityFiles { certificate: leaf.clone(), key: leaf, authority };
+    let files = IdentityFiles { certificate: leaf.clone(), key: leaf, authority, former: None };
     let _receiver = receiver(Path::new(&socket), &files);
     tokio::time::sleep(Duration::from_secs(60)).await;
 }

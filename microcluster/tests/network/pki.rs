@@ -100,7 +100,7 @@ impl Pki {
         let path: PathBuf = self.path().join(name);
         std::fs::write(&path, self.pem(leaf)).unwrap();
         let authority = self.path().join("ca.crt");
-        IdentityFiles { certificate: path.clone(), key: path, authority }
+        IdentityFiles { certificate: path.clone(), key: path, authority, former: None }
     }
 
     pub fn identity(&self, name: &str, leaf: &Leaf) -> Arc<Identity> {

@@ -109,6 +109,7 @@ async fn renew_when_due(world: &Rc<World>, seat: Seat) -> Result<Option<Trouble>
         kubernetes: Some(KUBERNETES),
         failure_domain: None,
         settings: None,
+        rotation: None,
     };
     if world.plant == Some(Plant::KeyReplacedEarly) && role == NodeRole::Worker {
         fits(world, seat.0, false);

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use microcluster::protocol::{Founder, JOIN_TIME_MAX, decide_found};
 use microcluster::record::{
     API_PORT_DEFAULT, ClusterId, ClusterSettings, MemberRecord, MemberState, MemberView, NodeRole,
-    Rest, SharedSettings,
+    Rest, RotationRecord, SharedSettings,
 };
 use microcluster::store::Change;
 use microcluster::trust::{Purpose, Signer, order_leaf, read_request};
@@ -215,6 +215,7 @@ async fn found(world: &Rc<World>) {
         authorities: vec![authority().fingerprint],
         datastore: None,
         shared: SharedSettings::default(),
+        rotation: RotationRecord::default(),
         rest: Rest::default(),
     };
     let founder = Founder {
@@ -235,7 +236,7 @@ async fn found(world: &Rc<World>) {
     let request = data_encoding::BASE64.decode(request.as_bytes()).expect("base64");
     let proven = read_request(&request).expect("a request of ours");
     let order = order_leaf(Purpose::Node, &member, &proven, BEGINNING);
-    let issued = world.signer.sign(&order).expect("it can be signed");
+    let issued = world.signer.sign(&order, &settings).expect("it can be signed");
     let membership = Membership {
         name: member.name.clone(),
         id: member.id,

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use data_encoding::BASE64;
 use microcluster::message::SigningRequest;
-use microcluster::record::{Fingerprint, NodeId};
+use microcluster::record::{ClusterSettings, Fingerprint, NodeId};
 use microcluster::trust::{
     AuthorityBundle, IssuedLeaf, LeafOrder, Purpose, SignError, Signer, certify,
 };
@@ -89,7 +89,7 @@ pub struct SimSigner {
 }
 
 impl Signer for SimSigner {
-    fn sign(&self, order: &LeafOrder) -> Result<IssuedLeaf, SignError> {
+    fn sign(&self, order: &LeafOrder, _: &ClusterSettings) -> Result<IssuedLeaf, SignError> {
         let issued = certify(order, &authority().issuer)?;
         if self.plant == Some(Plant::LeafOfAnother) {
             let mut last = self.last.lock().unwrap();
@@ -101,11 +101,11 @@ impl Signer for SimSigner {
         Ok(issued)
     }
 
-    fn bundle(&self) -> AuthorityBundle {
+    fn bundle(&self, _: &ClusterSettings) -> AuthorityBundle {
         AuthorityBundle { cluster: authority().pem.clone(), front_proxy: String::new() }
     }
 
-    fn seal(&self, recipient: &str) -> Result<String, SignError> {
+    fn seal(&self, recipient: &str, _: &ClusterSettings) -> Result<String, SignError> {
         Ok(format!("sealed to {recipient}"))
     }
 }

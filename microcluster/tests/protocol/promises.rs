@@ -254,7 +254,7 @@ impl Promises {
         };
         match visit.answer {
             // Said again, these are done already.
-            Answer::Undone {} | Answer::Leaving(_) => {}
+            Answer::Undone {} | Answer::Leaving(_) | Answer::Keys { .. } => {}
             Answer::Refused(refusal) => {
                 let out = matches!(refusal.code, RefusalCode::Removed | RefusalCode::NotMember);
                 if out && life.confirmed && record.is_some_and(has_key) {

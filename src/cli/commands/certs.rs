@@ -1,3 +1,5 @@
+mod authorities;
+
 use std::process::ExitCode;
 
 use skiff_api::{Certificate, CertificateState, Certificates, ClientError};
@@ -32,8 +34,10 @@ pub struct Arguments {
 enum Verb {
     /// Show each: who shows it to whom, its end, and when it is replaced
     ///
-    /// Exits with 1 when one is not good, or when the machine's clock cannot be
-    /// right. On a stopped node root sees what lies on the disk.
+    /// Above them stands how far the cluster is with new authorities, if some are
+    /// on their way. Exits with 1 when a certificate is not good, or when the
+    /// machine's clock cannot be right. On a stopped node root sees what lies on
+    /// the disk.
     #[command(verbatim_doc_comment)]
     Status {
         #[command(flatten)]
@@ -45,15 +49,28 @@ enum Verb {
     /// A worker asks its cluster for them. The authorities stay as they are, and
     /// so does the key by which the cluster knows a control-plane node. May be
     /// said again at any time.
+    ///
+    /// With --authorities the whole cluster gets new authorities and a new key of
+    /// service accounts, while it runs: all nodes believe the new ones first, then
+    /// sign with them, and forget the old ones after a hold. It waits for nodes that
+    /// are off. Until the old ones are forgotten everywhere --back takes the cluster
+    /// to where it was. Ctrl-C only ends the watching.
+    ///
+    ///   skiff certs rotate --authorities
+    ///   skiff certs rotate --authorities --finish
+    ///   skiff certs rotate --back
     #[command(verbatim_doc_comment)]
-    Rotate {},
+    Rotate(authorities::Arguments),
 }
 
 pub(super) async fn run(arguments: Arguments, session: &Session) -> Outcome {
     let output = match arguments.verb {
         None => arguments.output,
         Some(Verb::Status { output }) => output,
-        Some(Verb::Rotate {}) => {
+        Some(Verb::Rotate(arguments)) if arguments.is_meant() => {
+            return authorities::run(arguments, session).await;
+        }
+        Some(Verb::Rotate(_)) => {
             let client = session.client();
             let work = progress::follow(&client, "/v1/certificates/rotate", &());
             let goes_on = "skiffd goes on replacing the certificates";
@@ -86,6 +103,10 @@ fn text(all: &Certificates, now: OffsetDateTime, paint: Paint) -> String {
         }
     }
     let mut out = String::new();
+    if let Some(rotation) = &all.rotation {
+        out.push_str(&authorities::text(rotation, now, paint));
+        out.push('\n');
+    }
     for issuer in issuers {
         let of_issuer = all.certificates.iter().filter(|one| one.issuer == issuer);
         let title = match issuer {

@@ -108,7 +108,7 @@ async fn reach(server: SocketAddr) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use microcluster::record::{ClusterId, Fingerprint, Rest, SharedSettings};
+    use microcluster::record::{ClusterId, Fingerprint, Rest, RotationRecord, SharedSettings};
 
     use super::*;
 
@@ -124,6 +124,7 @@ mod tests {
             authorities: vec![Fingerprint::of(b"authority")],
             datastore: None,
             shared: SharedSettings::default(),
+            rotation: RotationRecord::default(),
             rest: Rest::default(),
         }
     }

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use microcluster::message::Refusal;
 use microcluster::protocol::{Founder, decide_found};
 use microcluster::record::{
-    ClusterId, ClusterSettings, Fingerprint, NodeRole, Rest, SharedSettings,
+    ClusterId, ClusterSettings, Fingerprint, NodeRole, Rest, Rotation, RotationRecord,
+    SharedSettings,
 };
 use microcluster::store::Change;
 use microcluster::trust::{Purpose, Signer, order_leaf, read_request};
@@ -20,12 +21,15 @@ use time::{Duration, OffsetDateTime};
 use super::keys::{KeyError, Keys};
 use super::member_leaf::{self, LeafError};
 use super::signer::AuthoritySigner;
-use super::{Cluster, GroundError, Membership, MembershipError, Stage, begin, ground, release};
+use super::{
+    Cluster, GroundError, Membership, MembershipError, Stage, alone, begin, ground, release,
+};
 use crate::config::{Config, datastore_name};
 use crate::daemons::{Context, agent, datastore, kube_node};
 use crate::host;
+use crate::node::authorities::{Authorities, SharedAuthorities};
 use crate::node::core::Node;
-use crate::node::prepare::{self, Authorities, PrepareError};
+use crate::node::prepare::{self, PrepareError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum FoundError {
@@ -83,7 +87,7 @@ pub async fn found(
             None => Err(FoundError::Worker),
         };
     }
-    let authorities = node.authorities.as_ref().ok_or(FoundError::Worker)?;
+    let shared = node.authorities.as_ref().ok_or(FoundError::Worker)?;
     // What is set meanwhile is set for the cluster.
     let _still = node.setting.lock().await;
     let root = node.root().to_string_lossy().into_owned();
@@ -93,16 +97,16 @@ pub async fn found(
     }
     let step = |message: &str| report(Progress::Step { message: message.into() });
     step("making this node the first of a cluster");
-    let context = node.context();
+    let (context, authorities) = (node.context(), shared.now());
     let now = OffsetDateTime::now_utc();
-    let membership = prepare_membership(node, &context, authorities, now)?;
+    let membership = prepare_membership(node, &context, shared, now)?;
     let mut context = Context { cluster: None, ..context };
     context.cluster = Some(ground(&context.paths, &membership)?);
     prepare::kubeconfigs(&context)?;
     let config = node.config();
     let ttl = Duration::minutes(i64::from(config.pki.leaf_ttl_minutes));
-    prepare::leaves(&context, &config.api.extra_sans, authorities, now, ttl)?;
-    member_leaf::ensure(&context.paths, &membership, authorities, now)?;
+    prepare::leaves(&context, &config.api.extra_sans, &authorities, now, ttl)?;
+    member_leaf::ensure(&context.paths, &membership, &authorities, now)?;
     membership.write(&context.paths.node())?;
     prepare::files(&context)?;
     let specs = node.specs(&context);
@@ -141,11 +145,19 @@ async fn tell(node: &Node, specs: Vec<DaemonSpec>) -> Result<(), FoundError> {
 fn prepare_membership(
     node: &Node,
     context: &Context,
-    authorities: &Authorities,
+    authorities: &SharedAuthorities,
     now: OffsetDateTime,
 ) -> Result<Membership, FoundError> {
     let shared = node.kept_settings().set;
-    let settings = settings(&node.config(), shared, context, authorities)?;
+    let settings = ClusterSettings {
+        rotation: alone::record(&context.paths)?,
+        ..settings(&node.config(), shared, context, &authorities.now())?
+    };
+    // What was on its way here goes on in the cluster.
+    let settings = match settings.rotation.current.as_deref().map(Rotation::authorities) {
+        Some(authorities) => ClusterSettings { authorities, ..settings },
+        None => settings,
+    };
     let keys = Keys::generate(&[Purpose::Node])?;
     let founder = founder(context, &keys, node)?;
     let member = decide_found(&settings, &founder, now).map_err(FoundError::Refused)?.changes;
@@ -157,9 +169,8 @@ fn prepare_membership(
     // As everybody else's: from a request that proves the key.
     let key = read_request(&keys.request(Purpose::Node)?)
         .map_err(|error| FoundError::Sign(error.to_string()))?;
-    let signer =
-        AuthoritySigner::new(authorities, context.paths.pki()).map_err(GroundError::Authority)?;
-    let leaf = signer.sign(&order_leaf(Purpose::Node, &member, &key, now));
+    let signer = AuthoritySigner::new(authorities.clone(), context.paths.pki());
+    let leaf = signer.sign(&order_leaf(Purpose::Node, &member, &key, now), &settings);
     let leaf = leaf.map_err(|error| FoundError::Sign(error.to_string()))?;
     let membership = Membership {
         name: member.name.clone(),
@@ -218,6 +229,7 @@ fn settings(
         authorities: vec![authority],
         datastore: datastore_name(config.datastore.endpoint()),
         shared,
+        rotation: RotationRecord::default(),
         rest: Rest::default(),
     })
 }

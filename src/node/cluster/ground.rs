@@ -27,8 +27,6 @@ pub enum GroundError {
     Backends(#[from] backends::BackendsError),
     #[error("the list of the datastore's peers cannot be kept")]
     Nodes(#[from] NodesError),
-    #[error("the cluster's authority cannot sign")]
-    Authority(#[source] rcgen::Error),
     #[error("the cluster's record cannot be kept")]
     Record(#[from] StoreError),
     #[error("cannot listen on {}", .0.display())]

@@ -28,10 +28,10 @@ use super::keys::{self, KeyError, Keys};
 use super::listener::Greeting;
 use super::membership::shared;
 use super::seal::{Opener, SealError};
-use super::upkeep::store_bundle;
 use super::{Begun, Cluster, GroundError, Membership, MembershipError, Stage, ground};
 use crate::config::{Choices, Config, ConfigError, Origin, datastore_name};
 use crate::host::address;
+use crate::node::authorities::{Standing, TwoSides, store_public};
 use crate::node::prepare::{self, PrepareError};
 use crate::paths::Paths;
 use crate::pki::StoreError;
@@ -275,15 +275,37 @@ impl Joiner<'_> {
         let agent = ground(self.paths, &membership)?.agent;
         match &opener {
             Some(opener) => {
-                let of_cluster = opener.open(entered.sealed.as_deref(), &entered.bundle)?;
-                of_cluster.store(&entered.bundle, &self.paths.pki())?;
+                let rotation = membership.settings.rotation.current.as_deref();
+                let sealed = entered.sealed.as_deref();
+                let keys = opener.open(sealed, &entered.bundle, rotation)?;
+                keys.store(rotation, &self.paths.pki())?;
             }
-            None => store_bundle(&self.paths.pki().join("ca.crt"), &entered.bundle.cluster)?,
+            None => self.settle_worker(&membership, &entered.bundle.cluster)?,
         }
         keys.store(&entered.leaves, self.paths, agent)?;
         membership.write(&self.paths.node())?;
         Begun::remove(&self.paths.node()).map_err(JoinError::Forget)?;
         Ok(membership)
+    }
+}
+
+impl Joiner<'_> {
+    /// Whom a worker believes; while new authorities take the place of the old ones, it begins where
+    /// all go.
+    fn settle_worker(&self, membership: &Membership, bundle: &str) -> Result<(), JoinError> {
+        let pki = self.paths.pki();
+        if let Some(rotation) = membership.settings.rotation.current.as_deref() {
+            let two = TwoSides {
+                old: rotation.old.clone(),
+                new: rotation.new.clone(),
+                at: rotation.target,
+                doing: None,
+            };
+            let two = Some(Box::new(two));
+            let standing = Standing { two, ..Standing::default() };
+            standing.write(&pki).map_err(SealError::from)?;
+        }
+        Ok(store_public(&pki.join("ca.crt"), bundle)?)
     }
 }
 

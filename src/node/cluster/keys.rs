@@ -6,7 +6,7 @@ use std::{fs, io};
 
 use data_encoding::BASE64;
 use microcluster::message::SigningRequest;
-use microcluster::record::NodeId;
+use microcluster::record::{NodeId, NodeRole};
 use microcluster::trust::{IssuedLeaf, Purpose};
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, PublicKeyData};
 
@@ -26,6 +26,14 @@ pub const OF_WORKER: [Purpose; 5] = [
 
 /// What a control-plane node asks the cluster for. It signs the rest with the authority that it gets.
 pub const OF_CONTROL_PLANE: [Purpose; 1] = [Purpose::Node];
+
+/// What the cluster certifies for a node; the rest is signed with the authority that lies there.
+pub fn of(role: NodeRole) -> &'static [Purpose] {
+    match role {
+        NodeRole::Worker => &OF_WORKER,
+        NodeRole::ControlPlane => &OF_CONTROL_PLANE,
+    }
+}
 
 /// One for each purpose.
 pub struct Keys(BTreeMap<Purpose, KeyPair>);

@@ -17,6 +17,7 @@ use microcluster::message::{
 };
 use microcluster::protocol::Caller;
 use microcluster::record::{MemberState, NodeRole};
+use microcluster::tls::Standing;
 use microcluster::{caller, reach};
 use serde::{Deserialize, Serialize};
 use skiff_api::ErrorBody;
@@ -98,7 +99,10 @@ async fn answer(request: Request<Incoming>, cluster: &Cluster) -> Response<Full<
     };
     let from = shown.address;
     // One that has expired counts, too: who may still use it is decided by the protocol.
-    let caller = Caller::of(shown.certificate.as_ref().map(|shown| &shown.der[..]));
+    let caller = match &shown.certificate {
+        Some(shown) if shown.standing == Standing::Former => Caller::of_former(&shown.der),
+        shown => Caller::of(shown.as_ref().map(|shown| &shown.der[..])),
+    };
     let answer = match caller {
         Err(refusal) => Answer::Refused(refusal),
         Ok(caller) => match Limited::new(body, REQUEST_MESSAGE_BYTES_MAX).collect().await {

@@ -6,16 +6,14 @@ use std::path::Path;
 
 use microcluster::record::NodeRole;
 use microcluster::trust::{
-    DATASTORE_SERVER_NAME, Purpose, Signer, Subject, order_leaf, read_request,
+    DATASTORE_SERVER_NAME, Purpose, Subject, certify, order_leaf, read_request,
 };
 use time::OffsetDateTime;
 
 use super::Membership;
 use super::keys::{self, KeyError, Keys};
-use super::signer::AuthoritySigner;
-use super::upkeep::store_bundle;
 use crate::node::account::{self, AccountError};
-use crate::node::prepare::Authorities;
+use crate::node::authorities::{Authorities, store_public};
 use crate::paths::Paths;
 use crate::pki::{self, StoreError};
 
@@ -42,6 +40,8 @@ pub fn ensure(
 ) -> Result<OffsetDateTime, LeafError> {
     let place = keys::place(paths, Purpose::DatastoreMember);
     let issuer = authorities.cluster.subject_der();
+    // Whom it believes comes before what it shows.
+    store_public(&place.with_file_name(AUTHORITY_FILE), &authorities.believed().cluster)?;
     let store = account::ensure()?.datastore;
     if let Some(until) = good_until(&place, membership, &issuer).filter(|until| now < *until) {
         pki::ensure_private(&place, 0o600, (store.uid, store.gid))?;
@@ -59,7 +59,7 @@ pub fn replace(
 ) -> Result<OffsetDateTime, LeafError> {
     let (place, store) =
         (keys::place(paths, Purpose::DatastoreMember), account::ensure()?.datastore);
-    let signer = AuthoritySigner::new(authorities, paths.pki()).map_err(LeafError::Authority)?;
+    let issuer = authorities.cluster.issuer().map_err(LeafError::Authority)?;
     let keys = Keys::generate(&[Purpose::DatastoreMember])?;
     let failed = |error: &dyn std::error::Error| LeafError::Sign(error.to_string());
     // As everybody else's: from a request that proves the key.
@@ -72,9 +72,8 @@ pub fn replace(
         addresses: &[],
     };
     let order = order_leaf(Purpose::DatastoreMember, subject, &key, now);
-    let leaf = signer.sign(&order).map_err(|error| failed(&error))?;
-    let authority = place.with_file_name(AUTHORITY_FILE);
-    store_bundle(&authority, authorities.cluster.certificate_pem())?;
+    let leaf = certify(&order, &issuer).map_err(|error| failed(&error))?;
+    store_public(&place.with_file_name(AUTHORITY_FILE), &authorities.believed().cluster)?;
     keys.store(&[leaf], paths, store)?;
     tracing::info!("signed the identity of this node's member of the datastore");
     Ok(now + (order.not_after - now) / 2)

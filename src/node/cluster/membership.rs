@@ -259,7 +259,7 @@ pub(super) use tests::membership as sample;
 #[cfg(test)]
 mod tests {
     use microcluster::record::{
-        AppliedSettings, ClusterId, Fingerprint, MemberState, Rest, SharedSettings,
+        AppliedSettings, ClusterId, Fingerprint, MemberState, Rest, RotationRecord, SharedSettings,
     };
     use microcluster::version::Version;
     use time::OffsetDateTime;
@@ -280,6 +280,7 @@ mod tests {
             expires: None,
             last_contact: OffsetDateTime::UNIX_EPOCH,
             settings: AppliedSettings::default(),
+            rotation: Default::default(),
         }
     }
 
@@ -301,6 +302,7 @@ mod tests {
                 authorities: vec![Fingerprint::of(b"authority")],
                 datastore: None,
                 shared: SharedSettings::default(),
+                rotation: RotationRecord::default(),
                 rest: Rest::default(),
             },
             members: vec![

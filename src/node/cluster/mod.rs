@@ -9,9 +9,11 @@
 //! what a `skiff leave` was cut off from; one that does so with a removal; and one that is told where
 //! others may be.
 
+pub(super) mod alone;
 mod ask;
 mod departure;
 mod fit;
+mod former;
 mod found;
 mod ground;
 pub mod join;
@@ -27,6 +29,8 @@ pub mod recover;
 mod refused;
 mod removal;
 pub mod restored;
+mod rotate;
+mod rotation;
 pub mod routes;
 mod seal;
 pub mod settings;
@@ -51,7 +55,7 @@ pub use ground::{GroundError, ground};
 pub use member_leaf::{LeafError, ensure as ensure_member_leaf, replace as replace_member_leaf};
 pub use membership::{Begun, Membership, MembershipError, Stage};
 pub use trial::{TrialError, try_and_record};
-pub(super) use upkeep::{UpkeepError, renew, show_identity};
+pub(super) use upkeep::{UpkeepError, chain, renew, show_identity};
 pub use ways::{PEERS_MAX, Ways};
 
 use super::core::Node;
@@ -91,17 +95,20 @@ impl Cluster {
     }
 
     fn new(paths: Paths, membership: Membership, desk: Option<ClusterDesk>) -> Self {
+        let membership = Mutex::new(membership);
+        let (looking, datastore, quorum, wake) = Default::default();
+        let (renewing, settings_wake, removing) = Default::default();
         Self {
             paths,
-            membership: Mutex::new(membership),
+            membership,
             desk,
-            looking: Default::default(),
-            datastore: Mutex::default(),
-            quorum: Mutex::default(),
-            wake: Notify::new(),
-            renewing: Default::default(),
-            settings_wake: Notify::new(),
-            removing: Default::default(),
+            looking,
+            datastore,
+            quorum,
+            wake,
+            renewing,
+            settings_wake,
+            removing,
         }
     }
 
@@ -132,9 +139,8 @@ pub fn begin(node: &Arc<Node>, membership: Membership) -> Result<Arc<Cluster>, G
     let paths = node.paths();
     let desk = match (membership.role, &node.authorities) {
         (NodeRole::ControlPlane, Some(authorities)) => {
-            let signer =
-                AuthoritySigner::new(authorities, paths.pki()).map_err(GroundError::Authority)?;
-            let signer = signer.with_settings(node.config.subscribe());
+            let signer = AuthoritySigner::new(authorities.clone(), paths.pki())
+                .with_settings(node.config.subscribe());
             let store = RecordStore::at(&paths.cluster_database_socket())?;
             Some(Desk::new(store, signer, SystemClock, release()))
         }
@@ -152,11 +158,20 @@ pub fn begin(node: &Arc<Node>, membership: Membership) -> Result<Arc<Cluster>, G
     tokio::spawn(quorum::run(node.clone(), cluster.clone()));
     tokio::spawn(refused::run(node.clone(), cluster.clone()));
     tokio::spawn(settings::run(node.clone(), cluster.clone()));
+    tokio::spawn(rotation::run(node.clone(), cluster.clone()));
     tokio::spawn(upkeep::run(node.clone(), cluster.clone()));
     tokio::spawn(leave::run(node.clone(), cluster.clone()));
     tokio::spawn(ways::run(cluster.clone()));
     tokio::spawn(removal::run(cluster.clone()));
     Ok(cluster)
+}
+
+/// How far the cluster of a node is with new authorities, as the node knows.
+pub(super) fn rotation_of(node: &Node) -> Option<skiff_api::AuthorityRotation> {
+    let Some(cluster) = node.cluster() else { return alone::view(node) };
+    let membership = cluster.membership();
+    let now = time::OffsetDateTime::now_utc();
+    rotate::view(&membership.settings.rotation, &membership.members, now)
 }
 
 /// Of a component; one that says nothing of itself goes with none.

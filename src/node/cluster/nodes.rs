@@ -151,6 +151,7 @@ mod tests {
             expires: None,
             last_contact: NOW,
             settings: AppliedSettings::default(),
+            rotation: Default::default(),
         }
     }
 

@@ -247,6 +247,7 @@ mod tests {
             expires: None,
             last_contact: NOW,
             settings: AppliedSettings::default(),
+            rotation: Default::default(),
         }
     }
 

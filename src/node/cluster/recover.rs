@@ -26,10 +26,9 @@ use time::OffsetDateTime;
 use super::{LeafError, Membership, MembershipError, Stage, member_leaf, ways};
 use crate::backup::{Kept, RecordError, SwitchError, go_on_locked, read_record};
 use crate::daemons::datastore;
-use crate::node::prepare::Authorities;
+use crate::node::authorities::{Authorities, AuthoritiesError, Standing, StandingError};
 use crate::node::{Lock, LockError};
 use crate::paths::Paths;
-use crate::pki::AuthorityError;
 
 /// Why nothing was recovered. The node is as it was.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +56,9 @@ pub enum RecoverError {
     #[error(transparent)]
     Membership(#[from] MembershipError),
     #[error(transparent)]
-    Authority(#[from] AuthorityError),
+    Authority(#[from] AuthoritiesError),
+    #[error(transparent)]
+    Standing(#[from] StandingError),
     #[error(transparent)]
     Leaf(#[from] LeafError),
     #[error(transparent)]
@@ -152,7 +153,8 @@ pub async fn look(paths: &Paths, stamp: &str) -> Result<Looked, RecoverError> {
     let path = recovery.cluster().ok_or(RecoverError::NoRecord)?.to_owned();
     let file = File::open(&path).map_err(|source| RecoverError::Read { path, source })?;
     let kept = read_record(io::BufReader::new(file))?.ok_or(RecoverError::NoRecord)?;
-    let decision = decide_recover(&kept.record, membership.id, now);
+    let reached = Standing::read(&paths.pki())?.reached();
+    let decision = decide_recover(&kept.record, membership.id, reached, now);
     let changes = decision.map_err(RecoverError::Refused)?.changes;
     let paths = paths.clone();
     let survivor = Survivor { paths, membership, kept, changes, recovery, _lock: lock };

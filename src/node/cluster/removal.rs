@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use microcluster::message::{Refusal, RefusalCode};
-use microcluster::protocol::RemoveRequest;
+use microcluster::protocol::{Outcome, RemoveRequest};
 use microcluster::record::{NodeId, NodeName};
 use serde::{Deserialize, Serialize};
 use skiff_datastore::member::report::OperatorError;
@@ -73,7 +73,7 @@ pub async fn remove(
     desk: &ClusterDesk,
     request: &RemoveRequest,
     id: NodeId,
-) -> Result<(), Refusal> {
+) -> Result<Outcome, Refusal> {
     let _turn = cluster.removing.lock().await;
     let dir = cluster.paths.node();
     let kept = |error: MembershipError| {
@@ -87,8 +87,9 @@ pub async fn remove(
         }
         return Err(peers::refusal(&error));
     }
-    desk.remove(request).await?;
-    forget()
+    let outcome = desk.remove(request).await?;
+    forget()?;
+    Ok(outcome)
 }
 
 /// Ends what was cut off, while nobody is at work on it. Never ends before skiffd.

@@ -20,7 +20,7 @@ use super::{GroundError, Membership, Stage, release};
 use crate::config::Config;
 use crate::daemons::agent;
 use crate::node::account;
-use crate::node::prepare::Authorities;
+use crate::node::authorities::{Authorities, SharedAuthorities};
 use crate::paths::Paths;
 
 /// The only member, and what its record is changed by.
@@ -75,15 +75,14 @@ impl Restored {
     pub fn settle(
         &self,
         paths: &Paths,
-        authorities: &Authorities,
+        authorities: Authorities,
         now: OffsetDateTime,
     ) -> Result<(), FoundError> {
         let sign = |error: &dyn std::fmt::Display| FoundError::Sign(error.to_string());
         let key = read_request(&self.keys.request(Purpose::Node)?);
         let key = key.map_err(|error| sign(&error))?;
-        let signer =
-            AuthoritySigner::new(authorities, paths.pki()).map_err(GroundError::Authority)?;
-        let leaf = signer.sign(&order_leaf(Purpose::Node, &self.member, &key, now));
+        let signer = AuthoritySigner::new(SharedAuthorities::new(authorities), paths.pki());
+        let leaf = signer.sign(&order_leaf(Purpose::Node, &self.member, &key, now), &self.settings);
         let leaf = leaf.map_err(|error| sign(&error))?;
         let dir = paths.daemon_pki(agent::NAME);
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir);

@@ -4,13 +4,18 @@ use std::sync::Arc;
 
 use http::{Method, StatusCode};
 use hyper::body::Bytes;
-use microcluster::protocol::{RemoveRequest, decide_remove};
+use microcluster::desk::{Desk, SystemClock};
+use microcluster::protocol::{Outcome, RemoveRequest, decide_remove};
 use microcluster::record::{NodeName, NodeRole};
+use microcluster::store::Store;
 use skiff_api::{ClusterNode, ErrorBody, NodeState, Progress, TokenRequest};
 use time::OffsetDateTime;
 
 use super::ask::AskError;
-use super::{Cluster, ClusterDesk, found, nodes, quorum, removal, token};
+use super::rotate::{self, RotateError};
+use super::signer::AuthoritySigner;
+use super::upkeep::{chain, look};
+use super::{Cluster, ClusterDesk, alone, found, nodes, quorum, removal, rotation_of, token};
 use crate::node::core::Node;
 use crate::node::server::{Answer, Refusal, error_body, json, json_work, read, unknown};
 
@@ -114,14 +119,73 @@ async fn remove(node: &Arc<Node>, name: &str, request: &skiff_api::RemoveRequest
     let here = cluster.membership().name;
     let request = RemoveRequest { name: parsed, force: request.force, is_reachable, here };
     let member = record.members.get(&request.name).map(|member| &member.value);
-    if let Some(member) = member.filter(|member| member.role == NodeRole::ControlPlane) {
-        decide_remove(&record, &request, OffsetDateTime::now_utc()).map_err(declined)?;
-        removal::remove(&cluster, desk, &request, member.id).await.map_err(declined)?;
-    } else {
-        desk.remove(&request).await.map_err(declined)?;
-    }
+    let outcome = match member.filter(|member| member.role == NodeRole::ControlPlane) {
+        Some(member) => {
+            decide_remove(&record, &request, OffsetDateTime::now_utc()).map_err(declined)?;
+            removal::remove(&cluster, desk, &request, member.id).await
+        }
+        None => desk.remove(&request).await,
+    };
+    let outcome = outcome.map_err(declined)?;
     cluster.wake();
-    Ok(json(&()))
+    let held_keys = matches!(outcome, Outcome::Removed { held_keys: true, .. });
+    Ok(json(&skiff_api::Removed { held_keys }))
+}
+
+/// Answers what stands below `/v1/authorities`: how far it is then.
+pub async fn authorities(node: &Arc<Node>, action: &str, body: &Bytes) -> Answer {
+    if let Some(cluster) = node.worker_of() {
+        return Err(on_worker(&cluster));
+    }
+    // Nobody looks for keys that belong to nothing while they are made.
+    let _still = match action {
+        "rotate" => Some(node.setting.lock().await),
+        _ => None,
+    };
+    match node.cluster() {
+        Some(cluster) => {
+            let desk = desk(&cluster)?;
+            act(node, desk, action, body).await?;
+            if let Err(error) = look(node, &cluster, desk).await {
+                tracing::debug!(reason = chain(&error), "the record is looked at later");
+            }
+        }
+        None => {
+            let _alone = node.rotation_turn.lock().await;
+            let desk = alone::desk(node).map_err(|error| Refusal::from_error(&error))?;
+            let desk = desk.ok_or_else(|| {
+                Refusal::new(StatusCode::CONFLICT, "the keys of this node cannot be read")
+            })?;
+            act(node, &desk, action, body).await?;
+        }
+    }
+    node.rotation_wake.notify_one();
+    Ok(json(&rotation_of(node)))
+}
+
+async fn act<S: Store>(
+    node: &Node,
+    desk: &Desk<S, AuthoritySigner, SystemClock>,
+    action: &str,
+    body: &Bytes,
+) -> Result<(), Refusal> {
+    let done = match action {
+        "rotate" => rotate::begin(node, desk, &read(body)?).await,
+        "back" => rotate::back(node, desk).await,
+        "finish" => desk.finish_rotation().await.map_err(RotateError::Refused),
+        other => return Err(unknown(&Method::POST, &format!("/v1/authorities/{other}"))),
+    };
+    match done {
+        Ok(_) => Ok(()),
+        Err(RotateError::Refused(refusal)) => Err(declined(refusal)),
+        Err(error) => {
+            let refusal = Refusal::from_error(&error);
+            Err(match error.hint() {
+                Some(hint) => refusal.hint(hint),
+                None => refusal,
+            })
+        }
+    }
 }
 
 /// The cluster on a node that decides about it.

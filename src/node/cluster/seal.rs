@@ -8,30 +8,44 @@ use std::{fs, io};
 
 use age::x25519;
 use data_encoding::BASE64;
-use microcluster::record::Fingerprint;
+use microcluster::record::{AuthorityCertificates, Rotation};
 use microcluster::trust::AuthorityBundle;
-use rcgen::{KeyPair, PublicKeyData};
 use serde::{Deserialize, Serialize};
-use x509_parser::pem::Pem;
 
-use crate::pki::{StoreError, write_private};
+use crate::node::authorities::{
+    AuthoritiesError, CLUSTER_CERTIFICATE, CLUSTER_KEY, FRONT_PROXY_CERTIFICATE, FRONT_PROXY_KEY,
+    Pair, SERVICE_ACCOUNT_KEY, Standing, StandingError, TwoSides, store_next,
+};
+use crate::pki::{StoreError, service_account_public, write_private};
 
-/// What every control-plane node has, and where it lies below the node's `pki`.
-const CLUSTER_KEY: &str = "ca.key";
-const CLUSTER_CERTIFICATE: &str = "ca.crt";
-const FRONT_PROXY_KEY: &str = "front-proxy-ca.key";
-const FRONT_PROXY_CERTIFICATE: &str = "front-proxy-ca.crt";
-const SERVICE_ACCOUNT_KEY: &str = "service-account.key";
+/// What every control-plane node has besides, below its `pki`.
 const ENCRYPTION: &str = "encryption.yaml";
 
 /// See the module's words.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterKeys {
+    #[serde(flatten)]
+    side: SideKeys,
+    /// Those that take the place of these, while they do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    next: Option<SideKeys>,
+    /// Under which Secrets are stored.
+    encryption: String,
+}
+
+/// One set of keys.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct SideKeys {
     cluster: String,
     front_proxy: String,
     /// Signs the tokens of service accounts.
     service_account: String,
-    /// Under which Secrets are stored.
+}
+
+/// Keys that fit what the cluster's record says.
+pub struct OpenedKeys {
+    pub side: Pair,
+    pub next: Option<Pair>,
     encryption: String,
 }
 
@@ -47,10 +61,14 @@ pub enum SealError {
     Missing,
     #[error("the cluster's keys are damaged or sealed for somebody else")]
     Open,
-    #[error("the key of {0} does not fit its certificate")]
+    #[error("the keys of {0} do not fit their certificates")]
     Foreign(&'static str),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Standing(#[from] StandingError),
+    #[error(transparent)]
+    Authorities(#[from] AuthoritiesError),
 }
 
 /// Opens what was sealed to it.
@@ -67,36 +85,39 @@ impl Opener {
         self.0.to_public().to_string()
     }
 
-    /// The keys, when they are those of the authorities in the bundle, which the joiner has
-    /// compared with its token.
+    /// The keys, when they are those of the authorities in the bundle, or of both while one takes the
+    /// other's place. The joiner has compared them with its token.
     pub fn open(
         &self,
         sealed: Option<&str>,
         bundle: &AuthorityBundle,
-    ) -> Result<ClusterKeys, SealError> {
+        rotation: Option<&Rotation>,
+    ) -> Result<OpenedKeys, SealError> {
         let sealed = BASE64.decode(sealed.ok_or(SealError::Missing)?.as_bytes());
         let opened = age::decrypt(&self.0, &sealed.map_err(|_| SealError::Open)?);
         let opened = opened.map_err(|_| SealError::Open)?;
         let keys: ClusterKeys = serde_json::from_slice(&opened).map_err(|_| SealError::Open)?;
-        check(&keys.cluster, &bundle.cluster, "the cluster's authority")?;
-        check(&keys.front_proxy, &bundle.front_proxy, "the front proxy's authority")?;
-        Ok(keys)
+        let ClusterKeys { side, next, encryption } = keys;
+        let (side, next) = match (rotation, next) {
+            (None, _) => {
+                let certificates = side.certificates(bundle)?;
+                (side.fitting(&certificates)?, None)
+            }
+            (Some(rotation), Some(next)) => {
+                (side.fitting(&rotation.old)?, Some(next.fitting(&rotation.new)?))
+            }
+            (Some(_), None) => return Err(SealError::Missing),
+        };
+        Ok(OpenedKeys { side, next, encryption })
     }
 }
 
 impl ClusterKeys {
     /// Of a control-plane node, whose `pki` that is.
-    pub fn read(pki: &Path) -> Result<Self, SealError> {
-        let read = |name: &str| {
-            let path = pki.join(name);
-            fs::read_to_string(&path).map_err(|error| SealError::Read(path, error))
-        };
-        Ok(Self {
-            cluster: read(CLUSTER_KEY)?,
-            front_proxy: read(FRONT_PROXY_KEY)?,
-            service_account: read(SERVICE_ACCOUNT_KEY)?,
-            encryption: read(ENCRYPTION)?,
-        })
+    pub fn of(side: &Pair, next: Option<&Pair>, pki: &Path) -> Result<Self, SealError> {
+        let path = pki.join(ENCRYPTION);
+        let encryption = fs::read_to_string(&path).map_err(|error| SealError::Read(path, error))?;
+        Ok(Self { side: SideKeys::of(side), next: next.map(SideKeys::of), encryption })
     }
 
     /// So that only the holder of `recipient` can read them.
@@ -106,40 +127,75 @@ impl ClusterKeys {
         let text = serde_json::to_vec(self).expect("texts can be written");
         age::encrypt(&to, &text).map(|sealed| BASE64.encode(&sealed)).map_err(SealError::Seal)
     }
+}
 
-    /// Puts them where a control-plane node has them, each key before its certificate.
-    pub fn store(&self, bundle: &AuthorityBundle, pki: &Path) -> Result<(), SealError> {
-        for (name, text, mode) in [
-            (CLUSTER_KEY, &self.cluster, 0o600),
-            (FRONT_PROXY_KEY, &self.front_proxy, 0o600),
-            (SERVICE_ACCOUNT_KEY, &self.service_account, 0o600),
-            (ENCRYPTION, &self.encryption, 0o600),
-            (CLUSTER_CERTIFICATE, &bundle.cluster, 0o644),
-            (FRONT_PROXY_CERTIFICATE, &bundle.front_proxy, 0o644),
+impl SideKeys {
+    fn of(pair: &Pair) -> Self {
+        Self {
+            cluster: pair.cluster.key_pem().to_owned(),
+            front_proxy: pair.front_proxy.key_pem().to_owned(),
+            service_account: pair.service_account.clone(),
+        }
+    }
+
+    /// What nobody has certified of them follows from the key.
+    fn certificates(&self, bundle: &AuthorityBundle) -> Result<AuthorityCertificates, SealError> {
+        let key = rcgen::KeyPair::from_pem(&self.service_account);
+        let key = key.map_err(|_| SealError::Foreign("service accounts"))?;
+        Ok(AuthorityCertificates {
+            cluster: bundle.cluster.clone(),
+            front_proxy: bundle.front_proxy.clone(),
+            crossed: String::new(),
+            service_account: service_account_public(&key),
+        })
+    }
+
+    fn fitting(&self, certificates: &AuthorityCertificates) -> Result<Pair, SealError> {
+        let texts = |name: &str| match name {
+            CLUSTER_KEY => vec![self.cluster.clone()],
+            FRONT_PROXY_KEY => vec![self.front_proxy.clone()],
+            SERVICE_ACCOUNT_KEY => vec![self.service_account.clone()],
+            _ => vec![],
+        };
+        Pair::among(certificates, texts).ok_or(SealError::Foreign("the cluster's authorities"))
+    }
+}
+
+impl OpenedKeys {
+    /// Puts them where a control-plane node has them, keys before certificates. While one takes the
+    /// place of the other, the node begins where all go.
+    pub fn store(&self, rotation: Option<&Rotation>, pki: &Path) -> Result<(), SealError> {
+        self.side.store_keys(pki)?;
+        write_private(&pki.join(ENCRYPTION), self.encryption.as_bytes(), 0o600, (0, 0))?;
+        if let (Some(next), Some(rotation)) = (&self.next, rotation) {
+            store_next(pki, next)?;
+            let two = TwoSides {
+                old: rotation.old.clone(),
+                new: rotation.new.clone(),
+                at: rotation.target,
+                doing: None,
+            };
+            let standing = Standing { two: Some(Box::new(two)), ..Standing::default() };
+            standing.write(pki)?;
+        }
+        let certificates = &self.side.certificates;
+        for (name, text) in [
+            (CLUSTER_CERTIFICATE, &certificates.cluster),
+            (FRONT_PROXY_CERTIFICATE, &certificates.front_proxy),
         ] {
-            write_private(&pki.join(name), text.as_bytes(), mode, (0, 0))?;
+            write_private(&pki.join(name), text.as_bytes(), 0o644, (0, 0))?;
         }
         Ok(())
     }
 }
 
-/// Whether a key is that of the first certificate, which is the one that signs.
-fn check(key: &str, certificates: &str, whose: &'static str) -> Result<(), SealError> {
-    let key = KeyPair::from_pem(key).map_err(|_| SealError::Foreign(whose))?;
-    let first = Pem::iter_from_buffer(certificates.as_bytes()).filter_map(Result::ok).next();
-    let first = first.ok_or(SealError::Foreign(whose))?;
-    let certificate = first.parse_x509().map_err(|_| SealError::Foreign(whose))?;
-    let fits = Fingerprint::of(certificate.public_key().raw)
-        == Fingerprint::of(&key.subject_public_key_info());
-    if fits { Ok(()) } else { Err(SealError::Foreign(whose)) }
-}
-
 #[cfg(test)]
 mod tests {
+    use microcluster::record::{Position, Way};
     use time::macros::datetime;
 
     use super::*;
-    use crate::node::prepare::Authorities;
+    use crate::node::authorities::Authorities;
     use crate::pki;
 
     const NOW: time::OffsetDateTime = datetime!(2026-11-27 00:00 UTC);
@@ -147,13 +203,14 @@ mod tests {
     fn cluster() -> (tempfile::TempDir, ClusterKeys, AuthorityBundle) {
         let dir = tempfile::tempdir().unwrap();
         let authorities = Authorities::ensure(dir.path(), NOW).unwrap();
-        pki::service_account_key(dir.path()).unwrap();
         pki::encryption_config(dir.path()).unwrap();
+        let believed = authorities.believed();
         let bundle = AuthorityBundle {
-            cluster: authorities.cluster.certificate_pem().into(),
-            front_proxy: authorities.front_proxy.certificate_pem().into(),
+            cluster: believed.cluster.clone(),
+            front_proxy: believed.front_proxy.clone(),
         };
-        let keys = ClusterKeys::read(dir.path()).unwrap();
+        let pair = authorities.find(&believed.fingerprint().unwrap()).unwrap();
+        let keys = ClusterKeys::of(pair, None, dir.path()).unwrap();
         (dir, keys, bundle)
     }
 
@@ -164,10 +221,53 @@ mod tests {
         let sealed = keys.seal(&opener.recipient()).unwrap();
         assert!(!sealed.contains("PRIVATE KEY"));
         let here = tempfile::tempdir().unwrap();
-        opener.open(Some(&sealed), &bundle).unwrap().store(&bundle, here.path()).unwrap();
-        assert!(ClusterKeys::read(here.path()).unwrap() == keys);
+        let opened = opener.open(Some(&sealed), &bundle, None).unwrap();
+        opened.store(None, here.path()).unwrap();
         let same = Authorities::ensure(here.path(), NOW).unwrap();
-        assert_eq!(same.cluster.certificate_pem(), bundle.cluster);
+        assert_eq!(same.believed().cluster, bundle.cluster);
+        let pair = same.find(&same.believed().fingerprint().unwrap()).unwrap();
+        assert!(ClusterKeys::of(pair, None, here.path()).unwrap() == keys);
+    }
+
+    #[test]
+    fn who_joins_while_one_takes_the_place_of_the_other_has_both_and_begins_where_all_go() {
+        let (there, keys, bundle) = cluster();
+        let authorities = Authorities::ensure(there.path(), NOW).unwrap();
+        let old = authorities.find(&authorities.believed().fingerprint().unwrap()).unwrap();
+        let new = Pair::fresh(2, old, NOW).unwrap();
+        let rotation = Rotation {
+            target: Position::BothNew,
+            way: Way::On,
+            old: old.certificates.clone(),
+            new: new.certificates.clone(),
+            since: NOW,
+            complete: None,
+            hold_s: 0,
+            finished: false,
+            without: Default::default(),
+            distrust: false,
+        };
+        let opener = Opener::generate();
+        let both = ClusterKeys::of(old, Some(&new), there.path()).unwrap();
+        let sealed = both.seal(&opener.recipient()).unwrap();
+        let opened = opener.open(Some(&sealed), &bundle, Some(&rotation)).unwrap();
+        let here = tempfile::tempdir().unwrap();
+        opened.store(Some(&rotation), here.path()).unwrap();
+        let same = Authorities::ensure(here.path(), NOW).unwrap();
+        assert_eq!(same.cluster.certificate_pem(), new.certificates.cluster);
+        assert_eq!(
+            same.believed().cluster,
+            format!("{}{}", new.certificates.cluster, old.certificates.cluster)
+        );
+        assert_eq!(same.crossed(), new.certificates.crossed);
+        // One set is not enough, and another cluster's is none.
+        let alone = keys.seal(&opener.recipient()).unwrap();
+        let open = |sealed: &str| opener.open(Some(sealed), &bundle, Some(&rotation)).err();
+        assert!(matches!(open(&alone), Some(SealError::Missing)));
+        let stranger = Pair::fresh(2, old, NOW).unwrap();
+        let stranger = ClusterKeys::of(old, Some(&stranger), there.path()).unwrap();
+        let stranger = stranger.seal(&opener.recipient()).unwrap();
+        assert!(matches!(open(&stranger), Some(SealError::Foreign(_))));
     }
 
     #[test]
@@ -176,7 +276,7 @@ mod tests {
         let (_b, others, _) = cluster();
         let opener = Opener::generate();
         let recipient = opener.recipient();
-        let open = |sealed: Option<&str>| opener.open(sealed, &bundle).err();
+        let open = |sealed: Option<&str>| opener.open(sealed, &bundle, None).err();
         assert!(matches!(open(None), Some(SealError::Missing)));
         for damaged in ["", "%", "AAAA"] {
             assert!(matches!(open(Some(damaged)), Some(SealError::Open)), "{damaged}");

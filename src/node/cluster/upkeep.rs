@@ -25,10 +25,12 @@ use super::{Begun, Cluster, ClusterDesk, GroundError, MembershipError, Stage, pe
 use crate::daemons::datastore;
 use crate::kube::ClientError;
 use crate::node::account::{self, AccountError};
+use crate::node::authorities::{Standing, store_public};
 use crate::node::bootstrap;
 use crate::node::core::{ElectError, Node};
 use crate::node::plan::{JOINED, REMOVED};
-use crate::pki::{self, StoreError, write_private};
+use crate::paths::Paths;
+use crate::pki::{self, StoreError};
 
 /// How often the cluster is looked at: who comes or goes is known within this time.
 const INTERVAL: Duration = Duration::from_secs(15);
@@ -172,11 +174,14 @@ async fn turn(node: &Node, cluster: &Cluster, done: &mut Done) -> Result<(), Upk
 }
 
 async fn hear_of_others(node: &Node, cluster: &Cluster) -> Result<(), UpkeepError> {
-    let answer = cluster.ask_others(Request::Members {}).await?;
-    if let Answer::Members { members, settings } = answer {
-        note(node, cluster, members, settings).await?;
+    match cluster.ask_others(Request::Members {}).await {
+        // Its time is over, or its authority was replaced while the node was off.
+        Err(AskError::Refused(refusal)) if refusal.code == RefusalCode::IdentityStale => {
+            renew_by(node, cluster, true, Asks::Others).await
+        }
+        Ok(Answer::Members { members, settings }) => note(node, cluster, members, settings).await,
+        answer => answer.map(drop).map_err(UpkeepError::from),
     }
-    Ok(())
 }
 
 /// The node's own setting may have changed since the cluster was founded, and other nodes dial what
@@ -261,6 +266,7 @@ async fn note(
     members: Vec<MemberView>,
     settings: Option<ClusterSettings>,
 ) -> Result<(), UpkeepError> {
+    let before = cluster.membership();
     cluster.update(|membership| {
         // Whoever tells of nobody knows nothing: the ones that were known are still worth a try.
         if members.iter().any(|member| member.role == NodeRole::ControlPlane) {
@@ -270,16 +276,11 @@ async fn note(
     })?;
     cluster.settings_wake.notify_one();
     let membership = cluster.membership();
+    if membership != before {
+        node.rotation_wake.notify_one();
+    }
     store_lists(&cluster.paths, &membership)?;
     Ok(node.elect(membership.elects()).await?)
-}
-
-/// What the cluster certifies for a node; the rest is signed with the authority that lies there.
-fn purposes(role: NodeRole) -> &'static [Purpose] {
-    match role {
-        NodeRole::Worker => &keys::OF_WORKER,
-        NodeRole::ControlPlane => &keys::OF_CONTROL_PLANE,
-    }
 }
 
 /// Asks for new certificates at half the life of the old ones, and tells what has changed here.
@@ -294,20 +295,37 @@ async fn renew_when_due(node: &Node, cluster: &Cluster) -> Result<(), UpkeepErro
             || own.release != release()
             || own.expires.is_none()
     });
-    let is_due = purposes(membership.role).iter().any(is_over);
+    let is_due = keys::of(membership.role).iter().any(is_over);
     if !has_changed && !is_due {
         return Ok(());
     }
     renew(node, cluster, is_due).await
 }
 
+/// Who is asked by a node that decides itself, if it can.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asks {
+    Cluster,
+    Others,
+}
+
 /// Tells what has changed here, for which new certificates are the answer; when they are due, also
 /// without a change that is refused.
 pub async fn renew(node: &Node, cluster: &Cluster, is_due: bool) -> Result<(), UpkeepError> {
+    renew_by(node, cluster, is_due, Asks::Cluster).await
+}
+
+/// The same, asked of somebody.
+pub async fn renew_by(
+    node: &Node,
+    cluster: &Cluster,
+    is_due: bool,
+    asks: Asks,
+) -> Result<(), UpkeepError> {
     let _turn = cluster.renewing.lock().await;
     let membership = cluster.membership();
     let keys = match membership.role {
-        NodeRole::Worker => Keys::generate(purposes(membership.role))?,
+        NodeRole::Worker => Keys::generate(keys::of(membership.role))?,
         // Its first key is what the record was founded with.
         NodeRole::ControlPlane => Keys::of_node(&cluster.paths)?,
     };
@@ -317,8 +335,9 @@ pub async fn renew(node: &Node, cluster: &Cluster, is_due: bool) -> Result<(), U
         kubernetes: Some(node.kubernetes()),
         failure_domain: None,
         settings: None,
+        rotation: None,
     };
-    let mut answer = cluster.ask(Request::Renew(renew.clone())).await;
+    let mut answer = ask_by(cluster, asks, Request::Renew(renew.clone())).await;
     let refused = refused_address(&answer).cloned();
     tell_address(node, refused.as_ref());
     if refused.is_some() {
@@ -326,18 +345,28 @@ pub async fn renew(node: &Node, cluster: &Cluster, is_due: bool) -> Result<(), U
             return Ok(());
         }
         // Certificates do not wait until another node has given the address up.
-        answer = cluster.ask(Request::Renew(Renew { addresses: None, ..renew })).await;
+        let renew = Renew { addresses: None, ..renew };
+        answer = ask_by(cluster, asks, Request::Renew(renew)).await;
     }
     if let Answer::Renewed(renewed) = answer? {
         let agent = account::ensure_agent()?;
         keys.store(&renewed.leaves, &cluster.paths, agent)?;
-        if membership.role == NodeRole::Worker {
-            store_bundle(&cluster.paths.pki().join("ca.crt"), &renewed.bundle.cluster)?;
+        let is_settled = renewed.settings.rotation.current.is_none();
+        // Otherwise a step says whom it believes.
+        if membership.role == NodeRole::Worker && is_settled && !is_between(&cluster.paths) {
+            store_public(&cluster.paths.pki().join("ca.crt"), &renewed.bundle.cluster)?;
         }
         note(node, cluster, renewed.members, Some(renewed.settings)).await?;
         tracing::info!("the cluster renewed this node's certificates");
     }
     Ok(())
+}
+
+async fn ask_by(cluster: &Cluster, asks: Asks, request: Request) -> Result<Answer, AskError> {
+    match asks {
+        Asks::Cluster => cluster.ask(request).await,
+        Asks::Others => cluster.ask_others(request).await,
+    }
 }
 
 /// Shows the identity that the node has now: the record forgets the former one with that.
@@ -370,12 +399,9 @@ fn is_half_over(path: &std::path::Path, now: OffsetDateTime) -> bool {
     pki::inspect(path).is_none_or(|leaf| now >= leaf.due())
 }
 
-/// Whom the node believes, when that has changed.
-pub fn store_bundle(path: &std::path::Path, bundle: &str) -> Result<(), StoreError> {
-    match std::fs::read_to_string(path) {
-        Ok(there) if there == bundle => Ok(()),
-        _ => write_private(path, bundle.as_bytes(), 0o644, (0, 0)),
-    }
+/// Whether new authorities are on their way here; also when that cannot be read.
+fn is_between(paths: &Paths) -> bool {
+    Standing::read(&paths.pki()).map_or(true, |standing| standing.two.is_some())
 }
 
 /// What is over goes: tokens, joins that nobody finished, and Node objects of nodes that were

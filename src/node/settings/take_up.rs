@@ -114,7 +114,8 @@ async fn tell(node: &Node, config: Arc<Config>, restarts: &[String]) -> Result<(
     wait_until_well(node, restarts, &before).await
 }
 
-async fn wait_until_well(
+/// Returns when daemons that were told something else have been ready for a while.
+pub async fn wait_until_well(
     node: &Node,
     names: &[String],
     before: &Snapshot,

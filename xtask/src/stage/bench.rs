@@ -20,7 +20,7 @@ const FIGURES: [&str; 7] = ["start", "memory", "cpu", "pods", "commands", "size"
 const DATASTORE: &str = "datastore";
 
 /// The long forms of tests that `soak` runs.
-const FORMS: [&str; 16] = [
+const FORMS: [&str; 17] = [
     "datastore",
     "simulation",
     "protocol",
@@ -36,6 +36,7 @@ const FORMS: [&str; 16] = [
     "restore",
     "addresses",
     "walks",
+    "authorities",
     "memory",
 ];
 
@@ -182,6 +183,10 @@ pub fn soak(project: &Project, arguments: &SoakArguments) -> Result<()> {
     if wanted("walks") {
         announce("kills at every step of joining, leaving, removal and a change of roles", 3600);
         long_form(project, "cluster", "every_step", ("SKIFF_TEST_WALKS", "full"))?;
+    }
+    if wanted("authorities") {
+        announce("new authorities for four nodes, there, back, over deaths and absences", 1500);
+        long_form(project, "cluster", "new_authorities", ("SKIFF_TEST_AUTHORITIES", "full"))?;
     }
     if !wanted("memory") {
         return Ok(());
