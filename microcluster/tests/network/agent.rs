@@ -23,6 +23,7 @@ fn options(pki: &Pki, dir: &Path) -> Options {
         certificate: files.certificate,
         key: files.key,
         authority: files.authority,
+        former: None,
         skiffd: dir.join("skiffd.sock"),
         datastore: dir.join("datastore.sock"),
         balancer_listen: "127.0.0.1:0".parse().unwrap(),
