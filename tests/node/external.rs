@@ -268,6 +268,7 @@ impl Place {
             issuer: Issuer::Cluster,
             common_name: "skiff".into(),
             organisations: vec![],
+            id: None,
             dns_names: vec![],
             addresses: vec![address.parse().unwrap()],
             usage: Usage::Both,

@@ -197,7 +197,7 @@ impl Peer {
         within("containerd", async || Ok(UnixStream::connect(&socket).await.map(drop)?)).await?;
         let store = ImageStore::new(self.build.bin("ctr"), &socket);
         for image in &self.build.images {
-            store.ensure(&image.reference, &self.build.dir().join(&image.file)).await?;
+            store.ensure(image, self.build.dir()).await?;
         }
         Ok(())
     }

@@ -217,7 +217,7 @@ impl Promises {
             self.check_standing(visit, identity, record);
         }
         let id = |caller: &Caller| match caller {
-            Caller::Node(identity) => Some(identity.id),
+            Caller::Node(identity) | Caller::Former(identity) => Some(identity.id),
             Caller::Stranger => None,
         };
         match visit.answer {
@@ -331,7 +331,7 @@ impl Promises {
                 serde_json::from_str::<GivenUp>(&proven.statement).ok().map(|stated| stated.id)
             }
             _ => match visit.caller {
-                Caller::Node(identity) => Some(identity.id),
+                Caller::Node(identity) | Caller::Former(identity) => Some(identity.id),
                 Caller::Stranger => None,
             },
         };
@@ -368,5 +368,6 @@ fn kind(message: &Message) -> &'static str {
         Request::Renew(_) => "renew",
         Request::Members {} => "members",
         Request::Leave(_) => "leave",
+        Request::Keys { .. } => "keys",
     }
 }
