@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use age::secrecy::ExposeSecret;
 use microcluster::protocol::{Founder, TokenSpec, decide_add_token, decide_found};
 use microcluster::record::{
-    ClusterId, ClusterRecord, ClusterSettings, Fingerprint, NodeId, NodeRole, Rest, RotationRecord,
+    ClusterId, ClusterRecord, ClusterSettings, NodeId, NodeRole, Rest, RotationRecord,
     SharedSettings,
 };
 use microcluster::store::Store;
@@ -586,6 +586,7 @@ impl RecordStoreOf<'_> {
                 }
             }
             store.apply(&worker[2..]).await.unwrap();
+            let record = store.read().await.unwrap();
             let spec = TokenSpec {
                 role: NodeRole::Worker,
                 name: None,
@@ -593,9 +594,8 @@ impl RecordStoreOf<'_> {
                 taints: vec![],
                 ttl: time::Duration::hours(1),
                 uses: 1,
-                authority: Fingerprint::of(b"authority"),
+                authority: record.settings.value.authorities[0],
             };
-            let record = store.read().await.unwrap();
             let secret = Secret::from_bytes([7; 16]);
             let token = decide_add_token(&record, &spec, &secret, now).unwrap();
             store.apply(&token.changes).await.unwrap();

@@ -621,7 +621,11 @@ fn every_verb_prints_the_same_data_as_json_and_as_yaml() {
             continue;
         }
         let line = verb.shortest();
-        let line: Vec<&str> = line.iter().map(String::as_str).collect();
+        let mut line: Vec<&str> = line.iter().map(String::as_str).collect();
+        if verb.name() == "addons diff" {
+            // Without a name it asks for all that are enabled, which this node does not know.
+            line.push("dns");
+        }
         let json = place.run(&[&line[..], &["--output", "json"]].concat());
         let yaml = place.run(&[&line[..], &["-o", "yaml"]].concat());
         assert!(json.stderr.is_empty() && yaml.stderr.is_empty(), "{}", yaml.whole());
@@ -646,7 +650,12 @@ fn every_verb_prints_the_same_data_as_json_and_as_yaml() {
             "services" => assert_eq!(value, json!(sent.services)),
             "backup schedule" => assert_eq!(value, json!(sent.backup)),
             "addons" | "addons list" => assert_eq!(value, json!(sent.addons)),
-            "addons show" => assert_eq!(value, json!(sent.addons[0])),
+            "addons show" => {
+                let mut addon = value;
+                assert!(addon["options"].is_array(), "{addon}");
+                addon.as_object_mut().unwrap().remove("options");
+                assert_eq!(addon, json!(sent.addons[0]));
+            }
             "version" => assert_eq!(value, json!(version())),
             _ => assert_ne!(value, Value::Null, "{}", verb.name()),
         }
