@@ -389,9 +389,10 @@ async fn damage_that_is_found_before_the_start_leaves_the_process_able_to_start_
 }
 
 fn snapshots(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
-    let files = std::fs::read_dir(dir).unwrap().flatten().map(|file| file.path());
+    let entries = std::fs::read_dir(dir).expect("directory is read").flatten();
+    let files = entries.map(|entry| entry.path());
     let is_snapshot = |path: &std::path::PathBuf| {
-        let name = path.file_name().unwrap().to_string_lossy();
+        let name = path.file_name().expect("files have names").to_string_lossy();
         name.starts_with("snapshot") && !name.ends_with("meta")
     };
     files.filter(is_snapshot).collect()

@@ -170,7 +170,7 @@ mod tests {
             refused: None,
         };
         let stay = Stay { data: record.data.clone(), held: vec![] };
-        assert_eq!(going(&record, &stay), [pod.clone()]);
+        assert_eq!(going(&record, &stay), std::slice::from_ref(&pod));
         assert_eq!(going(&record, &Stay::default()), [pod, claim, made]);
     }
 }
