@@ -121,6 +121,9 @@ pub struct Repository {
     pub digest: String,
     /// Names of its addons, without the repository's own.
     pub addons: Vec<String>,
+    /// Why nothing of it is used: it was changed in the cluster, say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// The addons of a repository. `POST /v1/repositories/{name}`

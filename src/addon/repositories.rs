@@ -70,11 +70,11 @@ impl Addons {
         *self.known.write().expect("no holder of this lock panics") = known;
     }
 
-    /// Every repository that the cluster has and that is as it was added.
+    /// Every repository that the cluster has.
     pub async fn repositories(&self) -> Result<Vec<Told>, AddonError> {
         let maps = self.repository_maps().await?;
         let images = self.settings.distribution.image_names();
-        Ok(maps.iter().filter_map(|map| Some(repository::parse(map, &images).ok()?.told)).collect())
+        Ok(maps.iter().filter_map(|map| repository::tell(map, &images)).collect())
     }
 
     /// Adds a repository, or replaces what it has. Refused as a whole when one addon is not well

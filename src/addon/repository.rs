@@ -75,6 +75,7 @@ pub fn check(
         revision: content.revision.clone(),
         digest: digest(content),
         addons: content.addons.keys().cloned().collect(),
+        problem: None,
     };
     Ok(Repository { told, addons })
 }
@@ -114,6 +115,23 @@ pub fn parse(map: &ConfigMap, images: &[&str]) -> Result<Repository, String> {
         return Err("its content is not the one that was added: the digest differs".into());
     }
     check(name, &content, images).map_err(|problems| problems.join("; "))
+}
+
+/// What is told of one, usable or not. None: it bears no name, and nobody could ask for it.
+pub fn tell(map: &ConfigMap, images: &[&str]) -> Option<Told> {
+    let name = map.labels().get(LABEL)?;
+    let problem = match parse(map, images) {
+        Ok(repository) => return Some(repository.told),
+        Err(problem) => problem,
+    };
+    Some(Told {
+        name: name.clone(),
+        source: String::new(),
+        revision: None,
+        digest: String::new(),
+        addons: vec![],
+        problem: Some(problem),
+    })
 }
 
 /// All that the cluster has.
@@ -179,6 +197,9 @@ mod tests {
         let other = content(&[("web", "description = 'other'\nversion = '1'\n")]);
         let map = config_map(&told, &other).unwrap();
         assert!(parse(&map, &[]).unwrap_err().ends_with("the digest differs"));
+        let shown = tell(&map, &[]).unwrap();
+        assert_eq!((&*shown.name, shown.addons.len()), ("mine", 0));
+        assert!(shown.problem.unwrap().ends_with("the digest differs"));
         let mut map = config_map(&told, &original).unwrap();
         map.binary_data = None;
         assert_eq!(parse(&map, &[]).unwrap_err(), "its content cannot be read");

@@ -15,6 +15,7 @@ mod place;
 mod quorum;
 mod recover;
 mod reference;
+mod sample;
 mod settings;
 mod stand_in;
 mod stopped;

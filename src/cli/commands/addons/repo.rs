@@ -7,7 +7,8 @@ use skiff_api::{Repository, RepositoryContent};
 use super::super::Outcome;
 use crate::addon::repository_digest;
 use crate::cli::output::{self, Cell, Choice};
-use crate::cli::{CommandError, Session, repository, ui};
+use crate::cli::ui::{self, Tone};
+use crate::cli::{CommandError, Session, repository};
 
 #[derive(clap::Args, Debug)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -70,7 +71,9 @@ pub enum Verb {
 pub async fn run(arguments: Arguments, session: &Session) -> Outcome {
     match arguments.verb.unwrap_or(Verb::List { output: arguments.output }) {
         Verb::Add { name, source, reference, digest } => {
-            if let Some(former) = all(session).await?.into_iter().find(|r| r.name == name) {
+            let known = all(session).await?;
+            // Adding one that cannot be used again is how it is mended.
+            if let Some(former) = known.iter().find(|r| r.name == name && r.problem.is_none()) {
                 let message = format!("there is a repository {name}, of {}", former.source);
                 let hint = format!("skiff addons repo update {name}");
                 return Err(CommandError::new(message).hint(hint));
@@ -98,11 +101,14 @@ pub async fn run(arguments: Arguments, session: &Session) -> Outcome {
         Verb::List { output } => {
             output::print(output, &all(session).await?, |repositories, paint| {
                 let mut rows = vec![["NAME", "ADDONS", "SOURCE"].map(Cell::from).to_vec()];
-                for Repository { name, source, revision, digest, addons } in repositories {
+                for Repository { name, source, revision, digest, addons, problem } in repositories {
                     let revision =
                         revision.as_ref().map(|r| format!(" at {r}")).unwrap_or_default();
-                    let source = format!("{source}{revision}, {digest}");
-                    rows.push(vec![name.into(), addons.join(", ").into(), source.into()]);
+                    let source = match problem {
+                        Some(problem) => Cell::new(problem, Tone::Bad),
+                        None => format!("{source}{revision}, {digest}").into(),
+                    };
+                    rows.push(vec![name.into(), addons.join(", ").into(), source]);
                 }
                 output::table(&rows, 0, paint)
             })?
@@ -116,6 +122,11 @@ async fn all(session: &Session) -> Result<Vec<Repository>, CommandError> {
 }
 
 async fn update(former: &Repository, session: &Session) -> Result<(), CommandError> {
+    if let Some(problem) = &former.problem {
+        let message = format!("nobody knows where the repository {} came from", former.name);
+        let hint = format!("skiff addons repo add {} SOURCE", former.name);
+        return Err(CommandError::new(message).cause(problem).hint(hint));
+    }
     let reference = repository::reference(former.revision.as_deref());
     let content = repository::fetch(&former.source, reference)?;
     if repository_digest(&content) == former.digest {
