@@ -44,8 +44,16 @@ enum Next {
 }
 
 impl Removals {
+    /// One that is damaged is none: nobody can know what it said, and the command can be typed again.
     fn read(dir: &Path) -> Result<Self, MembershipError> {
-        Ok(read(&dir.join(FILE))?.unwrap_or_default())
+        match read(&dir.join(FILE)) {
+            Err(MembershipError::Damaged { path, .. }) => {
+                tracing::warn!(path = %path.display(), "removals that were cut off are forgotten");
+                Self::default().write(dir)?;
+                Ok(Self::default())
+            }
+            all => Ok(all?.unwrap_or_default()),
+        }
     }
 
     fn write(&self, dir: &Path) -> Result<(), MembershipError> {
@@ -57,11 +65,7 @@ impl Removals {
     }
 
     fn change(dir: &Path, change: impl FnOnce(&mut Self)) -> Result<(), MembershipError> {
-        let mut all = match Self::read(dir) {
-            // Nobody can know what it said; the command can be typed again.
-            Err(MembershipError::Damaged { .. }) => Self::default(),
-            all => all?,
-        };
+        let mut all = Self::read(dir)?;
         change(&mut all);
         all.write(dir)
     }
@@ -184,9 +188,7 @@ mod tests {
         end(gamma);
         assert!(!dir.join(FILE).exists());
         std::fs::write(dir.join(FILE), "{").unwrap();
-        assert!(Removals::read(dir).is_err());
-        begin(beta, "beta");
-        end(beta);
-        assert!(!dir.join(FILE).exists());
+        assert_eq!(Removals::read(dir).unwrap(), Removals::default(), "nobody knows what it said");
+        assert!(!dir.join(FILE).exists(), "and nobody is told of it for ever");
     }
 }
