@@ -2,12 +2,10 @@
 //! or was off goes on.
 
 use std::fs;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use harness::{Network, Outcome, TestNode, cannot_run_nodes, eventually, run};
-use skiff_api::{AuthorityRotation, Certificates};
+use harness::{Network, Person, TestNode, cannot_run_nodes, eventually, issuers, rotation, run};
 
 use crate::control_plane::{curl, settle};
 use crate::place::{control_plane, kill, member, nodes, skiffd, wait_ready, worker};
@@ -242,7 +240,7 @@ fn is_over(all: &[&TestNode], name: &str, before: &Person) {
         wait_ready(all[0], node.name(), BOUND);
     }
     for node in &all[..3] {
-        before.must_be_refused(node);
+        before.must_be_refused(node, BOUND);
     }
     let well = nodes(all[0]).expect("it lists the nodes");
     assert_eq!(well.len(), all.len());
@@ -262,70 +260,10 @@ fn assert_never_refused(on: &TestNode) {
     assert!(count > failed.len(), "{logs}");
 }
 
-/// Somebody with a kubeconfig that was given out at some moment.
-struct Person {
-    file: PathBuf,
-}
-
-impl Person {
-    #[track_caller]
-    fn new(node: &TestNode, name: &str) -> Self {
-        let file = node.root().join(format!("{name}.kubeconfig"));
-        let args = ["kubeconfig", "--user", name, "--group", "skiff:cluster-admins"];
-        fs::write(&file, node.skiff(&args).must()).expect("it is written");
-        Self { file }
-    }
-
-    fn ask(&self, node: &TestNode) -> Outcome {
-        let (file, server) =
-            (self.file.to_string_lossy(), format!("https://{}:6443", node.address()));
-        node.kubectl(&["--kubeconfig", &file, "--server", &server, "get", "namespaces"])
-    }
-
-    #[track_caller]
-    fn must_reach(&self, node: &TestNode) {
-        let asked = self.ask(node);
-        assert!(asked.ok(), "{}: {asked:?}", self.file.display());
-    }
-
-    #[track_caller]
-    fn must_be_refused(&self, node: &TestNode) {
-        eventually(&format!("{} is refused", self.file.display()), BOUND, || {
-            let asked = self.ask(node);
-            let words = ["Unauthorized", "provide credentials", "unknown authority"];
-            match words.iter().any(|word| asked.stderr.contains(word)) {
-                true => Ok(()),
-                false => Err(format!("{asked:?}")),
-            }
-        });
-    }
-}
-
-#[track_caller]
-fn certificates(node: &TestNode) -> Certificates {
-    let shown = node.skiff(&["certs", "status", "--output", "json"]);
-    serde_json::from_str(&shown.stdout).unwrap_or_else(|error| panic!("{error}: {shown:?}"))
-}
-
-#[track_caller]
-fn rotation(node: &TestNode) -> Option<AuthorityRotation> {
-    certificates(node).rotation
-}
-
 #[track_caller]
 fn assert_position(node: &TestNode, position: &str) {
     let shown = rotation(node).expect("it is under way");
     assert_eq!(shown.position, position, "{shown:?}");
-}
-
-/// Who has signed the leaves that are there, sorted.
-#[track_caller]
-fn issuers(node: &TestNode) -> Vec<String> {
-    let leaves = certificates(node).certificates.into_iter().filter(|one| one.renews.is_some());
-    let mut issuers: Vec<String> = leaves.map(|one| one.issuer).collect();
-    issuers.sort();
-    issuers.dedup();
-    issuers
 }
 
 #[track_caller]

@@ -1,12 +1,15 @@
 //! A lone node gets new authorities while everything runs, goes back, and forgets the old ones.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use harness::{Network, NodeOptions, Outcome, TestNode, cannot_run_nodes, eventually, run};
-use skiff_api::{AuthorityRotation, Certificates, Service, ServiceState};
+use harness::{
+    Network, NodeOptions, Outcome, Person, TestNode, cannot_run_nodes, eventually, issuers,
+    rotation, run,
+};
+use skiff_api::{Service, ServiceState};
 
 use crate::page::blocks_of;
 
@@ -48,7 +51,7 @@ fn a_lone_node_gets_new_authorities_goes_back_and_forgets_the_old_ones() {
     types(&node, "Begin", 1, &[]).must();
     let meanwhile = Person::new(&node, "meanwhile");
     for person in [&before, &meanwhile] {
-        person.must_reach(&node);
+        must_reach(person, &node);
     }
     assert_eq!(issuers(&node), ["skiff 2", "skiff front proxy 2"]);
     let again = node.skiff(&["certs", "rotate", "--authorities"]);
@@ -60,14 +63,14 @@ fn a_lone_node_gets_new_authorities_goes_back_and_forgets_the_old_ones() {
     assert_eq!((&*shown.position, shown.back, shown.step), ("both-old", true, 3));
     assert_eq!(issuers(&node), ["skiff", "skiff front proxy"]);
     for person in [&before, &meanwhile] {
-        person.must_reach(&node);
+        must_reach(person, &node);
     }
     let early = types(&node, "End it", 0, &[]);
     assert!(early.stderr.contains("and nobody is here"), "{}", early.stderr);
     types(&node, "End it", 0, &["--yes"]).must();
     assert!(rotation(&node).is_none());
-    before.must_reach(&node);
-    meanwhile.must_be_refused(&node);
+    must_reach(&before, &node);
+    meanwhile.must_be_refused(&node, BOUND);
     assert!(!node.root().join("pki/next").exists(), "keys that nobody needs are kept");
 
     // On to the end, under a name that nobody has had.
@@ -88,8 +91,8 @@ fn a_lone_node_gets_new_authorities_goes_back_and_forgets_the_old_ones() {
     });
     node.skiff(&["certs", "rotate", "--authorities", "--finish", "--yes"]).must();
     assert!(rotation(&node).is_none());
-    before.must_be_refused(&node);
-    Person::new(&node, "after").must_reach(&node);
+    before.must_be_refused(&node, BOUND);
+    must_reach(&Person::new(&node, "after"), &node);
     node.skiff(&["certs", "status"]).must();
     node.skiff(&["status", "--wait-ready", "--timeout", "60"]).must();
     extensions_believe_the_new_one_alone(&node);
@@ -97,7 +100,7 @@ fn a_lone_node_gets_new_authorities_goes_back_and_forgets_the_old_ones() {
     // Another start finds the same.
     dies(&node);
     assert_eq!(issuers(&node), ["skiff 6", "skiff front proxy 6"]);
-    Person::new(&node, "later").must_reach(&node);
+    must_reach(&Person::new(&node, "later"), &node);
 }
 
 /// What the page prints below a heading.
@@ -130,64 +133,13 @@ fn dies(node: &TestNode) {
     node.start();
 }
 
-/// Somebody with a kubeconfig that was given out at some moment.
-struct Person {
-    file: PathBuf,
-}
-
-impl Person {
-    fn new(node: &TestNode, name: &str) -> Self {
-        let file = node.root().join(format!("{name}.kubeconfig"));
-        let args = ["kubeconfig", "--user", name, "--group", "skiff:cluster-admins"];
-        fs::write(&file, node.skiff(&args).must()).expect("it is written");
-        Self { file }
-    }
-
-    fn ask(&self, node: &TestNode) -> Outcome {
-        let file = self.file.to_string_lossy();
-        node.kubectl(&["--kubeconfig", &file, "get", "namespaces"])
-    }
-
-    #[track_caller]
-    fn must_reach(&self, node: &TestNode) {
-        eventually(&format!("{} reaches the API", self.file.display()), BOUND, || {
-            let asked = self.ask(node);
-            if asked.ok() { Ok(()) } else { Err(asked.stderr) }
-        });
-    }
-
-    #[track_caller]
-    fn must_be_refused(&self, node: &TestNode) {
-        eventually(&format!("{} is refused", self.file.display()), BOUND, || {
-            let asked = self.ask(node);
-            let is_refused = ["Unauthorized", "provide credentials", "unknown authority"];
-            match is_refused.iter().any(|words| asked.stderr.contains(words)) {
-                true => Ok(()),
-                false => Err(format!("{asked:?}")),
-            }
-        });
-    }
-}
-
+/// The only API server may be starting anew.
 #[track_caller]
-fn certificates(node: &TestNode) -> Certificates {
-    let shown = node.skiff(&["certs", "status", "--output", "json"]);
-    serde_json::from_str(&shown.stdout).unwrap_or_else(|error| panic!("{error}: {shown:?}"))
-}
-
-#[track_caller]
-fn rotation(node: &TestNode) -> Option<AuthorityRotation> {
-    certificates(node).rotation
-}
-
-/// Who has signed the leaves that are there.
-#[track_caller]
-fn issuers(node: &TestNode) -> Vec<String> {
-    let leaves = certificates(node).certificates.into_iter().filter(|one| one.renews.is_some());
-    let mut issuers: Vec<String> = leaves.map(|one| one.issuer).collect();
-    issuers.sort();
-    issuers.dedup();
-    issuers
+fn must_reach(person: &Person, node: &TestNode) {
+    eventually("the API is reached", BOUND, || {
+        let asked = person.ask(node);
+        if asked.ok() { Ok(()) } else { Err(asked.stderr) }
+    });
 }
 
 /// How often the pod has reached the API.

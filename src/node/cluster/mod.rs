@@ -28,6 +28,7 @@ mod quorum;
 pub mod recover;
 mod refused;
 mod removal;
+mod renewal;
 pub mod restored;
 mod rotate;
 mod rotation;
@@ -54,8 +55,9 @@ pub use found::{FoundError, found};
 pub use ground::{GroundError, ground};
 pub use member_leaf::{LeafError, ensure as ensure_member_leaf, replace as replace_member_leaf};
 pub use membership::{Begun, Membership, MembershipError, Stage};
+pub(super) use renewal::{renew, show_identity};
 pub use trial::{TrialError, try_and_record};
-pub(super) use upkeep::{UpkeepError, chain, renew, show_identity};
+pub(super) use upkeep::{UpkeepError, chain};
 pub use ways::{PEERS_MAX, Ways};
 
 use super::core::Node;

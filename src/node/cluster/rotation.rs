@@ -21,8 +21,9 @@ use microcluster::record::{
 use time::OffsetDateTime;
 
 use super::ask::AskError;
+use super::renewal::{Asks, renew_by};
 use super::seal::{Opener, SealError};
-use super::upkeep::{Asks, chain, look, renew_by};
+use super::upkeep::{chain, look};
 use super::{Cluster, Stage, UpkeepError, former, keys, renew};
 use crate::node::authorities::step::{self, StepError};
 use crate::node::authorities::{

@@ -7,6 +7,7 @@
 //!
 //! What comes in: `SKIFF_BIN` and `SKIFF_DIST`, or the places where the build leaves them.
 
+mod authorities;
 mod delay;
 mod disk;
 mod harm;
@@ -17,6 +18,7 @@ mod run;
 mod series;
 mod usage;
 
+pub use authorities::{Person, certificates, issuers, rotation};
 pub use delay::SlowLink;
 pub use disk::{Disk, Filler};
 pub use harm::Way;
