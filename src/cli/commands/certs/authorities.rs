@@ -69,6 +69,10 @@ const DISTRUST: Loss<'_> = Loss {
 const CUT_OFF: &str = "when it ends, pods that were started before it and talk to the API must have been \
      started again, and a node that is off then must join again";
 
+/// client-go looks at a file of authorities again five minutes after it did so last.
+const UNREAD: &str = "nothing is kept of the old authorities: kubelets that have not read the new ones yet, \
+     five minutes after all nodes believe them at most, miss the API until they do";
+
 const EARLY: Loss<'_> = Loss {
     word: "finish",
     reason: "pods have tokens that are refused from then on",
@@ -109,13 +113,17 @@ async fn ask_before_an_early_end(
     session: &Session,
 ) -> Result<(), CommandError> {
     let rotation: Option<AuthorityRotation> = session.client().get("/v1/authorities").await?;
-    let early = rotation.and_then(|rotation| rotation.tokens_until);
-    let Some(early) = early.filter(|_| !arguments.yes) else { return Ok(()) };
+    let Some(rotation) = rotation.filter(|_| !arguments.yes) else { return Ok(()) };
+    let Some(early) = rotation.tokens_until else { return Ok(()) };
     let warning = format!(
         "pods have tokens that the key of before has signed, until {early} at most: they are \
          refused by the API server from then on, until the pod gets its next one or is started again"
     );
-    confirm(EARLY, &[&warning])
+    let mut warnings = vec![warning.as_str()];
+    if rotation.distrust {
+        warnings.push(UNREAD);
+    }
+    confirm(EARLY, &warnings)
 }
 
 /// Shows each step until there is nothing to wait for but the end of a hold.
@@ -150,14 +158,14 @@ const DONE: &str = "the cluster has new authorities alone; pods that were starte
 const GONE_BACK: &str = "the cluster has its old authorities alone, as before";
 
 fn held(rotation: &AuthorityRotation, until: &str) -> String {
-    let (signs, other, end) = match rotation.back {
-        false => (&rotation.new, &rotation.old, "skiff certs rotate --authorities --finish"),
-        true => (&rotation.old, &rotation.new, "skiff certs rotate --authorities --finish"),
+    let (signs, other, turn) = match rotation.back {
+        false => (&rotation.new, &rotation.old, "--back"),
+        true => (&rotation.old, &rotation.new, "--authorities"),
     };
     format!(
         "{signs} signs on every node; {other} is believed until {until}: give out new kubeconfigs \
-         before then\n`{end}` ends that now, `skiff certs rotate --{}` turns round",
-        if rotation.back { "authorities" } else { "back" }
+         before then\n`skiff certs rotate --authorities --finish` ends that now, `skiff certs \
+         rotate {turn}` turns round"
     )
 }
 
