@@ -9,7 +9,7 @@ use crate::command::{announce, duration, run_shown};
 use crate::component::{place_program, place_tree};
 use crate::project::Project;
 
-const USUAL_SECONDS: u64 = 240;
+const USUAL_SECONDS: u64 = 720;
 
 /// Builds `skiff` and puts it beside the components, with the add-ons' data.
 pub fn run(project: &Project) -> Result<()> {

@@ -40,7 +40,12 @@ struct Stage {
 /// In the order of what they need: what fails early and cheaply comes first, and what waits more
 /// than it computes, so that it runs beside the nodes.
 const STAGES: &[Stage] = &[
-    Stage { name: "plain", what: "everything that needs no node", usual_seconds: 900, run: plain },
+    Stage {
+        name: PLAIN_STAGE,
+        what: "everything that needs no node",
+        usual_seconds: 1200,
+        run: plain,
+    },
     Stage { name: "storage", what: "upstream's storage tests", usual_seconds: 240, run: storage },
     Stage {
         name: "simulation",
@@ -64,6 +69,7 @@ const STAGES: &[Stage] = &[
     Stage { name: NODE_STAGE, what: "nodes with real pods", usual_seconds: 1300, run: node },
 ];
 
+const PLAIN_STAGE: &str = "plain";
 /// The stage that runs beside all others: its nodes wait for half of their time. The others leave
 /// the processor to it when it wants that.
 const NODE_STAGE: &str = "node";
@@ -82,14 +88,14 @@ const SIMULATION_TARGET: &str = "simulation";
 
 pub fn run(project: &Project, arguments: &Arguments) -> Result<()> {
     let stages = choose_stages(&arguments.stages)?;
+    let logs = project.target.join("test-logs");
+    fs::create_dir_all(&logs).with_context(|| format!("cannot create {}", logs.display()))?;
     if !arguments.no_build {
         setup::run(project, &setup::Arguments { test: true })?;
         components::run(project, &components::Arguments { test: true, ..Default::default() })?;
-        build::run(project)?;
+        build(project, &stages, &logs)?;
     }
     check_room(&project.target)?;
-    let logs = project.target.join("test-logs");
-    fs::create_dir_all(&logs).with_context(|| format!("cannot create {}", logs.display()))?;
     let (beside, others): (Vec<Stage>, _) =
         stages.into_iter().partition(|stage| stage.name == NODE_STAGE);
     let all = |stages: Vec<Stage>| {
@@ -114,6 +120,21 @@ pub fn run(project: &Project, arguments: &Arguments) -> Result<()> {
         bail!("{} tests failed; what they said is in {}", total.counts.failed, logs.display());
     }
     Ok(())
+}
+
+/// Builds the program, and beside it the tests: half of the program's time goes on one processor.
+fn build(project: &Project, stages: &[Stage], logs: &Path) -> Result<()> {
+    thread::scope(|scope| {
+        let of_workspace = |stage: &Stage| stage.name == NODE_STAGE || stage.name == PLAIN_STAGE;
+        let tests = stages.iter().any(of_workspace).then(|| {
+            let mut command = cargo(project);
+            command.args(["test", "--no-run"]).args(EVERYTHING);
+            scope.spawn(move || run_logged(&mut command, &logs.join("build.log")))
+        });
+        build::run(project)?;
+        let Some(tests) = tests else { return Ok(()) };
+        tests.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map(drop)
+    })
 }
 
 /// On a full disk tests fail for reasons that none of them names.
